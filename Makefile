@@ -1,0 +1,30 @@
+# Every task of the project. `make` lists them.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+SHELL := /bin/bash
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint check lock clean
+
+help: ## list the tasks
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: $(INSTALLED) ## make .venv with exactly the locked packages
+
+$(INSTALLED): requirements.lock requirements-setup.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-setup.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lock: $(INSTALLED) ## resolve the dependencies anew
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
+		--custom-compile-command 'make lock' --all-extras --upgrade pyproject.toml --output-file requirements.lock
+	echo 'uv' | $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
+		--custom-compile-command 'make lock' --upgrade - --output-file requirements-setup.lock
+
+clean: ## remove what the demo and the tests made
+	rm -rf .ml_assets .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,28 @@
+"""The lake: Delta tables on a folder or on S3. Knows rows and partitions, nothing of models or Dagster."""
+
+from ml_assets.lake.lake import Lake, PartitionState
+from ml_assets.lake.names import (
+    curated_table,
+    dead_letters_table,
+    features_table,
+    labels_table,
+    landing_table,
+    predictions_table,
+    quarantine_table,
+    reference_table,
+    training_set_table,
+)
+
+__all__ = [
+    "Lake",
+    "PartitionState",
+    "curated_table",
+    "dead_letters_table",
+    "features_table",
+    "labels_table",
+    "landing_table",
+    "predictions_table",
+    "quarantine_table",
+    "reference_table",
+    "training_set_table",
+]

@@ -1,0 +1,48 @@
+"""Where each table of the lifecycle lies below the lake's root: `<layer>/...`."""
+
+from ml_assets.spec import EventSpec, ReferenceSpec, UseCase
+
+
+def landing_table(topic: str) -> str:
+    """Decoded events of a topic with their Kafka coordinates, partitioned by business_date."""
+    return f"landing/{topic}"
+
+
+def dead_letters_table(topic: str) -> str:
+    """Messages of a topic that could not be decoded: raw bytes, coordinates, reason; partitioned by landed date."""
+    return f"dead_letters/{topic}"
+
+
+def reference_table(usecase: UseCase, reference: ReferenceSpec) -> str:
+    """All published versions of a reference record."""
+    return f"reference/{usecase.name}/{reference.name}"
+
+
+def curated_table(usecase: UseCase, event: EventSpec) -> str:
+    """Typed events, one of each key, that keep the rules; partitioned by business_date."""
+    return f"curated/{usecase.name}/{event.name}"
+
+
+def quarantine_table(usecase: UseCase, event: EventSpec) -> str:
+    """What curation left out, with the reason; partitioned by business_date."""
+    return f"quarantine/{usecase.name}/{event.name}"
+
+
+def features_table(usecase: UseCase) -> str:
+    """A row a decision; partitioned by decision_date."""
+    return f"features/{usecase.name}"
+
+
+def labels_table(usecase: UseCase) -> str:
+    """The matured outcome of each decision; partitioned by outcome_date."""
+    return f"labels/{usecase.name}"
+
+
+def training_set_table(usecase: UseCase) -> str:
+    """Decisions with labels, split; partitioned by training_date."""
+    return f"training_sets/{usecase.name}"
+
+
+def predictions_table(usecase: UseCase) -> str:
+    """Scored decisions; partitioned by decision_date."""
+    return f"predictions/{usecase.name}"

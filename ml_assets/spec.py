@@ -1,0 +1,228 @@
+"""What a use case is: everything that the lifecycle needs to know of a model, and nothing of how it runs.
+
+A data scientist fills in one `UseCase` in one folder; the stages (landing to scoring) are written once and
+read it. Nothing here imports Dagster, MLflow or scikit-learn at run time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ml_assets.calendars import BusinessCalendar
+from ml_assets.contracts import Event, ReferenceRow
+
+if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator
+
+
+@dataclass(frozen=True, slots=True)
+class EventSpec:
+    """One topic, and how its events become a curated table.
+
+    `key` tells duplicates: of the events that share it, the one that was known first stays. `rules` maps the
+    reason why a row is quarantined to an SQL predicate over the contract's columns that is true for a bad row.
+    `history` is how far back the features of a decision look; older rows are not read.
+    """
+
+    name: str
+    topic: str
+    contract: type[Event]
+    description: str
+    key: tuple[str, ...] = ("event_id",)
+    rules: Mapping[str, str] = field(default_factory=dict)
+    max_quarantine_rate: float = 0.02
+    history: timedelta = timedelta(days=90)
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceSpec:
+    """Reference data from dated files. As of a time, the SQL sees the version in force of each `key`."""
+
+    name: str
+    contract: type[ReferenceRow]
+    key: tuple[str, ...]
+    description: str
+    rules: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A time of day (UTC) at which decisions are made on a decision date."""
+
+    name: str
+    at: time
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionTime:
+    """One slot on one date: features see what was known by `as_of` and nothing else."""
+
+    slot: str
+    as_of: datetime
+
+    @property
+    def decision_date(self) -> date:
+        """The partition of the features decided at this time."""
+        return self.as_of.date()
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """A column of the feature SQL that models may use."""
+
+    name: str
+    description: str
+    unit: str = ""
+    kind: Literal["numeric", "categorical"] = "numeric"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSpec:
+    """The outcome. `known_at` tells when the outcome of a date is known; the label sees what was known by then."""
+
+    name: str
+    description: str
+    known_at: Callable[[date], datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSpec:
+    """How a time-ordered training set is cut: train, then calibration, then an unseen test window.
+
+    All counts are decision dates. Training uses labels known at least `embargo` before the first decision of
+    the test window.
+    """
+
+    train_days: int
+    calibration_days: int
+    test_days: int
+    embargo: timedelta = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model to fit: `build(features, seed)` returns an unfitted scikit-learn classifier over a feature frame.
+
+    The candidate with `is_rule` is the business rule that every model must beat.
+    """
+
+    name: str
+    description: str
+    build: Callable[[tuple[Feature, ...], int], BaseEstimator]
+    is_rule: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GateSpec:
+    """What a challenger must show on the unseen window to be promoted. Whatever is missing counts as no.
+
+    `min_lift` is PR-AUC over the base rate, as a difference; `min_gain` is the PR-AUC by which it must beat the
+    champion (may be 0) and the rule; `max_calibration_error` is the expected calibration error.
+    """
+
+    min_test_positives: int = 100
+    min_lift: float = 0.02
+    min_gain: float = 0.0
+    max_calibration_error: float = 0.05
+
+
+@dataclass(frozen=True)
+class UseCase:
+    """One model of Markets Operations, from its events to its work-list.
+
+    `folder` holds `features/decisions.sql` (what is decided: entity_id, outcome_date, cost_if_fail, attributes),
+    any number of further `features/*.sql` (entity_id and features) and `label.sql` (entity_id, label).
+    `capacity` is how many decisions the team can act on per slot and date.
+    """
+
+    name: str
+    title: str
+    description: str
+    entity: str
+    owner: str
+    tier: Literal["high", "medium", "low"]
+    folder: Path
+    calendar: BusinessCalendar
+    first_partition: date
+    events: tuple[EventSpec, ...]
+    slots: tuple[Slot, ...]
+    features: tuple[Feature, ...]
+    label: LabelSpec
+    split: SplitSpec
+    candidates: tuple[Candidate, ...]
+    capacity: int
+    references: tuple[ReferenceSpec, ...] = ()
+    gate: GateSpec = GateSpec()
+    currency: str = "EUR"
+    seed: int = 20260105
+
+    def __post_init__(self) -> None:
+        for what, names in (
+            ("event", [e.name for e in self.events] + [r.name for r in self.references]),
+            ("feature", [f.name for f in self.features]),
+            ("candidate", [c.name for c in self.candidates]),
+            ("slot", [s.name for s in self.slots]),
+        ):
+            twice = sorted({n for n in names if names.count(n) > 1})
+            if twice:
+                raise ValueError(f"use case {self.name}: {what} names are not unique: {', '.join(twice)}")
+        if sum(c.is_rule for c in self.candidates) != 1:
+            raise ValueError(f"use case {self.name}: exactly one candidate is the business rule (is_rule=True)")
+
+    def event(self, name: str) -> EventSpec:
+        """Return the event of that name.
+
+        Raises:
+            KeyError: the use case has no such event.
+        """
+        for event in self.events:
+            if event.name == name:
+                return event
+        raise KeyError(f"use case {self.name} has no event {name!r}; it has {[e.name for e in self.events]}")
+
+    def decision_times(self, decision_date: date) -> tuple[DecisionTime, ...]:
+        """Return the decision times of a date, none on a day that is not a business day."""
+        if not self.calendar.is_business_day(decision_date):
+            return ()
+        return tuple(
+            DecisionTime(slot.name, datetime.combine(decision_date, slot.at, tzinfo=UTC)) for slot in self.slots
+        )
+
+    @property
+    def rule(self) -> Candidate:
+        """The business rule among the candidates."""
+        return next(c for c in self.candidates if c.is_rule)
+
+    @cached_property
+    def feature_sql(self) -> dict[str, str]:
+        """The SQL of each feature file by its stem; `decisions` is the spine.
+
+        Raises:
+            FileNotFoundError: there is no `features/decisions.sql`.
+        """
+        files = sorted((self.folder / "features").glob("*.sql"))
+        sql = {file.stem: file.read_text(encoding="utf-8") for file in files}
+        if "decisions" not in sql:
+            raise FileNotFoundError(f"use case {self.name}: {self.folder / 'features' / 'decisions.sql'} is missing")
+        return sql
+
+    @cached_property
+    def label_sql(self) -> str:
+        """The SQL of the label."""
+        return (self.folder / "label.sql").read_text(encoding="utf-8")
+
+    @cached_property
+    def feature_set_hash(self) -> str:
+        """Twelve hex digits that change when the definition of any feature changes."""
+        digest = hashlib.sha256()
+        for name, sql in self.feature_sql.items():
+            digest.update(f"{name}\0{sql}\0".encode())
+        for feature in self.features:
+            digest.update(f"{feature.name}:{feature.kind}\0".encode())
+        return digest.hexdigest()[:12]

@@ -17,9 +17,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="ML_ASSETS_", env_file=".env", extra="ignore")
 
     home: Path = Field(Path(".ml_assets"), description="folder of everything that is made locally")
-    usecase_packages: list[str] = Field(
-        ["ml_assets.usecases"], description="packages that are searched for use cases"
-    )
+    usecase_packages: list[str] = Field(["ml_assets.usecases"], description="packages that are searched for use cases")
     lake_root: str = Field("", description="folder or s3:// prefix of the Delta tables; empty: <home>/lake")
     reference_root: str = Field("", description="folder of dropped reference files; empty: <home>/reference")
     kafka_bootstrap: str = Field("", description="host:port of the broker; empty: the embedded broker")

@@ -67,6 +67,7 @@ class AsOfDatabase:
         threads: int = 0,
     ) -> None:
         self._usecase = usecase
+        self._calendar: tuple[date, pa.Table] | None = None
         for stem, sql in {**usecase.feature_sql, "label": usecase.label_sql}.items():
             if re.search(r"\bhistory\s*\.", sql, flags=re.IGNORECASE):
                 raise ValueError(
@@ -114,17 +115,17 @@ class AsOfDatabase:
         self._db.execute("SET VARIABLE as_of = ?::TIMESTAMPTZ", [as_of])
         self._db.execute("SET VARIABLE decision_date = ?::DATE", [decision_date])
         self._db.execute("SET VARIABLE slot = ?::VARCHAR", [slot])
-        around = timedelta(days=400)
-        calendar = self._usecase.calendar
-        days = list(calendar.between(decision_date - around, decision_date + around))
-        neighbours = pa.table(
-            {
-                "business_date": pa.array(days[1:-1], pa.date32()),
-                "previous": pa.array(days[:-2], pa.date32()),
-                "next": pa.array(days[2:], pa.date32()),
-            }
-        )
-        self._db.register("business_days", neighbours)
+        self._db.register("business_days", self._business_days(decision_date))
+
+    def _business_days(self, around: date) -> pa.Table:
+        """Return the business days of about a year on both sides of a date, with their neighbours."""
+        if self._calendar is None or abs(self._calendar[0] - around) > timedelta(days=30):
+            reach = timedelta(days=400)
+            days = list(self._usecase.calendar.between(around - reach, around + reach))
+            columns = {"business_date": days[1:-1], "previous": days[:-2], "next": days[2:]}
+            table = pa.table({name: pa.array(column, pa.date32()) for name, column in columns.items()})
+            self._calendar = (around, table)
+        return self._calendar[1]
 
     def features(self, decision: DecisionTime) -> pa.Table:
         """Return a row an entity decided at this time, in `features_schema`, sorted by entity_id.
@@ -153,9 +154,8 @@ class AsOfDatabase:
         columns = ", ".join(
             f"{given[field.name]} AS {field.name}" if field.name in given else field.name for field in schema
         )
-        rows = self._query(
-            "decisions", f"SELECT {columns} FROM decisions {' '.join(joins)} ORDER BY entity_id"
-        ).to_arrow_table()
+        query = f"SELECT {columns} FROM decisions {' '.join(joins)} ORDER BY entity_id"
+        rows: pa.Table = self._query("decisions", query).to_arrow_table()
         return rows.cast(schema)
 
     def labels(self, outcome_date: date, decisions: pa.Table) -> pa.Table:
@@ -171,16 +171,13 @@ class AsOfDatabase:
         self._db.unregister("labelled")
         self._query("label", "CREATE OR REPLACE TEMP TABLE outcomes AS " + self._usecase.label_sql)
         self._refuse_duplicates("label", "outcomes")
-        return (
-            self._db.execute(
-                "SELECT entity_id, decision_time, outcome_date, label::TINYINT AS label, "
-                "getvariable('as_of') AS label_known_at "
-                "FROM decisions JOIN outcomes USING (entity_id) WHERE label IS NOT NULL "
-                "ORDER BY entity_id, decision_time"
-            )
-            .to_arrow_table()
-            .cast(LABELS_SCHEMA)
-        )
+        rows: pa.Table = self._db.execute(
+            "SELECT entity_id, decision_time, outcome_date, label::TINYINT AS label, "
+            "getvariable('as_of') AS label_known_at "
+            "FROM decisions JOIN outcomes USING (entity_id) WHERE label IS NOT NULL "
+            "ORDER BY entity_id, decision_time"
+        ).to_arrow_table()
+        return rows.cast(LABELS_SCHEMA)
 
     def _query(self, stem: str, sql: str) -> duckdb.DuckDBPyConnection:
         try:
@@ -201,7 +198,7 @@ class AsOfDatabase:
     def _refuse_undeclared(self, groups: Mapping[str, str]) -> None:
         declared = {f.name for f in self._usecase.features}
         spine = {column for column, *_ in self._db.execute("DESCRIBE decisions").fetchall()}
-        found: dict[str, str] = {name: "decisions" for name in declared & (spine | {"slot"})}
+        found: dict[str, str] = dict.fromkeys(declared & (spine | {"slot"}), "decisions")
         for stem, table in groups.items():
             for column, *_ in self._db.execute(f"DESCRIBE {table}").fetchall():
                 if column == "entity_id":
@@ -217,5 +214,3 @@ class AsOfDatabase:
                 found[column] = stem
         if missing := sorted(declared - set(found)):
             raise ValueError(f"use case {self._usecase.name}: no SQL gives the declared features {', '.join(missing)}")
-
-

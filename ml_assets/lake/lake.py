@@ -127,9 +127,7 @@ class Lake:
         recorded = {app_id: table.transaction_version(app_id) for app_id in app_ids}
         return {app_id: version for app_id, version in recorded.items() if version is not None}
 
-    def append_once(
-        self, name: str, rows: pa.Table, partition_column: str, positions: Mapping[str, int]
-    ) -> None:
+    def append_once(self, name: str, rows: pa.Table, partition_column: str, positions: Mapping[str, int]) -> None:
         """Append rows and record the applications' positions in the same commit.
 
         A second writer with one of the same applications that started from the same state fails.

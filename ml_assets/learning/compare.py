@@ -1,0 +1,65 @@
+"""Compare models on identical rows and choose the challenger."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ml_assets.learning.metrics import evaluate
+from ml_assets.learning.scorer import Scorer
+from ml_assets.learning.window import Window
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Metrics of several models on one window.
+
+    `metrics` has a row a model, best PR-AUC first; `probabilities` maps model to (n,) in the order of the
+    window.
+    """
+
+    window: Window
+    metrics: pd.DataFrame
+    probabilities: Mapping[str, NDArray[np.float64]]
+
+    @property
+    def best(self) -> str:
+        """The model of the highest PR-AUC. It may be the rule: then the rule is the challenger.
+
+        Raises:
+            ValueError: no model has a PR-AUC, because the window has no positive.
+        """
+        known = self.metrics["pr_auc"].dropna()
+        if known.empty:
+            raise ValueError("no model has a PR-AUC: the test window has no fail; take a longer test window")
+        return str(known.idxmax())
+
+    def of(self, model: str) -> dict[str, float]:
+        """Return the metrics of one model."""
+        return {str(name): float(value) for name, value in self.metrics.loc[model].to_dict().items()}
+
+
+def compare(test_rows: pa.Table, scorers: Mapping[str, Scorer], *, capacity: int) -> Comparison:
+    """Return the comparison of scorers (candidates, and the champion under a name of its own) on the rows.
+
+    Raises:
+        MissingColumnsError: the rows lack a feature of one of the models.
+    """
+    return compare_probabilities(
+        Window.of(test_rows),
+        {name: scorer.score(test_rows) for name, scorer in scorers.items()},
+        capacity=capacity,
+    )
+
+
+def compare_probabilities(
+    window: Window, probabilities: Mapping[str, NDArray[np.float64]], *, capacity: int
+) -> Comparison:
+    """Return the comparison of probabilities that were computed already."""
+    rows = {name: evaluate(window, p, capacity=capacity) for name, p in probabilities.items()}
+    # Ties keep the order in which the models were given.
+    table = pd.DataFrame.from_dict(rows, orient="index").sort_values("pr_auc", ascending=False, kind="stable")
+    return Comparison(window, table, dict(probabilities))

@@ -1,0 +1,176 @@
+"""Plots as small PNG bytes, readable on a white and on a dark page: transparent, mid-grey text, strong
+colours.
+
+Drawn with matplotlib's objects and the Agg canvas: no display, no pyplot, no state between calls.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ml_assets.learning.metrics import average_precision, reliability
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_GREY = "#7d8590"
+_COLOURS = ("#2f81f7", "#e0702c", "#2da562", "#b864d9", "#d04a6a", "#c2981b")
+
+
+def reliability_plot(labels: ArrayLike, probabilities: ArrayLike, *, title: str = "Reliability") -> bytes:
+    """Return observed against predicted fail rate in ten groups of equal size, above a histogram of the
+    scores.
+
+    Bars are 95 % Wilson intervals; the diagonal is perfect calibration. Both axes end at the largest group.
+    """
+    figure, (upper, lower) = _figure(rows=2, height=4.6, ratios=(4, 1))
+    table = reliability(labels, probabilities)
+    if table.empty:
+        return _nothing(figure, upper, title)
+    x, y = table["mean_probability"].to_numpy(), table["observed_rate"].to_numpy()
+    limit = min(1.0, 1.08 * float(max(x.max(), table["high"].max())))
+    upper.plot([0, limit], [0, limit], color=_GREY, linewidth=1, linestyle=(0, (4, 3)))
+    bars = np.clip(np.vstack([y - table["low"], table["high"] - y]), 0, None)
+    upper.errorbar(x, y, yerr=bars, fmt="o-", color=_COLOURS[0], markersize=5, linewidth=1.6, elinewidth=1.2)
+    upper.set_xlim(0, limit)
+    upper.set_ylim(0, limit)
+    _label(upper, title, "", "observed rate")
+    lower.hist(np.clip(np.asarray(probabilities), 0, limit), bins=40, range=(0, limit), color=_COLOURS[0], alpha=0.7)
+    lower.set_yscale("log")
+    lower.set_xlim(0, limit)
+    _label(lower, "", "predicted probability", "decisions")
+    return _png(figure)
+
+
+def precision_recall_plot(
+    labels: ArrayLike,
+    probabilities: Mapping[str, ArrayLike],
+    *,
+    best_reachable: ArrayLike | None = None,
+    title: str = "Precision and recall",
+) -> bytes:
+    """Return each model's precision-recall curve, the base rate, and the true probabilities' curve."""
+    y = np.asarray(labels, dtype=np.float64)
+    figure, (axes,) = _figure()
+    if not y.any():
+        return _nothing(figure, axes, title)
+    axes.axhline(float(y.mean()), color=_GREY, linewidth=1, linestyle=(0, (1, 2)), label=f"base rate {y.mean():.3f}")
+    if best_reachable is not None:
+        _curve(axes, y, best_reachable, "best reachable", color=_GREY, linewidth=1.4, linestyle=(0, (5, 2)))
+    for i, (name, p) in enumerate(probabilities.items()):
+        _curve(axes, y, p, name, color=_COLOURS[i % len(_COLOURS)], linewidth=1.8)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    _label(axes, title, "recall: share of the fails found", "precision: share that fails")
+    _legend(axes)
+    return _png(figure)
+
+
+def confusion_plot(confusion: Mapping[str, int], *, title: str = "Confusion at capacity") -> bytes:
+    """Return the two-by-two table of `confusion_at_capacity`; the shade is the share of its row."""
+    figure, (axes,) = _figure(width=4.6, height=3.4)
+    cells = np.array([[confusion["tp"], confusion["fn"]], [confusion["fp"], confusion["tn"]]], dtype=np.float64)
+    shares = cells / np.maximum(cells.sum(axis=1, keepdims=True), 1.0)
+    for (i, j), n in np.ndenumerate(cells):
+        hit = i == j
+        colour = _COLOURS[2] if hit else _COLOURS[1]
+        axes.add_patch(_square(j, i, colour, 0.12 + 0.55 * float(shares[i, j])))
+        axes.text(j, i - 0.08, f"{n:,.0f}", ha="center", va="center", fontsize=15, color=_GREY, weight="bold")
+        axes.text(j, i + 0.22, f"{shares[i, j]:.1%} of the row", ha="center", va="center", fontsize=8.5, color=_GREY)
+    axes.set_xlim(-0.5, 1.5)
+    axes.set_ylim(1.5, -0.5)
+    axes.set_xticks([0, 1], ["on the work-list", "not on it"])
+    axes.set_yticks([0, 1], ["failed", "settled"])
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    _label(axes, title, "", "")
+    return _png(figure)
+
+
+def importance_plot(importances: Mapping[str, float], *, title: str = "What the model uses", top: int = 15) -> bytes:
+    """Return bars of the `top` features: PR-AUC lost when the feature is shuffled."""
+    largest = sorted(((v, k) for k, v in importances.items() if not np.isnan(v)), reverse=True)[:top]
+    figure, (axes,) = _figure(height=1.1 + 0.26 * max(3, len(largest)))
+    if not largest:
+        return _nothing(figure, axes, title)
+    values, names = zip(*reversed(largest), strict=True)
+    axes.barh(range(len(values)), values, color=_COLOURS[0], height=0.65)
+    axes.set_yticks(range(len(names)), names)
+    axes.grid(visible=False, axis="y")
+    _label(axes, title, "PR-AUC lost when shuffled", "")
+    return _png(figure)
+
+
+def _curve(axes: Axes, y: Any, probabilities: ArrayLike, name: str, **style: Any) -> None:
+    p = np.asarray(probabilities, dtype=np.float64)
+    order = np.argsort(-p, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(p[order])), len(p) - 1)
+    found = np.cumsum(y[order])[last]
+    recall, precision = found / found[-1], found / (last + 1)
+    # A few hundred points are all that can be seen.
+    shown = np.unique(np.searchsorted(recall, np.linspace(0, 1, 400)).clip(max=len(recall) - 1))
+    axes.plot(recall[shown], precision[shown], label=f"{name} {average_precision(y, p):.3f}", **style)
+
+
+def _figure(
+    *, rows: int = 1, width: float = 6.0, height: float = 4.0, ratios: tuple[float, ...] = (1,)
+) -> tuple[Figure, list[Axes]]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(rows, 1, squeeze=False, gridspec_kw={"height_ratios": ratios})[:, 0]
+    for axes in panels:
+        axes.patch.set_alpha(0.0)
+        axes.grid(visible=True, color=_GREY, alpha=0.22, linewidth=0.7)
+        axes.set_axisbelow(True)
+        axes.tick_params(colors=_GREY, labelsize=9)
+        for side, spine in axes.spines.items():
+            spine.set_visible(side in ("left", "bottom"))
+            spine.set_color(_GREY)
+    return figure, list(panels)
+
+
+def _label(axes: Axes, title: str, x: str, y: str) -> None:
+    axes.set_title(title, color=_GREY, fontsize=12, loc="left", weight="bold")
+    axes.set_xlabel(x, color=_GREY, fontsize=9.5)
+    axes.set_ylabel(y, color=_GREY, fontsize=9.5)
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(frameon=False, labelcolor=_GREY, fontsize=9, loc="upper right", title_fontsize=9)
+
+
+def _square(x: float, y: float, colour: str, alpha: float) -> Any:
+    from matplotlib.patches import FancyBboxPatch
+
+    return FancyBboxPatch(
+        (x - 0.44, y - 0.42),
+        0.88,
+        0.84,
+        boxstyle="round,pad=0,rounding_size=0.06",
+        color=colour,
+        alpha=alpha,
+        lw=0,
+    )
+
+
+def _nothing(figure: Figure, axes: Axes, title: str) -> bytes:
+    axes.text(0.5, 0.5, "no outcomes to show", ha="center", va="center", color=_GREY, transform=axes.transAxes)
+    _label(axes, title, "", "")
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", transparent=True, pil_kwargs={"optimize": True})
+    return buffer.getvalue()

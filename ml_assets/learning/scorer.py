@@ -1,0 +1,90 @@
+"""Scoring: an ONNX model and a manifest. The only way in which a model gives probabilities outside training.
+
+Nothing here unpickles, and scikit-learn is not imported.
+"""
+
+from pathlib import Path
+from typing import Self
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ml_assets.learning.calibration import Calibration
+from ml_assets.learning.frames import FeatureNames, model_arrays
+
+MODEL_FILE, MANIFEST_FILE = "model.onnx", "manifest.json"
+_BATCH = 65_536
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a scorer must know besides the graph."""
+
+    usecase: str
+    candidate: str
+    feature_set_hash: str
+    features: FeatureNames
+    calibration: Calibration
+    classes: tuple[int, int] = (0, 1)
+
+
+class Scorer:
+    """A model that turns feature rows into calibrated probabilities."""
+
+    def __init__(self, model: bytes, manifest: Manifest, *, threads: int = 1) -> None:
+        """Open the model; `threads` are ONNX Runtime's, 0 is one a core."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self.model = model
+        self.manifest = manifest
+        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._inputs = [i.name for i in self._session.get_inputs()]
+
+    @classmethod
+    def from_files(cls, folder: Path, *, threads: int = 1) -> Self:
+        """Return the scorer that `save` wrote.
+
+        Raises:
+            FileNotFoundError: the folder lacks one of the two files.
+            msgspec.ValidationError: the manifest is not one of this version.
+        """
+        absent = [name for name in (MODEL_FILE, MANIFEST_FILE) if not (folder / name).is_file()]
+        if absent:
+            raise FileNotFoundError(f"{folder} lacks {' and '.join(absent)}; it is not the folder of a saved scorer")
+        manifest = msgspec.json.decode((folder / MANIFEST_FILE).read_bytes(), type=Manifest)
+        return cls((folder / MODEL_FILE).read_bytes(), manifest, threads=threads)
+
+    def save(self, folder: Path) -> None:
+        """Write `model.onnx` and `manifest.json` to the folder, which is made if need be."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MODEL_FILE).write_bytes(self.model)
+        (folder / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(self.manifest), indent=2))
+
+    def score(self, rows: pd.DataFrame | pa.Table) -> NDArray[np.float64]:
+        """Return the calibrated probability of each row: (n,), in the order of `rows`.
+
+        Columns that are not features are ignored.
+
+        Raises:
+            MissingColumnsError: a feature is not among the columns.
+        """
+        return self.manifest.calibration.apply(self.score_uncalibrated(rows))
+
+    def score_uncalibrated(self, rows: pd.DataFrame | pa.Table) -> NDArray[np.float64]:
+        """Return the probabilities as the ONNX model gives them: (n,)."""
+        numbers, categories = model_arrays(self.manifest.features, rows)
+        given = {"numeric": numbers, "categorical": categories}
+        probabilities = np.empty(len(numbers), dtype=np.float64)
+        for start in range(0, len(numbers), _BATCH):
+            part = slice(start, start + _BATCH)
+            feed = {name: given[name][part] for name in self._inputs}
+            (result,) = self._session.run(["probabilities"], feed)
+            probabilities[part] = result[:, 1]
+        return probabilities

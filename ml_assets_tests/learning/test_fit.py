@@ -1,0 +1,126 @@
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from ml_assets.learning.calibration import Calibration
+from ml_assets.learning.compare import compare
+from ml_assets.learning.export import ExportMismatchError
+from ml_assets.learning.fit import FittedCandidate, fit_candidate, prove_export
+from ml_assets.learning.gate import Evidence, judge
+from ml_assets.learning.metrics import evaluate, share_of_best_lift
+from ml_assets.learning.scorer import Scorer
+from ml_assets.learning.training_set import TrainingSetError, part_of
+from ml_assets.learning.window import Window
+from ml_assets.spec import GateSpec, UseCase
+from ml_assets_tests.learning.conftest import draw
+
+
+@pytest.fixture(scope="module")
+def fitted(usecase: UseCase, training_set: pa.Table) -> dict[str, FittedCandidate]:
+    return {c.name: fit_candidate(usecase, c, training_set, threads=1) for c in usecase.candidates}
+
+
+def test_candidates_find_what_is_there(fitted: dict[str, FittedCandidate], training_set: pa.Table) -> None:
+    """Minimum functionality: better than the rule, near the truth, driven by the features that matter."""
+    features, _, truth = draw()
+    true_p = dict(zip(features["entity_id"].to_pylist(), truth, strict=True))
+    test = part_of(training_set, "test")
+    window = Window.of(test)
+    best = evaluate(window, [true_p[i] for i in test["entity_id"].to_pylist()], capacity=20)
+    assert 0.5 < share_of_best_lift(fitted["logistic"].metrics, best) < 1.1
+    for name in ("logistic", "lightgbm", "hist_gradient_boosting"):
+        assert fitted[name].metrics["pr_auc"] > fitted["rule"].metrics["pr_auc"]
+        assert next(iter(fitted[name].importances)) in {"scarcity", "fail_rate_20d"}
+        assert fitted[name].metrics["calibration_error"] < 0.05
+    assert fitted["rule"].is_rule
+
+
+def test_saved_scorer_scores_the_same(
+    fitted: dict[str, FittedCandidate], training_set: pa.Table, usecase: UseCase, tmp_path: Path
+) -> None:
+    for name, candidate in fitted.items():
+        candidate.scorer.save(tmp_path / name)
+        loaded = Scorer.from_files(tmp_path / name)
+        assert np.array_equal(loaded.score(training_set), candidate.scorer.score(training_set))
+        assert loaded.manifest == candidate.scorer.manifest
+        assert loaded.manifest.feature_set_hash == usecase.feature_set_hash
+    assert sorted(p.name for p in (tmp_path / "logistic").iterdir()) == ["manifest.json", "model.onnx"]
+    with pytest.raises(FileNotFoundError, match=r"manifest\.json"):
+        Scorer.from_files(tmp_path)
+
+
+def test_order_and_batches_do_not_matter(fitted: dict[str, FittedCandidate], training_set: pa.Table) -> None:
+    """Guards replay: one row alone gives the number that it gave in a batch."""
+    whole = fitted["lightgbm"].scorer.score(training_set)
+    alone = [fitted["lightgbm"].scorer.score(training_set.slice(i, 1))[0] for i in range(20)]
+    assert np.array_equal(whole[:20], alone)
+
+
+def test_fitting_twice_gives_the_same_model(
+    fitted: dict[str, FittedCandidate], usecase: UseCase, training_set: pa.Table
+) -> None:
+    """Guards reproducibility: same data and seed, same probabilities."""
+    again = fit_candidate(usecase, usecase.candidates[2], training_set, threads=2)
+    assert np.array_equal(again.probabilities, fitted["lightgbm"].probabilities)
+    assert again.estimator.steps[-1][1].n_jobs == 2
+
+
+def test_wrong_export_is_refused(fitted: dict[str, FittedCandidate], training_set: pa.Table) -> None:
+    """Guards the registry: a scorer of another model does not pass for this one's."""
+    with pytest.raises(ExportMismatchError, match="do not register"):
+        prove_export(fitted["logistic"].estimator, fitted["lightgbm"].scorer, training_set, seed=1)
+
+
+def test_one_outcome_is_nothing_to_learn(usecase: UseCase, training_set: pa.Table) -> None:
+    index = training_set.column_names.index("label")
+    settled = training_set.set_column(index, "label", pa.array(np.zeros(len(training_set), dtype=np.int8)))
+    with pytest.raises(TrainingSetError, match="nothing to learn"):
+        fit_candidate(usecase, usecase.rule, settled)
+
+
+def test_test_window_without_a_fail_is_undefined_not_an_error(usecase: UseCase, training_set: pa.Table) -> None:
+    """Guards the quiet week: metrics are NaN, and the gate says no."""
+    labels = pc.if_else(pc.equal(training_set["part"], "test"), pa.scalar(0, pa.int8()), training_set["label"])
+    quiet = training_set.set_column(training_set.column_names.index("label"), "label", labels)
+    logistic = fit_candidate(usecase, usecase.candidates[1], quiet)
+    assert np.isnan(logistic.metrics["pr_auc"])
+    window = Window.of(part_of(quiet, "test"))
+    evidence = Evidence(
+        window_hash=window.hash,
+        window_first_decision=window.first_decision_time,
+        challenger=logistic.evidence,
+        rule=logistic.evidence,
+        champion_exists=False,
+    )
+    assert not judge(GateSpec(), evidence).passed
+
+
+def test_compare_then_judge(fitted: dict[str, FittedCandidate], usecase: UseCase, training_set: pa.Table) -> None:
+    test = part_of(training_set, "test")
+    comparison = compare(
+        test,
+        {name: c.scorer for name, c in fitted.items()} | {"champion": fitted["rule"].scorer},
+        capacity=20,
+    )
+    assert comparison.best in {"logistic", "lightgbm", "hist_gradient_boosting"}
+    assert comparison.of("champion") == pytest.approx(fitted["rule"].metrics)
+    best = fitted[comparison.best]
+    assert best.trained_until < comparison.window.first_decision_time
+    evidence = Evidence(
+        window_hash=comparison.window.hash,
+        window_first_decision=comparison.window.first_decision_time,
+        challenger=best.evidence,
+        rule=fitted["rule"].evidence,
+        champion_exists=True,
+        champion=msgspec.structs.replace(fitted["rule"].evidence, name="champion"),
+    )
+    assert judge(replace(usecase.gate, min_test_positives=50), evidence).passed
+    assert best.trained_until.tzinfo is UTC
+    assert best.trained_until < datetime(2024, 2, 1, tzinfo=UTC)
+    assert isinstance(best.calibration, Calibration)

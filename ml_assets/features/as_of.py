@@ -23,7 +23,7 @@ import pyarrow.dataset as ds
 from ml_assets.contracts import TIMESTAMP, arrow_schema
 from ml_assets.spec import DecisionTime, Feature, UseCase
 
-_KEYS = pa.schema(
+KEYS_SCHEMA = pa.schema(
     [
         pa.field("entity_id", pa.string(), nullable=False),
         pa.field("decision_time", TIMESTAMP, nullable=False),
@@ -48,7 +48,7 @@ LABELS_SCHEMA = pa.schema(
 def features_schema(features: Iterable[Feature]) -> pa.Schema:
     """Return the schema of a features table: the decision's keys, then a column a feature."""
     columns = (pa.field(f.name, pa.string() if f.kind == "categorical" else pa.float64()) for f in features)
-    return pa.schema([*_KEYS, *(column for column in columns if column.name not in _KEYS.names)])
+    return pa.schema([*KEYS_SCHEMA, *(column for column in columns if column.name not in KEYS_SCHEMA.names)])
 
 
 class AsOfDatabase:

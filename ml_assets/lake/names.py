@@ -34,7 +34,7 @@ def features_table(usecase: UseCase) -> str:
 
 
 def labels_table(usecase: UseCase) -> str:
-    """The matured outcome of each decision; partitioned by outcome_date."""
+    """The outcome of each decision; partitioned by known_date, the date on which it became known."""
     return f"labels/{usecase.name}"
 
 

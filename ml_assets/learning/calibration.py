@@ -17,6 +17,8 @@ MIN_OUTCOMES_PLATT = 20
 MIN_OUTCOMES_ISOTONIC = 100
 # An isotonic curve is flat in places; this share of the input keeps the ranking of the model.
 TIE_BREAK = 1e-3
+# Knots are at least this share of the range of the groups' means apart.
+NEAREST_KNOTS = 1e-2
 # Beyond these, log-odds say nothing; above, float32 cannot tell more either.
 _LEAST, _MOST = 1e-9, 1 - 1e-6
 
@@ -112,25 +114,38 @@ def _log_loss(z: Floats, y: Floats) -> float:
 
 
 def _fit_isotonic(p: Floats, y: Floats) -> Calibration | None:
-    """Fit a non-decreasing curve through at most 20 groups of equal size; None if there are too few outcomes.
-
-    Groups bound the slope between knots, so that a rounding difference in the model stays one.
-    """
+    """Fit a non-decreasing curve through at most 20 groups of about equal size; None if it is too little."""
     from sklearn.isotonic import isotonic_regression
 
     if min(y.sum(), (1 - y).sum()) < MIN_OUTCOMES_ISOTONIC:
         return None
-    order = np.argsort(p, kind="stable")
-    groups = np.array_split(order, min(20, max(2, int(y.sum()) // 50)))
-    centre, rate = np.array([p[g].mean() for g in groups]), np.array([y[g].mean() for g in groups])
-    x, first = np.unique(centre, return_index=True)
-    sizes = np.add.reduceat(np.array([len(g) for g in groups], dtype=np.float64), first)
-    sums = np.add.reduceat(np.array([rate[i] * len(g) for i, g in enumerate(groups)]), first)
-    level = np.asarray(isotonic_regression(sums / sizes, sample_weight=sizes, y_min=0.0, y_max=1.0))
+    group = _groups(p, min(20, int(y.sum()) // 50))
+    sizes = np.bincount(group).astype(np.float64)
+    x = np.bincount(group, weights=p) / sizes
+    rate = np.bincount(group, weights=y) / sizes
+    level = np.asarray(isotonic_regression(rate, sample_weight=sizes, y_min=0.0, y_max=1.0))
     x, level = np.concatenate([[0.0], x, [1.0]]), np.concatenate([level[:1], level, level[-1:]])
     x, first = np.unique(x, return_index=True)
     level = (1 - TIE_BREAK) * level[first] + TIE_BREAK * x
     return Calibration("isotonic", x=tuple(x.tolist()), y=tuple(level.tolist()))
+
+
+def _groups(p: Floats, n: int) -> NDArray[np.int64]:
+    """Return the group of each probability, numbered from 0 in their order; equal ones share a group.
+
+    Groups whose means nearly touch become one: between them the curve would be so steep that a rounding
+    difference in the model, such as that of its export, would no longer be one after calibration.
+    """
+    group = np.searchsorted(np.quantile(p, np.linspace(0, 1, n + 1)[1:-1]), p, side="right")
+    _, group = np.unique(group, return_inverse=True)
+    centre = np.bincount(group, weights=p) / np.bincount(group)
+    merged = np.zeros(len(centre), dtype=np.int64)
+    last = 0
+    for i in range(1, len(centre)):
+        apart = centre[i] - centre[last] >= NEAREST_KNOTS * (centre[-1] - centre[0])
+        merged[i] = merged[i - 1] + apart
+        last = i if apart else last
+    return merged[group]
 
 
 def _logit(p: Floats) -> Floats:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # Rows on which the export is proved and the importances are measured: enough to meet rare branches, a second
 # of work.
-PARITY_ROWS = 50_000
+PARITY_ROWS = 20_000
 IMPORTANCE_ROWS = 10_000
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _GREY = "#7d8590"
+_SLATE = "#566270"
 _COLOURS = ("#2f81f7", "#e0702c", "#2da562", "#b864d9", "#d04a6a", "#c2981b")
 
 
@@ -41,7 +42,11 @@ def reliability_plot(labels: ArrayLike, probabilities: ArrayLike, *, title: str 
     upper.set_xlim(0, limit)
     upper.set_ylim(0, limit)
     _label(upper, title, "", "observed rate")
-    lower.hist(np.clip(np.asarray(probabilities), 0, limit), bins=40, range=(0, limit), color=_COLOURS[0], alpha=0.7)
+    scores = np.asarray(probabilities, dtype=np.float64)
+    lower.hist(scores, bins=40, range=(0, limit), color=_COLOURS[0], alpha=0.75)
+    if beyond := int((scores > limit).sum()):
+        note = f"{beyond:,} beyond {limit:.2f}"
+        lower.text(0.99, 0.9, note, ha="right", va="top", fontsize=8.5, color=_GREY, transform=lower.transAxes)
     lower.set_yscale("log")
     lower.set_xlim(0, limit)
     _label(lower, "", "predicted probability", "decisions")
@@ -78,11 +83,10 @@ def confusion_plot(confusion: Mapping[str, int], *, title: str = "Confusion at c
     cells = np.array([[confusion["tp"], confusion["fn"]], [confusion["fp"], confusion["tn"]]], dtype=np.float64)
     shares = cells / np.maximum(cells.sum(axis=1, keepdims=True), 1.0)
     for (i, j), n in np.ndenumerate(cells):
-        hit = i == j
-        colour = _COLOURS[2] if hit else _COLOURS[1]
-        axes.add_patch(_square(j, i, colour, 0.12 + 0.55 * float(shares[i, j])))
-        axes.text(j, i - 0.08, f"{n:,.0f}", ha="center", va="center", fontsize=15, color=_GREY, weight="bold")
-        axes.text(j, i + 0.22, f"{shares[i, j]:.1%} of the row", ha="center", va="center", fontsize=8.5, color=_GREY)
+        share = float(shares[i, j])
+        axes.add_patch(_tile(j, i, _mixed(_SLATE, _COLOURS[2 if i == j else 1], share)))
+        axes.text(j, i - 0.08, f"{n:,.0f}", ha="center", va="center", fontsize=15, color="white", weight="bold")
+        axes.text(j, i + 0.22, f"{share:.1%} of the row", ha="center", va="center", fontsize=8.5, color="white")
     axes.set_xlim(-0.5, 1.5)
     axes.set_ylim(1.5, -0.5)
     axes.set_xticks([0, 1], ["on the work-list", "not on it"])
@@ -150,18 +154,18 @@ def _legend(axes: Axes) -> None:
     axes.legend(frameon=False, labelcolor=_GREY, fontsize=9, loc="upper right", title_fontsize=9)
 
 
-def _square(x: float, y: float, colour: str, alpha: float) -> Any:
+def _tile(x: float, y: float, colour: tuple[float, ...]) -> Any:
     from matplotlib.patches import FancyBboxPatch
 
-    return FancyBboxPatch(
-        (x - 0.44, y - 0.42),
-        0.88,
-        0.84,
-        boxstyle="round,pad=0,rounding_size=0.06",
-        color=colour,
-        alpha=alpha,
-        lw=0,
-    )
+    rounded = "round,pad=0,rounding_size=0.06"
+    return FancyBboxPatch((x - 0.44, y - 0.42), 0.88, 0.84, boxstyle=rounded, color=colour, lw=0)
+
+
+def _mixed(none: str, full: str, share: float) -> tuple[float, ...]:
+    """Return the colour that lies at `share` of the way from `none` to `full`."""
+    from matplotlib.colors import to_rgb
+
+    return tuple(a + share * (b - a) for a, b in zip(to_rgb(none), to_rgb(full), strict=True))
 
 
 def _nothing(figure: Figure, axes: Axes, title: str) -> bytes:

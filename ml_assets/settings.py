@@ -30,6 +30,7 @@ class Settings(BaseSettings):
         SecretStr(""), description="postgresql://user:password@host:port; empty: the embedded server"
     )
     threads: int = Field(0, ge=0, description="threads of DuckDB, LightGBM and ONNX Runtime; 0: one a core")
+    max_concurrent_runs: int = Field(2, ge=1, description="Dagster runs at a time; the others wait in the queue")
     code_version: str = Field("", description="git commit of the running code; empty: asked from git")
 
     @cached_property

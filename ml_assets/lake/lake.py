@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 _WRITER = WriterProperties(compression="ZSTD")
 
@@ -127,23 +127,40 @@ class Lake:
         recorded = {app_id: table.transaction_version(app_id) for app_id in app_ids}
         return {app_id: version for app_id, version in recorded.items() if version is not None}
 
-    def append_once(self, name: str, rows: pa.Table, partition_column: str, positions: Mapping[str, int]) -> None:
+    def append_once(
+        self,
+        name: str,
+        rows: pa.Table,
+        partition_column: str,
+        positions: Mapping[str, int],
+        *,
+        expected: Mapping[str, int],
+    ) -> None:
         """Append rows and record the applications' positions in the same commit.
 
-        A second writer with one of the same applications that started from the same state fails.
+        The commit only goes through if the table still stands at the `expected` positions (0: never seen): of two
+        writers that started from the same state the later one fails, whether it was slow or paused.
 
         Raises:
             deltalake.exceptions.CommitFailedError: another writer has moved one of the positions meanwhile.
         """
+        table = self.table(name)
+        for app_id, position in expected.items():
+            recorded = 0 if table is None else table.transaction_version(app_id) or 0
+            if recorded != position:
+                raise CommitFailedError(
+                    f"{name}: {app_id} stands at {recorded}, not at {position}: another writer moved it"
+                )
         properties = CommitProperties(
             app_transactions=[Transaction(app_id, version) for app_id, version in positions.items()]
         )
+        # The checked table is passed on, so that the format's own conflict check covers the check above.
         write_deltalake(
-            self.table(name) or self.uri(name),
+            table or self.uri(name),
             rows,
-            mode="append",
+            mode="append" if table else "error",
             partition_by=[partition_column],
-            schema_mode="merge",
+            schema_mode="merge" if table else None,
             storage_options=self._options,
             writer_properties=_WRITER,
             commit_properties=properties,

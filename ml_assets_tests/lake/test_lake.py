@@ -74,24 +74,31 @@ def test_a_missing_table_says_what_to_do(lake):
 
 def test_positions_are_recorded_with_the_rows(lake):
     assert lake.positions("t", ["a"]) == {}
-    lake.append_once("t", rows((MONDAY, 1)), "day", {"a": 10})
-    lake.append_once("t", rows((MONDAY, 2)), "day", {"a": 20, "b": 5})
+    lake.append_once("t", rows((MONDAY, 1)), "day", {"a": 10}, expected={"a": 0})
+    lake.append_once("t", rows((MONDAY, 2)), "day", {"a": 20, "b": 5}, expected={"a": 10, "b": 0})
     assert lake.positions("t", ["a", "b", "c"]) == {"a": 20, "b": 5}
 
 
-def test_a_stale_writer_is_fenced(lake, monkeypatch):
-    """Guards exactly-once landing: of two writers that start from one state, the later one must fail."""
-    lake.append_once("t", rows((MONDAY, 1)), "day", {"a": 1})
+def test_a_writer_with_an_outdated_position_is_refused(lake):
+    """Guards against a lander that was paused, woke, and appends what another one has landed meanwhile."""
+    lake.append_once("t", rows((MONDAY, 1)), "day", {"a": 1}, expected={"a": 0})
+    with pytest.raises(CommitFailedError, match="stands at 1"):
+        lake.append_once("t", rows((MONDAY, 1)), "day", {"a": 1}, expected={"a": 0})
+
+
+def test_a_writer_that_checked_before_another_committed_is_fenced(lake, monkeypatch):
+    """Guards the moment between check and commit: there the format's own conflict check must stop the later one."""
+    lake.append_once("t", rows((MONDAY, 1)), "day", {"a": 1}, expected={"a": 0})
     stale = lake.table("t")
-    lake.append_once("t", rows((MONDAY, 2)), "day", {"a": 2})
+    lake.append_once("t", rows((MONDAY, 2)), "day", {"a": 2}, expected={"a": 1})
     monkeypatch.setattr(lake, "table", lambda name, version=None: stale)
     with pytest.raises(CommitFailedError):
-        lake.append_once("t", rows((MONDAY, 2)), "day", {"a": 2})
+        lake.append_once("t", rows((MONDAY, 2)), "day", {"a": 2}, expected={"a": 1})
 
 
 def test_partition_state_counts_files_and_rows(lake):
-    lake.append_once("t", rows((MONDAY, 1), (TUESDAY, 1)), "day", {"a": 1})
-    lake.append_once("t", rows((MONDAY, 2)), "day", {"a": 2})
+    lake.append_once("t", rows((MONDAY, 1), (TUESDAY, 1)), "day", {"a": 1}, expected={})
+    lake.append_once("t", rows((MONDAY, 2)), "day", {"a": 2}, expected={})
     state = lake.partitions("t", "day")
     assert {day: (s.files, s.rows) for day, s in state.items()} == {MONDAY: (2, 2), TUESDAY: (1, 1)}
     assert lake.partitions("nowhere", "day") == {}

@@ -1,0 +1,41 @@
+"""Engines and transactions on the application's database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, Engine, create_engine, make_url
+
+
+def connect(url: str) -> Engine:
+    """Return an engine, which connects when first used. Dispose of it, or let it live as long as the process.
+
+    Raises:
+        ValueError: the driver is not psycopg 3, whose COPY is used here.
+    """
+    parsed = make_url(url)
+    if (driver := parsed.get_dialect().driver) != "psycopg":
+        raise ValueError(
+            f"{parsed.render_as_string()} uses {driver}; the application's database is reached through psycopg 3: "
+            "postgresql+psycopg://..."
+        )
+    return create_engine(parsed, pool_pre_ping=True)
+
+
+@contextmanager
+def begin(where: Engine | str) -> Iterator[Connection]:
+    """Yield a connection in a transaction that commits at the end, or rolls back if the block raises.
+
+    A URL is connected to once and left again; a process that asks often passes an engine of `connect`.
+    """
+    if isinstance(where, Engine):
+        with where.begin() as connection:
+            yield connection
+        return
+    engine = connect(where)
+    try:
+        with engine.begin() as connection:
+            yield connection
+    finally:
+        engine.dispose()

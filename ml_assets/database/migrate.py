@@ -1,0 +1,87 @@
+"""Bring the application's database to the schema of this code, or back.
+
+Tables change by Alembic revisions. Views have one definition, `sql/<view>.sql`, and are made again from it whenever
+its text or a table changes: a revision that quoted the file would break as soon as the file moves on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, text
+
+from ml_assets.database.connect import begin
+
+VIEWS: Final = ("work_list",)  # in the order in which they build on one another
+_MIGRATING: Final = 0x6D6C5F62  # any number; processes that migrate at once take this lock in turn
+
+
+def migrate(where: Engine | str) -> bool:
+    """Upgrade to the newest revision, make the views, and return whether anything had to be done.
+
+    It is one transaction: on an error the database is as it was.
+    """
+    with begin(where) as connection:
+        config = _locked(connection)
+        at_head = revision(connection) == ScriptDirectory.from_config(config).get_current_head()
+        if at_head and _views(connection) == {view: _fingerprint(view) for view in VIEWS}:
+            return False
+        _drop_views(connection)
+        command.upgrade(config, "head")
+        for view in VIEWS:
+            connection.exec_driver_sql(f"CREATE VIEW {view} AS {_sql(view)}")
+            connection.exec_driver_sql(f"COMMENT ON VIEW {view} IS '{_fingerprint(view)}'")
+        return True
+
+
+def downgrade(where: Engine | str, to: str) -> None:
+    """Take the tables back to an earlier revision, or to `base`, and drop the views, which belong to the newest."""
+    with begin(where) as connection:
+        config = _locked(connection)
+        _drop_views(connection)
+        command.downgrade(config, to)
+
+
+def revision(connection: Connection) -> str | None:
+    """Return the revision that the database is at, or None for an empty one."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _locked(connection: Connection) -> Config:
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATING})
+    config = Config()
+    config.set_main_option("script_location", "ml_assets.database:migrations")
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def _sql(view: str) -> str:
+    return (resources.files("ml_assets.database") / "sql" / f"{view}.sql").read_text(encoding="utf-8")
+
+
+def _fingerprint(view: str) -> str:
+    return f"sql/{view}.sql {hashlib.sha256(_sql(view).encode()).hexdigest()[:12]}"
+
+
+def _views(connection: Connection) -> dict[str, str]:
+    """Return the comment of each view of ours that exists."""
+    found = connection.execute(
+        text(
+            "SELECT relname, coalesce(obj_description(oid, 'pg_class'), '') FROM pg_class "
+            "WHERE relkind = 'v' AND relnamespace = current_schema()::regnamespace AND relname = ANY(:views)"
+        ),
+        {"views": list(VIEWS)},
+    ).all()
+    return {row[0]: row[1] for row in found}
+
+
+def _drop_views(connection: Connection) -> None:
+    for view in reversed(VIEWS):
+        connection.exec_driver_sql(f"DROP VIEW IF EXISTS {view}")

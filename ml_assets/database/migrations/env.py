@@ -1,0 +1,9 @@
+"""Alembic's entry: runs revisions on the connection that `ml_assets.database.migrate` passes in."""
+
+from alembic import context
+
+from ml_assets.database.models import Base
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,89 @@
+"""The application's tables. Alembic revisions make them, and a test holds the two together.
+
+A table's columns are declared once, here: the Arrow schema of predictions and the SQL of the upsert derive from
+them. A column marked `PROVENANCE` tells how the values of a row came about. It stays as first written while the
+values are equal, so that scoring again changes no row.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Any, Final
+
+from sqlalchemy import Date, DateTime, Double, Index, Integer, MetaData, Text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+PROVENANCE: Final = {"provenance": True}
+
+
+class Base(DeclarativeBase):
+    """All tables of the application's database."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - read by SQLAlchemy once, when the class is made
+        str: Text,
+        int: Integer,
+        float: Double,
+        date: Date,
+        datetime: DateTime(timezone=True),
+    }
+
+
+class Prediction(Base):
+    """One entity scored at one decision time by one model version.
+
+    Probabilities lie in [0, 1]; costs are in the currency of the use case. `rank` counts from 1 by falling
+    `expected_cost` among the predictions of the same use case, decision time and model version.
+    """
+
+    __tablename__ = "predictions"
+
+    use_case: Mapped[str] = mapped_column(primary_key=True)
+    decision_time: Mapped[datetime] = mapped_column(primary_key=True)
+    model_version: Mapped[int] = mapped_column(primary_key=True)
+    entity_id: Mapped[str] = mapped_column(primary_key=True)
+    decision_date: Mapped[date]
+    slot: Mapped[str]
+    outcome_date: Mapped[date]
+    probability: Mapped[float]
+    cost_if_fail: Mapped[float]
+    expected_cost: Mapped[float]
+    rank: Mapped[int]
+    reason_codes: Mapped[Any | None] = mapped_column(JSONB)
+    attributes: Mapped[Any | None] = mapped_column(JSONB)
+    model_name: Mapped[str]
+    mlflow_run_id: Mapped[str]
+    feature_set_hash: Mapped[str]
+    data_versions: Mapped[Any] = mapped_column(JSONB, info=PROVENANCE)
+    git_commit: Mapped[str] = mapped_column(info=PROVENANCE)
+    dagster_run_id: Mapped[str] = mapped_column(info=PROVENANCE)
+    scored_at: Mapped[datetime] = mapped_column(info=PROVENANCE)
+
+    __table_args__ = (
+        # The work-list: the latest decision of each entity with an outcome date. The primary key has the entity last,
+        # so that a scored partition lies together, is written together and is found without another index.
+        Index(None, "use_case", "outcome_date", "entity_id", "decision_time"),
+    )
+
+
+class Scoring(Base):
+    """Which model version speaks for a decision time: the one that was asked last.
+
+    The time of scoring cannot tell. After a rollback the old champion scores again, finds its rows unchanged and
+    leaves their `scored_at` as it was, older than the rows of the version that was rolled back.
+    """
+
+    __tablename__ = "scorings"
+
+    use_case: Mapped[str] = mapped_column(primary_key=True)
+    decision_time: Mapped[datetime] = mapped_column(primary_key=True)
+    model_version: Mapped[int]

@@ -1,0 +1,1 @@
+"""Real servers from wheels, for a laptop and for tests. Production points at its own."""

@@ -1,0 +1,69 @@
+"""What the processes of the project have to be told: addresses of databases, and Dagster's home.
+
+Settings say where things are; here is the step from an empty address to the embedded server, which is started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from sqlalchemy import make_url
+
+import ml_assets
+from ml_assets.embedded.postgres import Driver, server_for
+from ml_assets.settings import Settings
+
+
+def database_url(settings: Settings, database: str = "ml_assets", driver: Driver = "psycopg") -> str:
+    """Return the URL of a database on the server of the settings, or on the embedded one, started if need be.
+
+    Raises:
+        ModuleNotFoundError, ValueError, RuntimeError: the embedded server is wanted and does not run; see `server_for`.
+    """
+    configured = settings.postgres_url.get_secret_value()
+    if not configured:
+        return server_for(settings.home_path).url(database, driver)
+    url = make_url(configured).set(drivername=f"postgresql+{driver}", database=database)
+    return url.render_as_string(hide_password=False)
+
+
+def environment_for(settings: Settings) -> Mapping[str, str]:
+    """Return the environment variables with which a subprocess runs Dagster on these settings.
+
+    They fill the `{env: ...}` of dagster.yaml, which Dagster reads from `<home>/dagster`: a link to the file of
+    the project is put there. The variables hold absolute paths and the database's password, if it has one.
+    """
+    dagster_home = settings.home_path / "dagster"
+    local = dagster_home / "local"
+    local.mkdir(parents=True, exist_ok=True)
+    _link(dagster_home / "dagster.yaml", instance_config())
+    return {
+        "DAGSTER_HOME": str(dagster_home),
+        "ML_ASSETS_HOME": str(settings.home_path),
+        "ML_ASSETS_DAGSTER_POSTGRES_URL": database_url(settings, "dagster", "psycopg2"),
+        "ML_ASSETS_DAGSTER_LOCAL_DIR": str(local),
+        "ML_ASSETS_MAX_CONCURRENT_RUNS": str(settings.max_concurrent_runs),
+    }
+
+
+def instance_config() -> Path:
+    """Return the path of dagster.yaml: beside the package in a checkout, inside it when installed.
+
+    Raises:
+        FileNotFoundError: it is in neither place.
+    """
+    package = Path(ml_assets.__file__).parent
+    for place in (package.parent / "dagster.yaml", package / "dagster.yaml"):
+        if place.is_file():
+            return place
+    raise FileNotFoundError(f"dagster.yaml is neither in {package.parent} nor in {package}; install the project again")
+
+
+def _link(link: Path, target: Path) -> None:
+    if link.is_symlink() and link.resolve() == target.resolve():
+        return
+    made = link.with_suffix(".new")
+    made.unlink(missing_ok=True)
+    made.symlink_to(target.resolve())
+    made.replace(link)  # at once: another process never finds the link missing

@@ -1,0 +1,112 @@
+"""Writing predictions is idempotent and counts what it did."""
+
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pytest
+from sqlalchemy import text
+
+from ml_assets.database import PREDICTIONS_SCHEMA, UpsertCount, upsert_predictions
+from ml_assets.database.connect import begin, connect
+from ml_assets.database.schema import KEY, PROVENANCE_COLUMNS, VALUE_COLUMNS
+from ml_assets_tests.database.factories import DECISION_TIME, prediction, predictions
+
+
+def stored(url: str) -> list[tuple[object, ...]]:
+    """Every row with its place on disk and the transaction that wrote it: a rewritten row differs."""
+    with begin(url) as connection:
+        rows = connection.execute(text("SELECT *, ctid::text, xmin::text FROM predictions ORDER BY entity_id"))
+        return [tuple(row) for row in rows]
+
+
+def test_the_columns_are_keys_values_and_provenance() -> None:
+    assert KEY == ("use_case", "decision_time", "model_version", "entity_id")
+    assert PROVENANCE_COLUMNS == ("data_versions", "git_commit", "dagster_run_id", "scored_at")
+    assert {*KEY, *VALUE_COLUMNS, *PROVENANCE_COLUMNS} == set(PREDICTIONS_SCHEMA.names)
+
+
+def test_writing_equal_values_again_touches_no_row(application_url: str) -> None:
+    """Guards 'materializing any partition twice changes no row of PostgreSQL', whatever the new run is called."""
+    first = predictions(prediction("A", 0.1 + 0.2), prediction("B", 1e-17, attributes=None))
+    assert upsert_predictions(application_url, first) == UpsertCount(2, 0, 0)
+    before = stored(application_url)
+    later = {"dagster_run_id": "second", "git_commit": "beef", "scored_at": datetime(2026, 2, 1, tzinfo=UTC)}
+    again = predictions(prediction("A", 0.1 + 0.2, **later), prediction("B", 1e-17, attributes=None, **later))
+    assert upsert_predictions(application_url, again, complete=True) == UpsertCount(0, 0, 2)
+    assert stored(application_url) == before
+
+
+def test_a_changed_value_brings_its_provenance(application_url: str) -> None:
+    upsert_predictions(application_url, predictions(prediction("A"), prediction("B")))
+    counts = upsert_predictions(
+        application_url,
+        predictions(
+            prediction("A", dagster_run_id="second"),
+            prediction("B", reason_codes='["LACK"]', dagster_run_id="second"),
+            prediction("C", dagster_run_id="second"),
+        ),
+    )
+    assert counts == UpsertCount(inserted=1, updated=1, unchanged=1)
+    with begin(application_url) as connection:
+        runs = connection.execute(text("SELECT dagster_run_id FROM predictions ORDER BY entity_id")).scalars()
+        assert list(runs) == ["first", "second", "second"]
+
+
+def test_every_value_comes_back_as_it_was_given(application_url: str) -> None:
+    """Guards the way through CSV: quotes, newlines, empty and missing texts, the last bit of a double."""
+    row = prediction('a,"b"\n\\N', 0.1 + 0.2, slot="", attributes='{"text": "\\"\\n\\\\N,"}', reason_codes=None)
+    upsert_predictions(application_url, predictions(row))
+    with begin(application_url) as connection:
+        found = connection.execute(text("SELECT * FROM predictions")).mappings().one()
+    assert found["attributes"] == {"text": '"\n\\N,'}
+    assert found["data_versions"] == {"features/fails": 3}
+    plain = [name for name in row if name not in {"attributes", "data_versions"}]
+    assert {name: found[name] for name in plain} == {name: row[name] for name in plain}
+
+
+def test_complete_deletes_what_is_no_longer_decided(application_url: str) -> None:
+    """Guards against an instruction that stays on the list though late data has withdrawn it."""
+    upsert_predictions(application_url, predictions(prediction("A"), prediction("B")))
+    other_time = prediction("B", decision_time=datetime(2026, 1, 5, 15, tzinfo=UTC))
+    upsert_predictions(application_url, predictions(other_time, prediction("B", use_case="other")))
+    assert upsert_predictions(application_url, predictions(prediction("A"))).deleted == 0
+    assert upsert_predictions(application_url, predictions(prediction("A")), complete=True).deleted == 1
+    with begin(application_url) as connection:
+        left = connection.execute(text("SELECT use_case, entity_id, decision_time FROM predictions")).all()
+    assert {tuple(row) for row in left} == {
+        ("fails", "A", DECISION_TIME),
+        ("fails", "B", other_time["decision_time"]),
+        ("other", "B", DECISION_TIME),
+    }
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (predictions(prediction("A"), prediction("A")), "more than once"),
+        (predictions(prediction("A"), prediction("B", model_version=2)), "two model versions"),
+        (predictions(prediction("A")).drop_columns(["rank"]), "lack the columns rank"),
+        (pa.Table.from_pylist([prediction("A", slot=None)]), "1 nulls in slot"),
+    ],
+)
+def test_rows_that_cannot_be_written_are_refused_with_the_reason(rows: pa.Table, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        upsert_predictions("postgresql+psycopg://nowhere", rows)
+
+
+def test_an_error_leaves_the_table_as_it_was(application_url: str) -> None:
+    upsert_predictions(application_url, predictions(prediction("A")))
+    before = stored(application_url)
+    with pytest.raises(Exception, match="COPY staged, line 2, column attributes"):
+        upsert_predictions(application_url, predictions(prediction("A", 0.9), prediction("B", attributes="{broken")))
+    assert stored(application_url) == before
+
+
+def test_an_engine_serves_many_writes_and_other_drivers_are_refused(application_url: str) -> None:
+    engine = connect(application_url)
+    assert upsert_predictions(engine, predictions(prediction("A"))).inserted == 1
+    assert upsert_predictions(engine, predictions(prediction("A"))).unchanged == 1
+    assert upsert_predictions(engine, predictions()) == UpsertCount(0, 0, 0)
+    engine.dispose()
+    with pytest.raises(ValueError, match="psycopg 3"):
+        upsert_predictions(application_url.replace("+psycopg:", "+psycopg2:"), predictions(prediction("A")))

@@ -1,0 +1,152 @@
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import msgspec
+import pytest
+
+from ml_assets.embedded.broker import temporary_broker
+from ml_assets.lake import dead_letters_table, landing_table
+from ml_assets.landing.lander import Lander
+from ml_assets.landing.produce import ensure_topics, produce
+from ml_assets_tests.landing.conftest import MONDAY
+
+NINE = datetime(2026, 1, 5, 9, tzinfo=UTC)
+
+
+class Message(NamedTuple):
+    topic: str
+    key: bytes
+    value: bytes
+    timestamp_ms: int = int(NINE.timestamp() * 1000)
+
+
+def message(event, number, **changes):
+    body = {"event_id": str(number), "event_time": NINE, "isin": "US0378331005", "side": "DELI", "quantity": 5}
+    return Message(event.topic, str(number).encode(), msgspec.json.encode({**body, **changes}))
+
+
+def send(broker, event, messages):
+    ensure_topics(broker, [event.topic])
+    produce(broker, messages)
+
+
+def land(lake, event, broker, **options):
+    (report,) = Lander(lake, [event], broker, clock="replay", **options).land_available()
+    return report
+
+
+def ids(lake, event):
+    return sorted(int(i) for i in lake.read(landing_table(event.topic))["event_id"].to_pylist())
+
+
+def test_each_message_lands_once_and_the_next_run_goes_on_from_there(lake, event, broker):
+    send(broker, event, [message(event, n) for n in range(700)])
+    assert land(lake, event, broker).landed == 700
+    send(broker, event, [message(event, n) for n in range(700, 1000)])
+    assert land(lake, event, broker).landed == 300
+    assert land(lake, event, broker).consumed == 0
+    assert ids(lake, event) == list(range(1000))
+
+
+def test_small_batches_land_the_same(lake, event, broker):
+    send(broker, event, [message(event, n) for n in range(100)])
+    land(lake, event, broker, batch_rows=7)
+    assert ids(lake, event) == list(range(100))
+
+
+def test_rows_carry_where_and_when_they_came_from(lake, event, broker):
+    send(broker, event, [message(event, 1)])
+    land(lake, event, broker)
+    (row,) = lake.read(landing_table(event.topic)).to_pylist()
+    assert row["known_at"] == row["broker_time"] == NINE
+    assert row["business_date"] == MONDAY
+    assert row["kafka_offset"] == 0
+    assert len(row["kafka_epoch"]) > 10
+
+
+def test_on_the_live_clock_nothing_is_known_before_it_landed(lake, event, broker):
+    before = datetime.now(UTC)
+    send(broker, event, [message(event, 1)])
+    Lander(lake, [event], broker, clock="live").land_available()
+    (row,) = lake.read(landing_table(event.topic)).to_pylist()
+    assert row["broker_time"] == NINE
+    assert (row["known_at"] - before).total_seconds() >= -0.001
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b'{"event_id": "1", ', "truncated"),
+        (b"\xff\xfe", "malformed"),
+        (b"", "truncated"),
+        (msgspec.json.encode({"event_id": "1", "event_time": NINE}), "missing required field"),
+        (
+            msgspec.json.encode({"event_id": "1", "event_time": NINE, "isin": "x", "side": "DELI", "quantity": "many"}),
+            "Expected `int`",
+        ),
+        (
+            msgspec.json.encode({"event_id": "1", "event_time": NINE, "isin": "x", "side": "LEFT", "quantity": 1}),
+            "Invalid enum value",
+        ),
+    ],
+    ids=["cut", "not_utf8", "empty", "field_missing", "wrong_type", "unknown_side"],
+)
+def test_what_cannot_be_decoded_is_a_dead_letter_and_the_good_ones_land(lake, event, broker, value, reason):
+    send(broker, event, [message(event, 1), Message(event.topic, b"bad", value), message(event, 2)])
+    report = land(lake, event, broker)
+    assert (report.consumed, report.landed, report.dead_lettered) == (3, 2, 1)
+    assert ids(lake, event) == [1, 2]
+    (letter,) = lake.read(dead_letters_table(event.topic)).to_pylist()
+    assert letter["value"] == value
+    assert reason.lower() in letter["reason"].lower()
+
+
+def test_a_crash_between_dead_letters_and_rows_doubles_and_loses_nothing(lake, event, broker, monkeypatch):
+    """Guards the order of the two commits: the dead letters' own position makes the second attempt skip them."""
+    send(broker, event, [message(event, 1), Message(event.topic, b"bad", b"{"), message(event, 2)])
+    append = lake.append_once
+
+    def crash_before_rows(name, *args, **kwargs):
+        if name == landing_table(event.topic):
+            raise KeyboardInterrupt
+        append(name, *args, **kwargs)
+
+    monkeypatch.setattr(lake, "append_once", crash_before_rows)
+    with pytest.raises(KeyboardInterrupt):
+        land(lake, event, broker)
+    monkeypatch.undo()
+    send(broker, event, [Message(event.topic, b"bad", b"]"), message(event, 3)])
+    land(lake, event, broker)
+    assert ids(lake, event) == [1, 2, 3]
+    assert sorted(lake.read(dead_letters_table(event.topic))["value"].to_pylist()) == [b"]", b"{"]
+
+
+def test_a_lander_that_was_overtaken_takes_up_the_new_position(lake, event, broker, monkeypatch):
+    """Guards against two landers on one topic: the stale one is fenced, reloads and lands only what is left."""
+    send(broker, event, [message(event, n) for n in range(50)])
+    append, overtaken = lake.append_once, []
+
+    def overtake_once(name, *args, **kwargs):
+        if not overtaken:
+            overtaken.append(True)
+            land(lake, event, broker)
+        append(name, *args, **kwargs)
+
+    monkeypatch.setattr(lake, "append_once", overtake_once)
+    land(lake, event, broker)
+    assert overtaken
+    assert ids(lake, event) == list(range(50))
+
+
+def test_a_new_life_of_a_topic_is_landed_from_its_start(lake, event, tmp_path):
+    """Guards against a recreated topic whose offsets start at 0 again: its messages are new, not landed ones."""
+    for life in (0, 1):
+        with temporary_broker(tmp_path / f"broker{life}") as broker:
+            send(broker, event, [message(event, life * 10 + n) for n in range(3)])
+            land(lake, event, broker)
+    assert ids(lake, event) == [0, 1, 2, 10, 11, 12]
+    assert len(set(lake.read(landing_table(event.topic))["kafka_epoch"].to_pylist())) == 2
+
+
+def test_a_topic_that_does_not_exist_yet_is_nothing_to_land(lake, event, broker):
+    assert Lander(lake, [event], broker).land_available() == []

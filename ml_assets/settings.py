@@ -19,6 +19,7 @@ class Settings(BaseSettings):
     home: Path = Field(Path(".ml_assets"), description="folder of everything that is made locally")
     usecase_packages: list[str] = Field(["ml_assets.usecases"], description="packages that are searched for use cases")
     lake_root: str = Field("", description="folder or s3:// prefix of the Delta tables; empty: <home>/lake")
+    artifact_root: str = Field("", description="folder or s3:// prefix of MLflow's artifacts; empty: <home>/artifacts")
     reference_root: str = Field("", description="folder of dropped reference files; empty: <home>/reference")
     kafka_bootstrap: str = Field("", description="host:port of the broker; empty: the embedded broker")
     landing_clock: Literal["live", "replay"] = Field(
@@ -47,3 +48,8 @@ class Settings(BaseSettings):
     def reference_uri(self) -> str:
         """Root of the dropped reference files."""
         return self.reference_root or str(self.home_path / "reference")
+
+    @property
+    def artifact_uri(self) -> str:
+        """Root of MLflow's artifacts."""
+        return self.artifact_root or str(self.home_path / "artifacts")

@@ -138,7 +138,8 @@ class UseCase:
 
     `folder` holds `features/decisions.sql` (what is decided: entity_id, outcome_date, cost_if_fail, attributes),
     any number of further `features/*.sql` (entity_id and features) and `label.sql` (entity_id, label).
-    `capacity` is how many decisions the team can act on per slot and date.
+    `capacity` is how many decisions the team can act on per slot and date. `publication_pause` is the longest pause
+    between two publications of its events, beyond a business day; longer ones are reported as stale data.
     """
 
     name: str
@@ -160,6 +161,7 @@ class UseCase:
     references: tuple[ReferenceSpec, ...] = ()
     gate: GateSpec = GateSpec()
     currency: str = "EUR"
+    publication_pause: timedelta = timedelta()
     seed: int = 20260105
 
     def __post_init__(self) -> None:

@@ -85,14 +85,14 @@ class AsOfDatabase:
             self._db.execute(
                 f"CREATE VIEW {event.name} AS SELECT * FROM history.{event.name} "
                 "WHERE known_at <= getvariable('as_of') "
-                f"AND business_date >= getvariable('decision_date') - INTERVAL {event.history.days} DAY"
+                f"AND business_date >= getvariable('decision_date')::DATE - INTERVAL {event.history.days} DAY"
             )
         for reference in usecase.references:
             empty = arrow_schema(reference.contract).append(pa.field("known_at", TIMESTAMP))
             self._load(reference.name, references.get(reference.name, empty.empty_table()))
             self._db.execute(
                 f"CREATE VIEW {reference.name} AS SELECT * FROM history.{reference.name} "
-                "WHERE known_at <= getvariable('as_of') AND valid_from <= getvariable('decision_date') "
+                "WHERE known_at <= getvariable('as_of') AND valid_from <= getvariable('decision_date')::DATE "
                 f"QUALIFY row_number() OVER (PARTITION BY {', '.join(reference.key)} "
                 "ORDER BY valid_from DESC, known_at DESC) = 1"
             )
@@ -154,8 +154,10 @@ class AsOfDatabase:
         columns = ", ".join(
             f"{given[field.name]} AS {field.name}" if field.name in given else field.name for field in schema
         )
-        query = f"SELECT {columns} FROM decisions {' '.join(joins)} ORDER BY entity_id"
-        rows: pa.Table = self._query("decisions", query).to_arrow_table()
+        self._query(
+            "decisions", f"CREATE OR REPLACE TEMP TABLE decided AS SELECT {columns} FROM decisions {' '.join(joins)}"
+        )
+        rows: pa.Table = self._db.sql("FROM decided ORDER BY entity_id").to_arrow_table()
         return rows.cast(schema)
 
     def labels(self, outcome_date: date, decisions: pa.Table) -> pa.Table:
@@ -171,7 +173,7 @@ class AsOfDatabase:
         self._db.unregister("labelled")
         self._query("label", "CREATE OR REPLACE TEMP TABLE outcomes AS " + self._usecase.label_sql)
         self._refuse_duplicates("label", "outcomes")
-        rows: pa.Table = self._db.execute(
+        rows: pa.Table = self._db.sql(
             "SELECT entity_id, decision_time, outcome_date, label::TINYINT AS label, "
             "getvariable('as_of') AS label_known_at "
             "FROM decisions JOIN outcomes USING (entity_id) WHERE label IS NOT NULL "
@@ -179,9 +181,9 @@ class AsOfDatabase:
         ).to_arrow_table()
         return rows.cast(LABELS_SCHEMA)
 
-    def _query(self, stem: str, sql: str) -> duckdb.DuckDBPyConnection:
+    def _query(self, stem: str, sql: str) -> None:
         try:
-            return self._db.execute(sql)
+            self._db.execute(sql)
         except duckdb.Error as error:
             raise ValueError(f"use case {self._usecase.name}: {stem}.sql failed: {error}") from error
 

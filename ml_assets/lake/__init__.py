@@ -1,6 +1,6 @@
 """The lake: Delta tables on a folder or on S3. Knows rows and partitions, nothing of models or Dagster."""
 
-from ml_assets.lake.lake import Lake, PartitionState
+from ml_assets.lake.lake import DataFile, Lake
 from ml_assets.lake.names import (
     curated_table,
     dead_letters_table,
@@ -14,8 +14,8 @@ from ml_assets.lake.names import (
 )
 
 __all__ = [
+    "DataFile",
     "Lake",
-    "PartitionState",
     "curated_table",
     "dead_letters_table",
     "features_table",

@@ -13,12 +13,13 @@ _WRITER = WriterProperties(compression="ZSTD")
 
 
 @dataclass(frozen=True, slots=True)
-class PartitionState:
-    """What tells whether a partition has changed."""
+class DataFile:
+    """A file of a table: its partition, and the earliest `known_at` in it if the table has that column."""
 
-    files: int
+    partition: date
     rows: int
     modified_at: datetime
+    known_from: datetime | None
 
 
 class Lake:
@@ -166,17 +167,18 @@ class Lake:
             commit_properties=properties,
         )
 
-    def partitions(self, name: str, partition_column: str) -> dict[date, PartitionState]:
-        """Return files, rows and newest write of each partition, from the log alone; empty if there is no table."""
+    def files(self, name: str, partition_column: str) -> list[DataFile]:
+        """Return the files of a table, from the log alone; empty if there is no table."""
         table = self.table(name)
         if table is None:
-            return {}
-        actions = pa.table(table.get_add_actions(flatten=True)).select(
-            [f"partition.{partition_column}", "num_records", "modification_time"]
+            return []
+        actions = pa.table(table.get_add_actions(flatten=True))
+        days, rows, modified = (
+            actions[column].to_pylist()
+            for column in (f"partition.{partition_column}", "num_records", "modification_time")
         )
-        found: dict[date, PartitionState] = {}
-        for day, rows, modified in zip(*(column.to_pylist() for column in actions.columns), strict=True):
-            at = datetime.fromtimestamp(modified / 1000, tz=UTC)
-            before = found.get(day, PartitionState(0, 0, at))
-            found[day] = PartitionState(before.files + 1, before.rows + rows, max(before.modified_at, at))
-        return found
+        known = actions["min.known_at"].to_pylist() if "min.known_at" in actions.column_names else [None] * len(days)
+        return [
+            DataFile(day, count, datetime.fromtimestamp(milliseconds / 1000, tz=UTC), known_from)
+            for day, count, milliseconds, known_from in zip(days, rows, modified, known, strict=True)
+        ]

@@ -52,12 +52,12 @@ def curate(event: EventSpec, landed: pa.Table, dead: pa.Table, *, threads: int =
             )
         except duckdb.Error as error:
             raise ValueError(f"event {event.name}: a quarantine rule failed: {error}") from error
-        curated: pa.Table = db.execute(
+        curated: pa.Table = db.sql(
             f"SELECT {', '.join(curated_schema(event).names)} FROM judged WHERE reason = '' AND copy = 1 "
             f"ORDER BY business_date, {', '.join(event.key)}"
         ).to_arrow_table()
         payload = ", ".join(f"'{name}', {name}" for name in event.contract.__struct_fields__)
-        quarantine: pa.Table = db.execute(
+        quarantine: pa.Table = db.sql(
             f"""
             SELECT reason, json_object({payload})::VARCHAR AS payload, {_COORDINATES}, business_date
             FROM judged WHERE reason <> ''

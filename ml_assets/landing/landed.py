@@ -1,36 +1,82 @@
-"""What has landed, as fingerprints that a sensor compares: never rows, only the log of the tables."""
+"""What has landed since somebody last looked: from the log of the tables alone, never from their rows."""
 
+from collections import defaultdict
 from collections.abc import Sequence
-from datetime import date
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Self
 
-from ml_assets.lake import Lake, dead_letters_table, landing_table
+import msgspec
+
+from ml_assets.lake import DataFile, Lake, dead_letters_table, landing_table
 from ml_assets.spec import EventSpec
 
-Landed = dict[str, dict[str, str]]
+
+class DateState(msgspec.Struct, frozen=True, array_like=True):
+    """What tells whether the landed data of a business date has changed."""
+
+    files: int
+    rows: int
+    modified_at: datetime
 
 
-def landed_fingerprint(lake: Lake, events: Sequence[EventSpec]) -> Landed:
-    """Return by topic and business date what tells whether something has landed since: files, rows, newest write."""
-    found: Landed = {}
-    for event in events:
-        days: dict[str, str] = {}
-        for table, column in (
-            (landing_table(event.topic), "business_date"),
-            (dead_letters_table(event.topic), "landed_date"),
-        ):
-            for day, state in lake.partitions(table, column).items():
-                seen = f"{state.files}:{state.rows}:{state.modified_at:%Y%m%dT%H%M%S.%f}"
-                days[day.isoformat()] = f"{days[day.isoformat()]}+{seen}" if day.isoformat() in days else seen
-        found[event.topic] = days
-    return found
+class Landed(msgspec.Struct, frozen=True):
+    """By topic and business date: what has landed, and the dead letters beside it."""
+
+    landed: dict[str, dict[date, DateState]] = {}
+    dead: dict[str, dict[date, DateState]] = {}
+
+    def to_json(self) -> str:
+        """Return the state as JSON, for a cursor."""
+        return msgspec.json.encode(self).decode()
+
+    @classmethod
+    def from_json(cls, text: str | None) -> Self:
+        """Return the state that `to_json` wrote; of nothing, the state in which nothing has landed."""
+        return msgspec.json.decode(text, type=cls) if text else cls()
 
 
-def changed_dates(before: Landed, after: Landed) -> list[date]:
-    """Return the business dates of which something in any topic has changed, in order."""
-    changed = {
-        day
-        for topic, days in after.items()
-        for day, fingerprint in days.items()
-        if before.get(topic, {}).get(day) != fingerprint
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What has landed between two looks: the business dates touched, and when the earliest of it was known."""
+
+    dates: tuple[date, ...]
+    known_from: datetime | None
+    rows: dict[str, int]
+
+
+def look(lake: Lake, events: Sequence[EventSpec], before: Landed | None = None) -> tuple[Landed, Change]:
+    """Return what has landed of these events by now, and what of it is new since `before` (None: all)."""
+    before = before or Landed()
+    landed: dict[str, dict[date, DateState]] = {}
+    dead: dict[str, dict[date, DateState]] = {}
+    dates: set[date] = set()
+    known: list[datetime] = []
+    rows: dict[str, int] = {}
+    for topic in dict.fromkeys(event.topic for event in events):
+        files = lake.files(landing_table(topic), "business_date")
+        landed[topic] = _states(files)
+        dead[topic] = _states(lake.files(dead_letters_table(topic), "landed_date"))
+        seen = before.landed.get(topic, {})
+        new = [
+            file for file in files if file.partition not in seen or file.modified_at > seen[file.partition].modified_at
+        ]
+        known.extend(file.known_from for file in new if file.known_from is not None)
+        dates |= _changed(seen, landed[topic]) | _changed(before.dead.get(topic, {}), dead[topic])
+        if count := sum(file.rows for file in new):
+            rows[topic] = count
+    return Landed(landed, dead), Change(tuple(sorted(dates)), min(known, default=None), rows)
+
+
+def _states(files: Sequence[DataFile]) -> dict[date, DateState]:
+    by_date: dict[date, list[DataFile]] = defaultdict(list)
+    for file in files:
+        by_date[file.partition].append(file)
+    return {
+        day: DateState(len(those), sum(f.rows for f in those), max(f.modified_at for f in those))
+        for day, those in sorted(by_date.items())
     }
-    return sorted(date.fromisoformat(day) for day in changed)
+
+
+def _changed(before: dict[date, DateState], now: dict[date, DateState]) -> set[date]:
+    return {day for day, state in now.items() if before.get(day) != state}

@@ -1,0 +1,114 @@
+"""What the assets of all stages share: keys, partitions, provenance, and how a report is shown."""
+
+import base64
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime, timedelta
+from typing import Any, ParamSpec, TypeVar
+
+import dagster as dg
+import pandas as pd
+
+from ml_assets.lifecycle.features import NotLandedError
+from ml_assets.lifecycle.training import RunOrigin
+from ml_assets.resources import Platform
+from ml_assets.spec import UseCase
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# For a store or a server that does not answer; see `retrying_outages_only`.
+RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+
+# From the last decision time of a day until its decisions must be there.
+_GRACE = timedelta(hours=2)
+
+
+def retrying_outages_only(compute: Callable[P, R]) -> Callable[P, R]:
+    """Return the compute function of an asset, in which only an outage is worth a retry.
+
+    What is wrong with data or code would be as wrong the next time: it fails at once, and its message is what the
+    Dagster UI shows first.
+    """
+
+    @functools.wraps(compute)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return compute(*args, **kwargs)
+        except (ValueError, TypeError, LookupError, FileNotFoundError, NotLandedError) as error:
+            raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
+
+    return wrapped
+
+
+def partitions(usecase: UseCase) -> dg.TimeWindowPartitionsDefinition:
+    """Return a partition a weekday from the use case's first, today included."""
+    return dg.TimeWindowPartitionsDefinition(
+        start=usecase.first_partition.isoformat(), fmt="%Y-%m-%d", cron_schedule="0 0 * * 1-5", end_offset=1
+    )
+
+
+def key(usecase: UseCase, *names: str) -> dg.AssetKey:
+    """Return the asset key `<use case>/<names>`."""
+    return dg.AssetKey([usecase.name, *names])
+
+
+def common(usecase: UseCase, stage: str) -> dict[str, Any]:
+    """Return the arguments that every asset of a stage has."""
+    return {"group_name": stage, "owners": [f"team:{usecase.owner}"], "tags": {"use_case": usecase.name}}
+
+
+def looking_back(span: timedelta) -> dg.TimeWindowPartitionMapping:
+    """Return the mapping to the upstream partitions of the same date and of so long before."""
+    return dg.TimeWindowPartitionMapping(start_offset=-(span.days * 5 // 7), allow_nonexistent_upstream_partitions=True)
+
+
+def freshness(usecase: UseCase) -> dg.FreshnessPolicy:
+    """Return the policy that each weekday has its decisions within two hours of the last decision time."""
+    last = max(slot.at for slot in usecase.slots)
+    deadline = (datetime.combine(date.min, last) + _GRACE).time()
+    return dg.FreshnessPolicy.cron(
+        deadline_cron=f"{deadline.minute} {deadline.hour} * * 1-5", lower_bound_delta=_GRACE, timezone="UTC"
+    )
+
+
+def dates_of(context: dg.AssetExecutionContext) -> list[date]:
+    """Return the dates of the partitions that this step is to make."""
+    return [date.fromisoformat(partition) for partition in context.partition_keys]
+
+
+def origin(context: dg.AssetExecutionContext, platform: Platform) -> RunOrigin:
+    """Return which code, in which run, makes this."""
+    return RunOrigin(code_version=platform.code, dagster_run_id=context.run.run_id)
+
+
+def table(rows: pd.DataFrame | Sequence[Mapping[str, Any]], digits: int = 4) -> dg.MetadataValue:
+    """Return rows as a Markdown table for the Dagster UI."""
+    frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+    lines = ["| " + " | ".join(map(str, frame.columns)) + " |", "|" + " --- |" * len(frame.columns)]
+    for row in frame.itertuples(index=False):
+        lines.append("| " + " | ".join(_show(value, digits) for value in row) + " |")
+    return dg.MetadataValue.md("\n".join(lines) if len(frame) else "*none*")
+
+
+def counts(by: Mapping[Any, int], what: str) -> dg.MetadataValue:
+    """Return counts as a Markdown table."""
+    return table([{what: name, "rows": number} for name, number in by.items()])
+
+
+def picture(png: bytes, name: str) -> dg.MetadataValue:
+    """Return a picture that the Dagster UI shows: it has no plot type, so the bytes travel in the Markdown."""
+    return dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def numbers(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics that are defined; the UI plots each over time."""
+    return {name: float(value) for name, value in metrics.items() if value == value}
+
+
+def _show(value: Any, digits: int) -> str:
+    if isinstance(value, float):
+        return "" if value != value else f"{value:,.{digits}f}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "" if value is None else str(value).replace("|", "\\|")

@@ -1,0 +1,75 @@
+"""Registration: the challenger in the model registry, and its promotion to champion when the gate says yes."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+import msgspec
+
+from ml_assets.assets.common import common, dates_of, key, partitions, retrying_outages_only, table
+from ml_assets.checks.registration import gate_check, judge_gate
+from ml_assets.registry import CHAMPION
+from ml_assets.resources import Platform
+from ml_assets.spec import UseCase
+
+
+def build(usecase: UseCase) -> Iterator[dg.AssetsDefinition]:
+    """Yield challenger and champion of a use case."""
+    yield challenger_asset(usecase)
+    yield champion_asset(usecase)
+
+
+def challenger_asset(usecase: UseCase) -> dg.AssetsDefinition:
+    """Return the asset of the registered challenger."""
+
+    @dg.asset(
+        key=key(usecase, "challenger"),
+        deps=[key(usecase, "evaluation")],
+        partitions_def=partitions(usecase),
+        kinds={"mlflow"},
+        description=f"The model that the evaluation chose, registered as `{usecase.name}@challenger`.",
+        **common(usecase, "registration"),
+    )
+    @retrying_outages_only
+    def challenger(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+        from ml_assets.lifecycle.evaluation import register_challenger
+
+        (training_date,) = dates_of(context)
+        version = register_challenger(platform.registry, usecase, training_date)
+        return dg.MaterializeResult(metadata={"model_version": version.version, "mlflow_run_id": version.run_id})
+
+    return challenger
+
+
+def champion_asset(usecase: UseCase) -> dg.AssetsDefinition:
+    """Return the asset of the champion: the challenger, if the evidence on its run passes the gate."""
+    asset_key = key(usecase, "champion")
+
+    @dg.asset(
+        key=asset_key,
+        deps=[key(usecase, "challenger")],
+        kinds={"mlflow"},
+        description=(
+            f"`{usecase.name}@champion`, the model that scores. The gate is judged here, from the evidence on the "
+            "challenger's MLflow run: without evidence, or with a metric missing, the champion stays."
+        ),
+        check_specs=[gate_check(asset_key)],
+        **common(usecase, "registration"),
+    )
+    @retrying_outages_only
+    def champion(platform: Platform) -> dg.MaterializeResult:
+        from ml_assets.lifecycle.evaluation import promote_challenger
+
+        challenger, verdict = promote_challenger(platform.registry, usecase)
+        now = platform.registry.resolve(usecase.name, CHAMPION)
+        conditions = table([msgspec.to_builtins(condition) for condition in verdict.conditions])
+        return dg.MaterializeResult(
+            metadata={
+                "champion_version": now.version if now else 0,
+                "challenger_version": challenger.version,
+                "promoted": verdict.passed,
+                "gate": conditions,
+            },
+            check_results=[judge_gate(verdict)],
+        )
+
+    return champion

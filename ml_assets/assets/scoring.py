@@ -1,0 +1,103 @@
+"""Scoring: predictions by the champion, and the work-list that people read."""
+
+import json
+from collections.abc import Iterator
+
+import dagster as dg
+import pyarrow as pa
+
+from ml_assets.assets.common import (
+    RETRY,
+    common,
+    dates_of,
+    freshness,
+    key,
+    origin,
+    partitions,
+    retrying_outages_only,
+    table,
+)
+from ml_assets.checks.scoring import judge_scores, score_check
+from ml_assets.lake import predictions_table
+from ml_assets.resources import Platform
+from ml_assets.spec import UseCase
+
+# Rows of the work-list shown in the Dagster UI.
+_SHOWN = 10
+
+
+def build(usecase: UseCase) -> Iterator[dg.AssetsDefinition | dg.AssetSpec]:
+    """Yield predictions and work-list of a use case."""
+    yield predictions_asset(usecase)
+    yield dg.AssetSpec(
+        key(usecase, "work_list"),
+        deps=[key(usecase, "predictions")],
+        kinds={"postgres"},
+        description=(
+            "The view `work_list` in PostgreSQL: the latest prediction of each open decision, by expected cost. "
+            f"The team acts on the first {usecase.capacity} a day."
+        ),
+        **common(usecase, "scoring"),
+    )
+
+
+def predictions_asset(usecase: UseCase) -> dg.AssetsDefinition:
+    """Return the asset of the predictions, which is made again whenever the features of its date are."""
+    features = key(usecase, "features")
+    ready = (
+        dg.AutomationCondition.any_deps_updated().allow(dg.AssetSelection.assets(features)).since_last_handled()
+        & dg.AutomationCondition.all_deps_blocking_checks_passed()
+        & ~dg.AutomationCondition.any_deps_missing()
+        & ~dg.AutomationCondition.any_deps_in_progress()
+        & ~dg.AutomationCondition.in_progress()
+    )
+
+    @dg.asset(
+        key=key(usecase, "predictions"),
+        deps=[features, key(usecase, "champion")],
+        partitions_def=partitions(usecase),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        automation_condition=ready.with_label("features are ready"),
+        kinds={"onnx", "postgres", "deltalake"},
+        description="Probability and expected cost of every decision, by the champion, in PostgreSQL and in the lake.",
+        metadata={"dagster/table_name": predictions_table(usecase)},
+        freshness_policy=freshness(usecase),
+        check_specs=[score_check(key(usecase, "predictions"))],
+        retry_policy=RETRY,
+        **common(usecase, "scoring"),
+    )
+    @retrying_outages_only
+    def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+        from ml_assets.lifecycle.scoring import score_dates
+
+        report = score_dates(
+            platform.lake,
+            platform.registry,
+            platform.engine,
+            usecase,
+            dates_of(context),
+            origin(context, platform),
+            threads=platform.settings.threads,
+        )
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": report.rows,
+                "model_version": report.champion.version,
+                "mlflow_run_id": report.champion.run_id,
+                "mean_probability": float(report.probabilities.mean()) if report.rows else 0.0,
+                "inserted": report.upserted.inserted,
+                "updated": report.upserted.updated,
+                "unchanged": report.upserted.unchanged,
+                f"first {_SHOWN} by expected cost": table(_top(report.predictions), digits=3),
+            },
+            check_results=[judge_scores(report.probabilities)],
+        )
+
+    return predictions
+
+
+def _top(predictions: pa.Table) -> list[dict[str, object]]:
+    """Return the costliest rows of the last decision date with their attributes as columns."""
+    rows = predictions.sort_by([("decision_date", "descending"), ("expected_cost", "descending")]).slice(0, _SHOWN)
+    said = ["decision_date", "slot", "outcome_date", "entity_id", "probability", "expected_cost"]
+    return [{**{name: row[name] for name in said}, **json.loads(row["attributes"] or "{}")} for row in rows.to_pylist()]

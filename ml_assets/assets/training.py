@@ -1,0 +1,128 @@
+"""Training: the training set of a date, and each candidate fitted on it and tracked in MLflow."""
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+
+import dagster as dg
+from pydantic import Field
+
+from ml_assets.assets.common import (
+    common,
+    dates_of,
+    key,
+    looking_back,
+    numbers,
+    origin,
+    partitions,
+    picture,
+    retrying_outages_only,
+    table,
+)
+from ml_assets.lake import training_set_table
+from ml_assets.resources import Platform
+from ml_assets.spec import Candidate, UseCase
+
+
+class TrainingWindowConfig(dg.Config):
+    """A cut of the training set other than the usual. Dates as YYYY-MM-DD; empty leaves the usual."""
+
+    train_cutoff: str = Field("", description="train on labels known by the start of this date, UTC")
+    test_first: str = Field("", description="first decision date of the unseen test window")
+    test_last: str = Field("", description="last decision date of the unseen test window")
+
+
+def build(usecase: UseCase) -> Iterator[dg.AssetsDefinition]:
+    """Yield the training set and the candidates of a use case."""
+    yield training_set_asset(usecase)
+    for candidate in usecase.candidates:
+        yield candidate_asset(usecase, candidate)
+
+
+def training_set_asset(usecase: UseCase) -> dg.AssetsDefinition:
+    """Return the asset of the training set."""
+    split = usecase.split
+    decision_days = split.train_days + split.calibration_days + split.test_days
+    window = looking_back(timedelta(days=decision_days * 7 // 5))
+
+    @dg.asset(
+        key=key(usecase, "training_set"),
+        deps=[dg.AssetDep(key(usecase, name), partition_mapping=window) for name in ("features", "labels")],
+        partitions_def=partitions(usecase),
+        kinds={"pandas", "deltalake"},
+        description=(
+            f"Decisions whose outcome was known by the end of the date, cut by time: {split.train_days} days to train, "
+            f"{split.calibration_days} to calibrate, {split.test_days} unseen to test. Labels known less than "
+            f"{split.embargo} before the first test decision are left out."
+        ),
+        metadata={"dagster/table_name": training_set_table(usecase)},
+        **common(usecase, "training"),
+    )
+    @retrying_outages_only
+    def training_set(
+        context: dg.AssetExecutionContext, config: TrainingWindowConfig, platform: Platform
+    ) -> dg.MaterializeResult:
+        from ml_assets.lifecycle.training import TrainingWindow, assemble_training_set
+
+        (training_date,) = dates_of(context)
+        report = assemble_training_set(
+            platform.lake,
+            usecase,
+            training_date,
+            TrainingWindow(
+                train_cutoff=_start_of(config.train_cutoff) if config.train_cutoff else None,
+                test_first=date.fromisoformat(config.test_first) if config.test_first else None,
+                test_last=date.fromisoformat(config.test_last) if config.test_last else None,
+            ),
+        )
+        return dg.MaterializeResult(
+            metadata={
+                "parts": table([{"part": name, **part} for name, part in report.parts.items()]),
+                "dagster/row_count": sum(part["rows"] for part in report.parts.values()),
+                "delta versions": dg.MetadataValue.json(report.data_versions),
+            }
+        )
+
+    return training_set
+
+
+def candidate_asset(usecase: UseCase, candidate: Candidate) -> dg.AssetsDefinition:
+    """Return the asset of one candidate: an MLflow run with the model as ONNX."""
+
+    @dg.asset(
+        key=key(usecase, "candidates", candidate.name),
+        deps=[key(usecase, "training_set")],
+        partitions_def=partitions(usecase),
+        kinds={"mlflow", "scikitlearn"},
+        description=f"{candidate.description} Fitted, calibrated, exported to ONNX and proved equal to the export.",
+        **common(usecase, "training"),
+    )
+    @retrying_outages_only
+    def trained(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+        from ml_assets.lifecycle.training import train_candidate
+
+        (training_date,) = dates_of(context)
+        run_id, fitted, plots = train_candidate(
+            platform.lake,
+            platform.registry,
+            usecase,
+            candidate,
+            training_date,
+            origin(context, platform),
+            threads=platform.settings.threads,
+        )
+        return dg.MaterializeResult(
+            metadata={
+                **numbers(fitted.metrics),
+                "mlflow_run_id": run_id,
+                "calibration": fitted.calibration.method,
+                "parity_max_abs_difference": fitted.parity_max_abs_difference,
+                "fit_seconds": fitted.seconds,
+                **{name: picture(png, name) for name, png in plots.items()},
+            }
+        )
+
+    return trained
+
+
+def _start_of(day: str) -> datetime:
+    return datetime.fromisoformat(day).replace(tzinfo=UTC)

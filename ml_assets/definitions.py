@@ -1,0 +1,39 @@
+"""Where everything meets: use cases, assets, jobs, schedules, sensors and resources, as Dagster definitions."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from ml_assets.assets import build_assets
+from ml_assets.jobs import build_jobs
+from ml_assets.resources import Platform
+from ml_assets.schedules import retraining_schedule
+from ml_assets.sensors import automation_sensor, landed_data_sensor
+from ml_assets.settings import Settings
+from ml_assets.spec import UseCase
+from ml_assets.usecases import discover
+
+
+def build_definitions(usecases: Sequence[UseCase] | None = None, platform: Platform | None = None) -> dg.Definitions:
+    """Return the definitions of these use cases (all that are found) on a platform (that of the settings).
+
+    Topics that several use cases read appear once.
+    """
+    if usecases is None:
+        usecases = discover(Settings().usecase_packages)
+    assets = {_key(asset): asset for usecase in usecases for asset in build_assets(usecase)}
+    return dg.Definitions(
+        assets=list(assets.values()),
+        jobs=[job for usecase in usecases for job in build_jobs(usecase)],
+        schedules=[retraining_schedule(usecase) for usecase in usecases],
+        sensors=[*(landed_data_sensor(usecase) for usecase in usecases), automation_sensor()],
+        resources={"platform": platform or Platform()},
+        executor=dg.in_process_executor,
+    )
+
+
+def _key(asset: dg.AssetsDefinition | dg.AssetSpec) -> dg.AssetKey:
+    return asset.key
+
+
+defs = build_definitions()

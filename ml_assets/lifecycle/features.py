@@ -1,0 +1,152 @@
+"""Curated events to features, and matured outcomes to labels."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from ml_assets.contracts import roll_to_weekday
+from ml_assets.features import AsOfDatabase, features_schema
+from ml_assets.features.as_of import KEYS_SCHEMA, LABELS_SCHEMA
+from ml_assets.lake import Lake, curated_table, features_table, labels_table, reference_table
+from ml_assets.lake.counts import counts_by
+from ml_assets.landing.curate import landed_watermark
+from ml_assets.spec import DecisionTime, UseCase
+
+# An outcome is known within this time; the search for outcomes that a day made known goes no further back.
+LONGEST_MATURITY = timedelta(days=75)
+# A decision is about an outcome at most this far ahead.
+_LONGEST_HORIZON = timedelta(days=15)
+
+
+class NotLandedError(RuntimeError):
+    """The landed data ends before the time as of which something is asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionReport:
+    """What was written: rows in all, rows of each date, and the Delta version of the table.
+
+    `landed_until` is the newest `known_at` landed, `newest_decision` the last time that was decided at, and
+    `undecided` are the decision times that are yet to come.
+    """
+
+    rows: int
+    rows_by_date: dict[date, int]
+    version: int
+    landed_until: datetime | None = None
+    newest_decision: datetime | None = None
+    undecided: tuple[DecisionTime, ...] = ()
+
+
+def compute_features(
+    lake: Lake,
+    usecase: UseCase,
+    dates: Sequence[date],
+    *,
+    until: datetime | None = None,
+    threads: int = 0,
+    progress: Callable[[date], None] = lambda _: None,
+) -> DecisionReport:
+    """Make the feature partitions of these decision dates, each as of its own decision times.
+
+    Decision times after `until` (usually now) are left for later: what will be known then is not known yet.
+    """
+    parts = [features_schema(usecase.features).empty_table()]
+    decided: list[DecisionTime] = []
+    undecided: list[DecisionTime] = []
+    with open_history(lake, usecase, min(dates), max(dates), threads=threads) as history:
+        for day in dates:
+            for decision in usecase.decision_times(day):
+                if until is not None and decision.as_of > until:
+                    undecided.append(decision)
+                else:
+                    parts.append(history.features(decision))
+                    decided.append(decision)
+            progress(day)
+    features = pa.concat_tables(parts)
+    version = lake.replace(features_table(usecase), features, "decision_date", dates)
+    return DecisionReport(
+        features.num_rows,
+        counts_by(features, "decision_date"),
+        version,
+        landed_until=landed_watermark(lake, usecase.events),
+        newest_decision=max((decision.as_of for decision in decided), default=None),
+        undecided=tuple(undecided),
+    )
+
+
+def mature_labels(lake: Lake, usecase: UseCase, known_dates: Sequence[date], *, threads: int = 0) -> DecisionReport:
+    """Make the label partitions of these dates: the outcomes that became known on them.
+
+    Raises:
+        NotLandedError: events up to the time at which an outcome is known have not landed yet, so that it would
+            be judged too early.
+    """
+    outcomes = {day: outcome_dates_known_on(usecase, day) for day in known_dates}
+    asked = [outcome for days in outcomes.values() for outcome in days]
+    schema = LABELS_SCHEMA.append(pa.field("known_date", pa.date32(), nullable=False))
+    parts = [schema.empty_table()]
+    if asked:
+        _refuse_immature(lake, usecase, asked)
+        with open_history(lake, usecase, min(asked), max(known_dates), threads=threads) as history:
+            for known_date, days in outcomes.items():
+                for outcome_date in days:
+                    rows = history.labels(outcome_date, _decisions_about(lake, usecase, outcome_date))
+                    parts.append(rows.append_column(schema.field("known_date"), _repeat(known_date, rows.num_rows)))
+    labels = pa.concat_tables(parts)
+    version = lake.replace(labels_table(usecase), labels, "known_date", known_dates)
+    return DecisionReport(labels.num_rows, counts_by(labels, "known_date"), version)
+
+
+def outcome_dates_known_on(usecase: UseCase, day: date) -> list[date]:
+    """Return the outcome dates whose label becomes known on this date (on a weekend: on the Monday after)."""
+    candidates = usecase.calendar.between(day - LONGEST_MATURITY, day)
+    return [outcome for outcome in candidates if roll_to_weekday(usecase.label.known_at(outcome).date()) == day]
+
+
+def open_history(lake: Lake, usecase: UseCase, first: date, last: date, *, threads: int = 0) -> AsOfDatabase:
+    """Return the curated history that decisions from `first` to `last` can look back on."""
+    events = {}
+    for event in usecase.events:
+        dataset = lake.dataset(curated_table(usecase, event))
+        if dataset is not None:
+            wanted = (ds.field("business_date") >= first - event.history) & (ds.field("business_date") <= last)
+            events[event.name] = dataset.to_table(filter=wanted)
+    references = {}
+    for reference in usecase.references:
+        dataset = lake.dataset(reference_table(usecase, reference))
+        if dataset is not None:
+            references[reference.name] = dataset
+    return AsOfDatabase(usecase, events, references, threads=threads)
+
+
+def _refuse_immature(lake: Lake, usecase: UseCase, outcome_dates: Sequence[date]) -> None:
+    watermark = landed_watermark(lake, usecase.events)
+    for outcome_date in outcome_dates:
+        known_at = usecase.label.known_at(outcome_date)
+        if watermark is None or watermark < known_at:
+            raise NotLandedError(
+                f"use case {usecase.name}: the outcome of {outcome_date} is known at {_show(known_at)}, but data has "
+                f"landed only until {_show(watermark)}; land the missing events, then materialize the labels again"
+            )
+
+
+def _decisions_about(lake: Lake, usecase: UseCase, outcome_date: date) -> pa.Table:
+    dataset = lake.dataset(features_table(usecase))
+    if dataset is None:
+        return KEYS_SCHEMA.empty_table()
+    decided = (ds.field("decision_date") >= outcome_date - _LONGEST_HORIZON) & (
+        ds.field("decision_date") <= outcome_date
+    )
+    return dataset.to_table(columns=KEYS_SCHEMA.names, filter=decided & (ds.field("outcome_date") == outcome_date))
+
+
+def _repeat(day: date, rows: int) -> pa.Array:
+    return pa.array([day] * rows, pa.date32())
+
+
+def _show(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC" if moment else "never"

@@ -1,0 +1,299 @@
+"""Runs, versions and aliases of models in MLflow.
+
+MLflow is imported when the registry is first used: it takes seconds. Everything goes through `MlflowClient` with
+explicit ids, so that two runs in one process cannot mix.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ml_assets.registry.lineage import Lineage
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion as MlflowVersion
+
+CHALLENGER = "challenger"
+CHAMPION = "champion"
+PREVIOUS_CHAMPION = "previous_champion"
+_MODEL = "model"
+# Any number, the same in every process that makes MLflow's tables.
+_MIGRATION_LOCK = 7_310_842
+_process_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateRun:
+    """The MLflow run of a candidate."""
+
+    run_id: str
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """A registered version of a use case's model."""
+
+    name: str
+    version: int
+    run_id: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+class ModelRegistry:
+    """Tracking and registry of all use cases: an MLflow experiment and a registered model for each.
+
+    `tracking_uri` is a database (`postgresql+psycopg2://...`) or an MLflow server; `artifact_root` is a folder or an
+    `s3://` prefix; downloaded models are kept in the folder `cache`.
+    """
+
+    def __init__(self, tracking_uri: str, artifact_root: str, *, cache: Path | None = None) -> None:
+        self._tracking_uri = tracking_uri
+        self._artifact_root = artifact_root.rstrip("/")
+        self._cache = cache
+
+    def log_candidate(
+        self,
+        usecase: str,
+        candidate: str,
+        *,
+        training_date: date,
+        params: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        plots: Mapping[str, bytes],
+        tables: Mapping[str, str],
+        model_folder: Path,
+        lineage: Lineage,
+    ) -> str:
+        """Track a fitted candidate and return the id of its MLflow run.
+
+        `plots` and `tables` map paths of artifacts to PNG bytes and to text; `model_folder` holds `model.onnx` and
+        `manifest.json`. A metric that is not a number cannot be logged: its name goes into the tag
+        `undefined_metrics`. If anything fails, the run is marked as failed and is never found again.
+        """
+        from mlflow.entities import Metric, Param, RunTag
+
+        tags = {
+            "use_case": usecase,
+            "candidate": candidate,
+            "training_date": training_date.isoformat(),
+            "mlflow.runName": f"{candidate} {training_date}",
+            **lineage.tags(),
+        }
+        if undefined := sorted(name for name, value in metrics.items() if value != value):
+            tags["undefined_metrics"] = ", ".join(undefined)
+        now = time.time_ns() // 1_000_000
+        run_id = str(self._client.create_run(self._experiment(usecase), start_time=now, tags=tags).info.run_id)
+        try:
+            self._client.log_batch(
+                run_id,
+                metrics=[Metric(name, float(value), now, 0) for name, value in metrics.items() if value == value],
+                params=[Param(name, str(value)) for name, value in params.items()],
+                tags=[RunTag("mlflow.note.content", f"{candidate} of {usecase}, trained as of {training_date}")],
+            )
+            with tempfile.TemporaryDirectory() as folder:
+                _write_artifacts(Path(folder), plots, tables)
+                _save_model(model_folder, Path(folder) / _MODEL)
+                self._client.log_artifacts(run_id, folder)
+        except BaseException:
+            self._client.set_terminated(run_id, "FAILED")
+            raise
+        self._client.set_terminated(run_id, "FINISHED")
+        return run_id
+
+    def candidate_runs(self, usecase: str, training_date: date) -> dict[str, CandidateRun]:
+        """Return the newest finished run of each candidate for a training date, by candidate."""
+        runs = self._client.search_runs(
+            [self._experiment(usecase)],
+            filter_string=f"tags.training_date = '{training_date}' and attributes.status = 'FINISHED'",
+            order_by=["attributes.start_time ASC"],
+        )
+        return {run.data.tags["candidate"]: _candidate_run(run) for run in runs}
+
+    def register(self, usecase: str, run_id: str, *, tags: Mapping[str, str]) -> ModelVersion:
+        """Register the model of a run with the alias `challenger`; the version it already has, if it has one."""
+        version = self._version_of(usecase, run_id)
+        if version is None:
+            self._ensure_model(usecase)
+            run = self._client.get_run(run_id)
+            version = self._client.create_model_version(
+                usecase, f"{run.info.artifact_uri}/{_MODEL}", run_id=run_id, tags=dict(tags)
+            )
+        self._client.set_registered_model_alias(usecase, CHALLENGER, version.version)
+        return _model_version(version)
+
+    def resolve(self, usecase: str, alias: str) -> ModelVersion | None:
+        """Return the version that an alias stands for now, or None. Use it and record it; do not resolve twice."""
+        if (model := self._model(usecase)) is None or alias not in model.aliases:
+            return None
+        return self.version(usecase, int(model.aliases[alias]))
+
+    def version(self, usecase: str, version: int) -> ModelVersion:
+        """Return a version.
+
+        Raises:
+            LookupError: the use case has no such version.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return _model_version(self._client.get_model_version(usecase, str(version)))
+        except MlflowException as error:
+            known = ", ".join(str(v.version) for v in self.versions(usecase)) or "none"
+            raise LookupError(f"use case {usecase} has no model version {version}; it has {known}") from error
+
+    def versions(self, usecase: str) -> list[ModelVersion]:
+        """Return all versions, the newest first."""
+        found = self._client.search_model_versions(f"name = '{usecase}'")
+        return sorted((_model_version(version) for version in found), key=lambda version: -version.version)
+
+    def promote(self, usecase: str, version: int) -> ModelVersion:
+        """Give a version the alias `champion`, and note on it which one was champion before.
+
+        Raises:
+            LookupError: the use case has no such version.
+        """
+        promoted = self.version(usecase, version)
+        before = self.resolve(usecase, CHAMPION)
+        if before is not None and before.version == version:
+            return promoted
+        # The note first: an alias that has moved without it would have lost the way back.
+        self._client.set_model_version_tag(
+            usecase, str(version), PREVIOUS_CHAMPION, str(before.version) if before else "none"
+        )
+        self._client.set_registered_model_alias(usecase, CHAMPION, str(version))
+        return self.version(usecase, version)
+
+    def download_model(self, run_id: str) -> Path:
+        """Return a local folder with the `model.onnx` and `manifest.json` of a run."""
+        if self._cache is None:
+            return Path(self._client.download_artifacts(run_id, _MODEL))
+        folder = self._cache / run_id
+        if not folder.is_dir():
+            self._cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self._cache) as part:
+                fetched = Path(self._client.download_artifacts(run_id, _MODEL, part))
+                try:
+                    fetched.replace(folder)
+                except OSError:  # another process was faster; its copy is the same
+                    if not folder.is_dir():
+                        raise
+        return folder
+
+    def write_evidence(self, run_id: str, name: str, text: str) -> None:
+        """Write a text as an artifact of a run, in place of an earlier one."""
+        self._client.log_text(run_id, text, name)
+
+    def read_evidence(self, run_id: str, name: str) -> str:
+        """Return the text of an artifact of a run.
+
+        Raises:
+            FileNotFoundError: the run has no such artifact.
+        """
+        if name not in {artifact.path for artifact in self._client.list_artifacts(run_id)}:
+            raise FileNotFoundError(f"the MLflow run {run_id} has no artifact {name}")
+        with tempfile.TemporaryDirectory() as folder:
+            return Path(self._client.download_artifacts(run_id, name, folder)).read_text(encoding="utf-8")
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        # Before the import: MLflow reads them there.
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+        from mlflow import MlflowClient
+
+        with _one_at_a_time(self._tracking_uri):
+            client = MlflowClient(tracking_uri=self._tracking_uri, registry_uri=self._tracking_uri)
+            client.search_experiments(max_results=1)  # the first call makes or migrates the tables
+            client.search_registered_models(max_results=1)
+        return client
+
+    def _experiment(self, usecase: str) -> str:
+        """Return the id of a use case's experiment, made if need be."""
+        from mlflow.exceptions import MlflowException
+
+        if (found := self._client.get_experiment_by_name(usecase)) is not None:
+            return str(found.experiment_id)
+        try:
+            return str(self._client.create_experiment(usecase, f"{self._artifact_root}/{usecase}"))
+        except MlflowException:  # another process was faster
+            if (found := self._client.get_experiment_by_name(usecase)) is None:
+                raise
+            return str(found.experiment_id)
+
+    def _model(self, usecase: str) -> Any:
+        """Return MLflow's registered model, or None."""
+        found = self._client.search_registered_models(f"name = '{usecase}'", max_results=1)
+        return found[0] if found else None
+
+    def _ensure_model(self, usecase: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(usecase)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _version_of(self, usecase: str, run_id: str) -> MlflowVersion | None:
+        found = self._client.search_model_versions(f"name = '{usecase}' and run_id = '{run_id}'")
+        return found[0] if found else None
+
+
+def _candidate_run(run: Run) -> CandidateRun:
+    return CandidateRun(str(run.info.run_id), dict(run.data.metrics), dict(run.data.tags))
+
+
+def _model_version(version: MlflowVersion) -> ModelVersion:
+    return ModelVersion(str(version.name), int(version.version), str(version.run_id), dict(version.tags))
+
+
+def _write_artifacts(folder: Path, plots: Mapping[str, bytes], tables: Mapping[str, str]) -> None:
+    for name, content in {**plots, **{path: text.encode() for path, text in tables.items()}}.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def _save_model(source: Path, target: Path) -> None:
+    """Save the model as MLflow's ONNX flavour, so that its tools know it, with our manifest beside it."""
+    import mlflow.onnx
+    import onnx
+
+    mlflow.onnx.save_model(
+        onnx.load(str(source / "model.onnx")),
+        str(target),
+        # Given, or MLflow would run the model in a subprocess to find out what it imports.
+        pip_requirements=["onnxruntime"],
+        save_as_external_data=False,
+    )
+    shutil.copy(source / "manifest.json", target / "manifest.json")
+
+
+@contextmanager
+def _one_at_a_time(tracking_uri: str) -> Iterator[None]:
+    """Hold off other processes while MLflow makes its tables: it does so without a lock of its own."""
+    if not tracking_uri.startswith("postgresql"):
+        yield
+        return
+    from sqlalchemy import create_engine, text
+    from sqlalchemy.pool import NullPool
+
+    with _process_lock, create_engine(tracking_uri, poolclass=NullPool).connect() as connection:
+        connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+        yield  # the lock goes with the connection

@@ -1,0 +1,55 @@
+"""Dagster resources: the servers and stores that assets use, opened when a run needs them.
+
+Each is a thin, configurable door to a plain object of a pure package; no logic belongs here.
+"""
+
+from functools import cached_property
+
+import dagster as dg
+from sqlalchemy import Engine
+
+from ml_assets.code_version import code_version
+from ml_assets.embedded.environment import database_url
+from ml_assets.lake import Lake
+from ml_assets.registry import ModelRegistry
+from ml_assets.settings import Settings
+
+
+class Platform(dg.ConfigurableResource):
+    """Everything outside the process that assets touch, as the settings of the environment name it."""
+
+    home: str = ""
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings, with this resource's home if it has one."""
+        return Settings(home=self.home) if self.home else Settings()
+
+    @cached_property
+    def lake(self) -> Lake:
+        """The Delta tables."""
+        return Lake(self.settings.lake_uri)
+
+    @cached_property
+    def registry(self) -> ModelRegistry:
+        """MLflow tracking and registry."""
+        return ModelRegistry(
+            database_url(self.settings, "mlflow", "psycopg2"),
+            self.settings.artifact_uri,
+            cache=self.settings.home_path / "models",
+        )
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The application's database, migrated to the newest schema."""
+        from ml_assets.database.connect import connect
+        from ml_assets.database.migrate import migrate
+
+        url = database_url(self.settings, "ml_assets", "psycopg")
+        migrate(url)
+        return connect(url)
+
+    @cached_property
+    def code(self) -> str:
+        """The git commit of the running code."""
+        return code_version(self.settings.code_version)

@@ -1,0 +1,6 @@
+"""Sensors: they look at what has landed and at what is ready, and ask for runs. They move no data."""
+
+from ml_assets.sensors.automation import automation_sensor
+from ml_assets.sensors.landed import landed_data_sensor
+
+__all__ = ["automation_sensor", "landed_data_sensor"]

@@ -11,6 +11,8 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from ml_assets.assets.common import key
 from ml_assets.spec import UseCase
 
+Verb = Literal["ingest", "retrain", "score"]
+
 # Runs of a use case that carry this tag go one after the other (tag_concurrency_limits in dagster.yaml), in the order
 # in which they were requested: features must not overtake the curated events that they look back on.
 LAKE_WRITER = "ml_assets/lake_writer"
@@ -38,7 +40,7 @@ def training_keys(usecase: UseCase) -> list[dg.AssetKey]:
     ]
 
 
-def job_name(usecase: UseCase, verb: Literal["ingest", "retrain", "score"]) -> str:
+def job_name(usecase: UseCase, verb: Verb) -> str:
     """Return the name of a job."""
     return f"{usecase.name}_{verb}"
 
@@ -82,7 +84,7 @@ def build_jobs(usecase: UseCase) -> list[UnresolvedAssetJobDefinition]:
 
 def _job(
     usecase: UseCase,
-    verb: Literal["ingest", "retrain", "score"],
+    verb: Verb,
     keys: list[dg.AssetKey],
     description: str,
     tags: dict[str, str] | None = None,

@@ -38,29 +38,14 @@ class EvaluationReport:
 def evaluate_candidates(
     lake: Lake, registry: ModelRegistry, usecase: UseCase, training_date: date, *, threads: int = 0
 ) -> EvaluationReport:
-    """Score every candidate of a training date, and the champion, on the test part, and write down the evidence.
+    """Compare the candidates of a training date, and the champion, and write down the evidence.
 
     The challenger is the candidate of the best PR-AUC. Evidence and verdict are artifacts of its MLflow run.
 
     Raises:
         LookupError: a candidate has not been trained for this date.
     """
-    rows = read_training_set(lake, usecase, training_date)
-    test = part_of(rows, "test")
-    runs = registry.candidate_runs(usecase.name, training_date)
-    if missing := [c.name for c in usecase.candidates if c.name not in runs]:
-        raise LookupError(
-            f"use case {usecase.name}: no MLflow run of {', '.join(missing)} for {training_date}; "
-            "materialize these candidates first"
-        )
-    run_ids = {c.name: runs[c.name].run_id for c in usecase.candidates}
-    champion = registry.resolve(usecase.name, CHAMPION)
-    if champion is not None:
-        run_ids[CHAMPION] = champion.run_id
-    scorers = {
-        name: Scorer.from_files(registry.download_model(run_id), threads=threads) for name, run_id in run_ids.items()
-    }
-    comparison = compare(test, scorers, capacity=usecase.capacity)
+    comparison, run_ids = compare_models(lake, registry, usecase, training_date, threads=threads)
     measured = {
         name: msgspec.structs.replace(
             _model_evidence(registry, run_id),
@@ -69,6 +54,7 @@ def evaluate_candidates(
             metrics=comparison.of(name),
         )
         for name, run_id in run_ids.items()
+        if name in comparison.probabilities
     }
     candidates_only = comparison.metrics.drop(index=CHAMPION, errors="ignore")
     challenger = str(candidates_only["pr_auc"].idxmax())
@@ -77,7 +63,7 @@ def evaluate_candidates(
         window_first_decision=comparison.window.first_decision_time,
         challenger=measured[challenger],
         rule=measured[usecase.rule.name],
-        champion_exists=champion is not None,
+        champion_exists=CHAMPION in run_ids,
         champion=measured.get(CHAMPION),
     )
     verdict = judge(usecase.gate, evidence)
@@ -100,6 +86,36 @@ def evaluate_candidates(
     )
 
 
+def compare_models(
+    lake: Lake, registry: ModelRegistry, usecase: UseCase, training_date: date, *, threads: int = 0
+) -> tuple[Comparison, dict[str, str]]:
+    """Return every candidate of a training date, and the champion if there is one, scored on the test part.
+
+    The second value maps their names (the champion's is `CHAMPION`) to MLflow runs. A champion that needs a feature
+    which is no longer made cannot be compared: it has a run, but no probabilities.
+
+    Raises:
+        LookupError: a candidate has not been trained for this date.
+    """
+    test = part_of(read_training_set(lake, usecase, training_date), "test")
+    runs = registry.candidate_runs(usecase.name, training_date)
+    if missing := [c.name for c in usecase.candidates if c.name not in runs]:
+        raise LookupError(
+            f"use case {usecase.name}: no MLflow run of {', '.join(missing)} for {training_date}; "
+            "materialize these candidates first"
+        )
+    run_ids = {c.name: runs[c.name].run_id for c in usecase.candidates}
+    champion = registry.resolve(usecase.name, CHAMPION)
+    if champion is not None:
+        run_ids[CHAMPION] = champion.run_id
+    scorers = {
+        name: Scorer.from_files(registry.download_model(run_id), threads=threads) for name, run_id in run_ids.items()
+    }
+    if champion is not None and not set(scorers[CHAMPION].manifest.features.all) <= set(test.column_names):
+        del scorers[CHAMPION]
+    return compare(test, scorers, capacity=usecase.capacity), run_ids
+
+
 def register_challenger(registry: ModelRegistry, usecase: UseCase, training_date: date) -> ModelVersion:
     """Register the model that the evaluation of this date chose, with the alias `challenger`.
 
@@ -119,18 +135,20 @@ def register_challenger(registry: ModelRegistry, usecase: UseCase, training_date
     )
 
 
-def promote_challenger(registry: ModelRegistry, usecase: UseCase) -> tuple[ModelVersion, Verdict]:
+def promote_challenger(
+    registry: ModelRegistry, usecase: UseCase, *, override: str = ""
+) -> tuple[ModelVersion, Verdict]:
     """Judge the challenger anew from the evidence on its MLflow run, and make it champion if it passes.
 
     The verdict of an earlier step is not trusted: a later run of only this step would slip past it. Without
-    evidence there is no promotion.
+    evidence there is no promotion. A person may `override` a no by giving the reason, which is noted on the version.
 
     Raises:
         LookupError: there is no challenger, or its run carries no evidence.
     """
     challenger = registry.resolve(usecase.name, CHALLENGER)
     if challenger is None:
-        raise LookupError(f"use case {usecase.name} has no challenger; register one first")
+        raise LookupError(f"use case {usecase.name} has no challenger; run the job {usecase.name}_retrain first")
     try:
         evidence = Evidence.from_json(registry.read_evidence(challenger.run_id, EVIDENCE))
     except FileNotFoundError as error:
@@ -139,8 +157,8 @@ def promote_challenger(registry: ModelRegistry, usecase: UseCase) -> tuple[Model
             "materialize the evaluation of its training date, then promote again"
         ) from error
     verdict = judge(usecase.gate, evidence)
-    if verdict.passed:
-        registry.promote(usecase.name, challenger.version)
+    if verdict.passed or override:
+        registry.promote(usecase.name, challenger.version, override=override if not verdict.passed else "")
     return challenger, verdict
 
 

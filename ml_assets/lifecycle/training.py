@@ -62,7 +62,8 @@ def assemble_training_set(
     split = usecase.split
     decision_days = split.train_days + split.calibration_days + split.test_days
     # In calendar days, and as far again for outcomes that are known late.
-    first = training_date - timedelta(days=decision_days * 7 // 5 + 90)
+    anchor = min(training_date, window.test_first or training_date)
+    first = anchor - timedelta(days=decision_days * 7 // 5 + 90)
     in_reach = (ds.field("decision_date") >= first) & (ds.field("decision_date") <= training_date)
     columns = [*_KEY_COLUMNS, *(f.name for f in usecase.features if f.name not in _KEY_COLUMNS)]
     versions = {name: _version(lake, name) for name in (features_table(usecase), labels_table(usecase))}

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 CHALLENGER = "challenger"
 CHAMPION = "champion"
 PREVIOUS_CHAMPION = "previous_champion"
+GATE_OVERRIDE = "gate_override"
 _MODEL = "model"
 # Any number, the same in every process that makes MLflow's tables.
 _MIGRATION_LOCK = 7_310_842
@@ -161,8 +162,10 @@ class ModelRegistry:
         found = self._client.search_model_versions(f"name = '{usecase}'")
         return sorted((_model_version(version) for version in found), key=lambda version: -version.version)
 
-    def promote(self, usecase: str, version: int) -> ModelVersion:
+    def promote(self, usecase: str, version: int, *, override: str = "") -> ModelVersion:
         """Give a version the alias `champion`, and note on it which one was champion before.
+
+        `override` is the reason of a person who promotes against the gate, also noted.
 
         Raises:
             LookupError: the use case has no such version.
@@ -175,6 +178,8 @@ class ModelRegistry:
         self._client.set_model_version_tag(
             usecase, str(version), PREVIOUS_CHAMPION, str(before.version) if before else "none"
         )
+        if override:
+            self._client.set_model_version_tag(usecase, str(version), GATE_OVERRIDE, override)
         self._client.set_registered_model_alias(usecase, CHAMPION, str(version))
         return self.version(usecase, version)
 

@@ -53,3 +53,12 @@ class Platform(dg.ConfigurableResource):
     def code(self) -> str:
         """The git commit of the running code."""
         return code_version(self.settings.code_version)
+
+    def close(self) -> None:
+        """Close the connections to the application's database, if any were opened."""
+        if "engine" in self.__dict__:
+            self.engine.dispose()
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002 - Dagster's signature
+        """Close what a run has opened: each run has a platform of its own."""
+        self.close()

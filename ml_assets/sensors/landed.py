@@ -43,7 +43,7 @@ def landed_data_sensor(usecase: UseCase) -> dg.SensorDefinition:
         requests = list(plan(usecase, landed, change, cursor.looked_at, now))
         context.update_cursor(msgspec.json.encode(Cursor(landed, now)).decode())
         if not requests:
-            return dg.SkipReason("nothing new has landed" if landed.landed else "nothing has landed yet")
+            return dg.SkipReason("nothing new has landed" if any(landed.landed.values()) else "nothing has landed yet")
         return dg.SensorResult(run_requests=requests, asset_events=list(_observations(usecase, landed, change)))
 
     return landed_data

@@ -1,0 +1,380 @@
+"""`ml-assets`: the command line. Each command is a few lines that call what Dagster calls too."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ml_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from ml_assets.demo import Scenario
+    from ml_assets.resources import Platform
+    from ml_assets.spec import UseCase
+
+app = typer.Typer(
+    help="The ML lifecycle of Markets Operations. Settings are environment variables ML_ASSETS_..., or lines in .env.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+UseCaseName = Annotated[str, typer.Argument(help="name of a use case; `ml-assets status` lists them")]
+
+
+@app.command()
+def demo(
+    use_case: Annotated[str, typer.Option(help="settlement_fails (simulated) or cns_fails (SEC files)")] = (
+        "settlement_fails"
+    ),
+    data: Annotated[Path | None, typer.Option(help="folder of the SEC files, for cns_fails")] = None,
+    days: Annotated[int, typer.Option(min=25, help="business days to simulate")] = 60,
+    instructions: Annotated[int, typer.Option(min=100, help="settlement instructions a day")] = 4000,
+    seed: Annotated[int, typer.Option(help="seed of the simulation")] = 20260105,
+    stress: Annotated[bool, typer.Option(help="simulate a stress regime")] = False,
+    fresh: Annotated[bool, typer.Option(help="delete everything that earlier demos made, and start anew")] = False,
+) -> None:
+    """Run the whole lifecycle on this machine: broker, lake, features, training, registration, scoring."""
+    from ml_assets.demo import run_demo
+
+    settings = Settings()
+    if fresh:
+        _stop_servers(settings)
+        shutil.rmtree(settings.home_path, ignore_errors=True)
+    if use_case == "cns_fails":
+        scenario = _replayed(data)
+    elif use_case == "settlement_fails":
+        scenario = _simulated(settings, days, instructions, seed, stress)
+    else:
+        raise ValueError(f"there is no demo of {use_case!r}; there are settlement_fails and cns_fails")
+    try:
+        run_demo(settings, scenario, console)
+    finally:
+        _stop_servers(settings)
+
+
+@app.command()
+def simulate(
+    days: Annotated[int, typer.Option(min=1, help="business days")] = 60,
+    instructions: Annotated[int, typer.Option(min=1, help="settlement instructions a day")] = 4000,
+    start: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="first business day")] = datetime(2026, 1, 5),
+    seed: Annotated[int, typer.Option()] = 20260105,
+    stress: Annotated[bool, typer.Option(help="a fortnight of stress")] = False,
+    dirty: Annotated[float, typer.Option(min=0, max=0.5, help="share of duplicate, late, malformed messages")] = 0.002,
+) -> None:
+    """Simulate a market and produce its events to Kafka; reference files and the truth go below the home folder."""
+    from ml_assets.simulation.market import MarketConfig, simulate
+
+    settings = Settings()
+    market = simulate(
+        MarketConfig(
+            start=start.date(), days=days, instructions_per_day=instructions, seed=seed, stress=stress, dirty=dirty
+        )
+    )
+    market.write_reference(settings.reference_uri)
+    market.write_truth(_truth(settings))
+    _produce(settings, market)
+
+
+@app.command("replay-sec")
+def replay_sec(
+    data: Annotated[Path, typer.Argument(help="folder of cnsfailsYYYYMM{a|b}.txt.xz")],
+    until: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="last publication date")] = None,
+) -> None:
+    """Produce the SEC's fails-to-deliver files to Kafka, in order of publication."""
+    from ml_assets.simulation.sec_ftd import replay
+
+    replayed = replay(data, until=until.date() if until else None)
+    _say_what_is_missing(replayed)
+    _produce(Settings(), replayed)
+
+
+@app.command()
+def land(
+    follow: Annotated[bool, typer.Option(help="go on landing what comes, until Ctrl-C")] = False,
+    replay: Annotated[bool, typer.Option(help="known_at is the broker's time: for history that is played")] = False,
+) -> None:
+    """Land what the broker holds in the lake, each message once."""
+    import threading
+
+    from ml_assets.embedded.broker import broker_for
+    from ml_assets.lake import Lake
+    from ml_assets.landing.lander import Lander
+
+    settings = Settings()
+    events = [event for usecase in _usecases(settings) for event in usecase.events]
+    bootstrap = settings.kafka_bootstrap or broker_for(settings.home_path)
+    lander = Lander(Lake(settings.lake_uri), events, bootstrap, clock="replay" if replay else settings.landing_clock)
+    with console.status("landing") as status:
+        landed = 0
+
+        def show(messages: int) -> None:
+            nonlocal landed
+            landed += messages
+            status.update(f"{landed:,} messages landed")
+
+        reports = lander.land_available(show)
+        table = Table("topic", *(["consumed", "landed", "dead letters", "seconds"]))
+        for report in reports:
+            table.add_row(
+                report.topic, f"{report.consumed:,}", f"{report.landed:,}", f"{report.dead_lettered:,}",
+                f"{report.seconds:.1f}",
+            )  # fmt: skip
+        console.print(table if reports else f"the broker {bootstrap} has none of the topics yet")
+        if follow:
+            status.update("following; Ctrl-C ends")
+            lander.run(threading.Event())
+
+
+@app.command()
+def ingest(
+    use_case: UseCaseName,
+    first: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="first date")],
+    last: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="last date")] = None,
+) -> None:
+    """Make curated events, features and labels of dates from what has landed."""
+    _run(use_case, "ingest", first.date(), (last or first).date())
+
+
+@app.command()
+def retrain(
+    use_case: UseCaseName,
+    day: Annotated[datetime, typer.Option("--date", formats=["%Y-%m-%d"], help="train as of this date")],
+) -> None:
+    """Train, compare, register, and promote if the gate says yes."""
+    _run(use_case, "retrain", day.date(), day.date())
+
+
+@app.command()
+def score(
+    use_case: UseCaseName,
+    first: Annotated[datetime, typer.Option("--date", "--from", formats=["%Y-%m-%d"], help="date to score")],
+    last: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="last date")] = None,
+) -> None:
+    """Score dates with the champion."""
+    _run(use_case, "score", first.date(), (last or first).date())
+
+
+@app.command()
+def promote(
+    use_case: UseCaseName,
+    override: Annotated[str, typer.Option(help="promote against the gate, for this reason, which is recorded")] = "",
+) -> None:
+    """Make the challenger champion, if the evidence on its run passes the gate."""
+    from ml_assets.lifecycle.evaluation import promote_challenger
+
+    settings = Settings()
+    challenger, verdict = promote_challenger(
+        _platform(settings).registry, _usecase(settings, use_case), override=override
+    )
+    table = Table(
+        "condition", "value", "", "threshold", "holds", title=f"gate of {use_case} version {challenger.version}"
+    )
+    for condition in verdict.conditions:
+        table.add_row(
+            condition.name, _show(condition.value), condition.comparison, _show(condition.threshold),
+            "yes" if condition.passed else "[red]no[/]",
+        )  # fmt: skip
+    console.print(table)
+    if not verdict.passed and not override:
+        raise RuntimeError(
+            f"version {challenger.version} was not promoted; the gate is above. A person may decide otherwise: "
+            '--override "the reason"'
+        )
+    console.print(f"{use_case} version {challenger.version} is champion")
+
+
+@app.command("work-list")
+def work_list(
+    use_case: UseCaseName,
+    day: Annotated[datetime | None, typer.Option("--date", formats=["%Y-%m-%d"], help="outcome date")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="rows to show; the team's capacity if not given")] = 0,
+) -> None:
+    """Show what to act on, by expected cost."""
+    from ml_assets.demo import print_work_list
+
+    settings = Settings()
+    usecase = _usecase(settings, use_case)
+    print_work_list(_platform(settings), usecase, console, rows or usecase.capacity, day.date() if day else None)
+
+
+@app.command()
+def status() -> None:
+    """Show for each use case what has landed, who is champion and what was scored last."""
+    from ml_assets.database.status import scored_dates
+    from ml_assets.lake import features_table
+    from ml_assets.landing.curate import landed_watermark
+    from ml_assets.registry import CHALLENGER, CHAMPION
+
+    settings = Settings()
+    platform = _platform(settings)
+    table = Table("use case", "landed until", "newest features", "champion", "challenger", "newest scores")
+    for usecase in _usecases(settings):
+        landed = landed_watermark(platform.lake, usecase.events)
+        made = [file.partition for file in platform.lake.files(features_table(usecase), "decision_date") if file.rows]
+        versions = [platform.registry.resolve(usecase.name, alias) for alias in (CHAMPION, CHALLENGER)]
+        scored = scored_dates(platform.engine, usecase.name, limit=1)
+        table.add_row(
+            usecase.name,
+            f"{landed:%Y-%m-%d %H:%M}" if landed else "never",
+            str(max(made, default="none")),
+            *(f"version {version.version}" if version else "none" for version in versions),
+            f"{scored[0].decision_date}: {scored[0].predictions:,}" if scored else "none",
+        )
+    console.print(table)
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="port of the web server")] = 3000) -> None:
+    """Open the Dagster UI with its daemon, on embedded servers, until Ctrl-C."""
+    from ml_assets.embedded.environment import environment_for
+
+    settings = Settings()
+    environment = {**os.environ, **environment_for(settings)}
+    program = Path(sys.executable).with_name("dagster")
+    command = [str(program), "dev", "-m", "ml_assets.definitions", "-p", str(port)]
+    console.print(f"The Dagster UI comes up on http://localhost:{port}; Ctrl-C ends it.")
+    try:
+        subprocess.run(command, env=environment, check=False)  # noqa: S603 - our own program
+    except KeyboardInterrupt:
+        console.print("ended")
+    finally:
+        _stop_servers(settings)
+
+
+@app.command()
+def stop() -> None:
+    """Stop the embedded servers that other commands have left running."""
+    _stop_servers(Settings())
+
+
+def main() -> None:
+    """Run the command line; an error that a person can act on is one line, not a traceback."""
+    try:
+        app()
+    except (ValueError, LookupError, FileNotFoundError, ModuleNotFoundError, RuntimeError) as error:
+        if os.environ.get("ML_ASSETS_TRACEBACK"):
+            raise
+        Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
+        sys.exit(1)
+
+
+def _simulated(settings: Settings, days: int, instructions: int, seed: int, stress: bool) -> Scenario:
+    from ml_assets.demo import Scenario
+    from ml_assets.simulation.market import MarketConfig, simulate
+
+    usecase = _usecase(settings, "settlement_fails")
+    config = MarketConfig(days=days, instructions_per_day=instructions, seed=seed, stress=stress)
+    with console.status(f"simulating {days} business days of {instructions:,} instructions"):
+        market = simulate(config)
+        market.write_reference(settings.reference_uri)
+        market.write_truth(_truth(settings))
+    last = usecase.calendar.add(config.start, days - 1)
+    return Scenario(usecase, market, config.start, last, last, (last,), truth=_truth(settings))
+
+
+def _replayed(data: Path | None) -> Scenario:
+    """Return the scenario of the SEC files: train on what was known in November 2020, test on the next quarter."""
+    from ml_assets.demo import Scenario
+    from ml_assets.simulation.sec_ftd import replay
+
+    if data is None:
+        raise ValueError("cns_fails needs the SEC's files: --data <folder of cnsfailsYYYYMM{a|b}.txt.xz>")
+    replayed = replay(data)
+    _say_what_is_missing(replayed)
+    usecase = _usecase(Settings(), "cns_fails")
+    return Scenario(
+        usecase,
+        replayed,
+        first=date(2020, 7, 1),
+        last=date(2021, 4, 15),
+        training_date=date(2021, 4, 15),
+        scored=(date(2021, 3, 31),),
+        window={"train_cutoff": "2020-12-01", "test_first": "2021-01-04", "test_last": "2021-03-31"},
+    )
+
+
+def _say_what_is_missing(replayed: Any) -> None:
+    for name, reason in replayed.refused.items():
+        console.print(f"[yellow]refused {name}:[/] {reason}", highlight=False)
+    if replayed.gaps:
+        console.print(f"[yellow]no file for[/] {', '.join(replayed.gaps)}: these dates are unknown, not without fails")
+
+
+def _produce(settings: Settings, source: Any) -> None:
+    from rich.progress import Progress
+
+    from ml_assets.embedded.broker import broker_for
+    from ml_assets.landing.produce import ensure_topics, produce
+
+    bootstrap = settings.kafka_bootstrap or broker_for(settings.home_path)
+    ensure_topics(bootstrap, source.topics)
+    with Progress(console=console) as progress:
+        task = progress.add_task("messages", total=source.message_count)
+        sent = produce(bootstrap, source.messages(), progress=lambda steps: progress.advance(task, steps))
+    console.print(f"{sent:,} messages are on the broker {bootstrap}; `ml-assets land --replay` lands them")
+
+
+def _run(use_case: str, verb: Any, first: date, last: date) -> None:
+    """Run a job for the dates from first to last, each chunk as one run on the Dagster instance."""
+    from ml_assets.demo import CHUNK
+    from ml_assets.local_runs import LocalRuns, local_instance, weekdays
+
+    settings = Settings()
+    usecase = _usecase(settings, use_case)
+    days = weekdays(usecase, first, last)
+    if not days:
+        raise ValueError(
+            f"{use_case} has no partition from {first} to {last}; it has the weekdays from {usecase.first_partition}"
+        )
+    with local_instance(settings) as instance:
+        runs = LocalRuns(instance, usecase, _platform(settings))
+        with console.status(f"{verb} {use_case} {days[0]} to {days[-1]}"):
+            runs.run_in_chunks(verb, days, CHUNK)
+    console.print(f"{verb} of {use_case} is done for {len(days)} dates, {days[0]} to {days[-1]}")
+
+
+def _usecases(settings: Settings) -> tuple[UseCase, ...]:
+    from ml_assets.usecases import discover
+
+    return discover(settings.usecase_packages)
+
+
+def _usecase(settings: Settings, name: str) -> UseCase:
+    known = {usecase.name: usecase for usecase in _usecases(settings)}
+    if name not in known:
+        raise LookupError(f"there is no use case {name!r}; there are {', '.join(known)}")
+    return known[name]
+
+
+def _platform(settings: Settings) -> Platform:
+    from ml_assets.resources import Platform
+
+    return Platform(home=str(settings.home_path))
+
+
+def _truth(settings: Settings) -> Path:
+    return settings.home_path / "truth" / "settlement_fails.parquet"
+
+
+def _stop_servers(settings: Settings) -> None:
+    from ml_assets.embedded.broker import stop_broker
+    from ml_assets.embedded.postgres import stop_server
+
+    stop_broker(settings.home_path)
+    stop_server(settings.home_path)
+
+
+def _show(value: float | str | None) -> str:
+    if value is None:
+        return "unknown"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

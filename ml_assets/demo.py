@@ -1,0 +1,259 @@
+"""The demo: the whole lifecycle of a use case on this machine, from its input to a work-list, and what came out.
+
+Everything but the input is what production runs: the broker, the lander, the jobs, the registry, the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Protocol
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ml_assets.local_runs import LocalRuns, local_instance, weekdays
+from ml_assets.resources import Platform
+from ml_assets.settings import Settings
+from ml_assets.simulation.messages import Message
+from ml_assets.spec import UseCase
+
+# Partitions made in one run: enough to share its start, few enough to see progress and to bound memory.
+CHUNK = 20
+_SHOWN = 10
+
+
+class Source(Protocol):
+    """Input for a use case: a simulated market, or files that are played again."""
+
+    @property
+    def topics(self) -> Iterable[str]:
+        """The topics of the messages."""
+        ...
+
+    @property
+    def message_count(self) -> int:
+        """How many messages there will be, for a progress bar."""
+        ...
+
+    def messages(self) -> Iterator[Message]:
+        """Yield the messages in the order in which they became known."""
+        ...
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What the demo does with a use case.
+
+    Dates from `first` to `last` are ingested, `training_date` is trained as of, `scored` are scored. `window` is
+    the run config of the training set; `truth` a Parquet file of true probabilities, if there are any.
+    """
+
+    usecase: UseCase
+    source: Source
+    first: date
+    last: date
+    training_date: date
+    scored: tuple[date, ...]
+    extra: tuple[date, ...] = ()
+    window: dict[str, str] = field(default_factory=dict)
+    truth: Path | None = None
+
+
+def run_demo(settings: Settings, scenario: Scenario, console: Console) -> None:
+    """Run the scenario and print what came out.
+
+    Raises:
+        ml_assets.local_runs.RunFailedError: a job failed.
+    """
+    platform = Platform(home=str(settings.home_path))
+    usecase = scenario.usecase
+    started = perf_counter()
+    with _progress(console) as progress, local_instance(settings) as instance:
+        runs = LocalRuns(instance, usecase, platform)
+        _land(settings, platform, scenario, progress)
+        days = weekdays(usecase, scenario.first, scenario.last)
+        with _bar(progress, "curated, features, labels by date", len(days) + len(scenario.extra)) as advance:
+            runs.run_in_chunks("ingest", days, CHUNK, advance)
+            for day in scenario.extra:
+                runs.run("ingest", [day])
+                advance(1)
+        with _bar(progress, f"{len(usecase.candidates)} candidates: trained, compared, registered", 1) as advance:
+            config = {f"{usecase.name}__training_set": {"config": scenario.window}} if scenario.window else None
+            runs.run("retrain", [scenario.training_date], ops=config)
+            advance(1)
+        with _bar(progress, "dates scored by the champion", len(scenario.scored)) as advance:
+            for day in scenario.scored:
+                runs.run("score", [day])
+                advance(1)
+        seconds = perf_counter() - started
+        summarize(settings, platform, scenario, console)
+    console.print(f"\nDone in {seconds:.0f} s. Where to look next:")
+    console.print(
+        "  [bold]make ui[/]                      the asset graph, metadata and checks, on http://localhost:3000"
+    )
+    console.print(f"  [bold]ml-assets work-list {usecase.name}[/]   what to act on")
+    console.print("  [bold]ml-assets status[/]             what has landed, who is champion, what was scored")
+
+
+def _land(settings: Settings, platform: Platform, scenario: Scenario, progress: Progress) -> None:
+    """Produce the scenario's messages and land them, unless they have landed before."""
+    from ml_assets.embedded.broker import broker_for
+    from ml_assets.lake import landing_table
+    from ml_assets.landing.lander import Lander
+    from ml_assets.landing.produce import ensure_topics, produce
+
+    usecase, source = scenario.usecase, scenario.source
+    if any(platform.lake.version(landing_table(event.topic)) is not None for event in usecase.events):
+        progress.console.print("[dim]events have landed before and are used again; --fresh starts anew[/]")
+        return
+    bootstrap = settings.kafka_bootstrap or broker_for(settings.home_path)
+    ensure_topics(bootstrap, source.topics)
+    with _bar(progress, "messages produced to Kafka", source.message_count) as advance:
+        sent = produce(bootstrap, source.messages(), progress=advance)
+    with _bar(progress, "messages landed in Delta Lake", sent) as advance:
+        Lander(platform.lake, usecase.events, bootstrap, clock="replay").land_available(advance)
+
+
+def summarize(settings: Settings, platform: Platform, scenario: Scenario, console: Console) -> None:
+    """Print the models on the unseen window, and the top of the newest work-list."""
+    from ml_assets.lifecycle.evaluation import compare_models
+
+    usecase = scenario.usecase
+    comparison, _ = compare_models(
+        platform.lake, platform.registry, usecase, scenario.training_date, threads=settings.threads
+    )
+    probabilities = dict(comparison.probabilities)
+    if scenario.truth is not None:
+        probabilities["best reachable"] = true_probabilities(scenario.truth, comparison.window)
+    _print_models(usecase, comparison.window, probabilities, console)
+    if len({str(day)[:7] for day in comparison.window.dates}) > 1:
+        _print_months(usecase, comparison.window, probabilities, console)
+    print_work_list(platform, usecase, console, _SHOWN)
+
+
+def true_probabilities(truth: Path, window: Any) -> Any:
+    """Return the true probability of each decision of a window: (n,).
+
+    Raises:
+        LookupError: the truth lacks a decision of the window.
+    """
+    known = pd.read_parquet(truth, columns=["entity_id", "decision_time", "probability"])
+    known["decision_time"] = known["decision_time"].dt.tz_convert("UTC").dt.tz_localize(None).astype("datetime64[us]")
+    asked = pd.DataFrame({"entity_id": window.entity_ids, "decision_time": window.decision_times})
+    asked["decision_time"] = asked["decision_time"].astype("datetime64[us]")
+    joined = asked.merge(known, how="left", on=["entity_id", "decision_time"])
+    if joined["probability"].isna().any():
+        unknown = joined[joined["probability"].isna()].iloc[0]
+        raise LookupError(
+            f"{truth} has no probability of {unknown['entity_id']} at {unknown['decision_time']}; it is of another "
+            "simulation than the lake. Run the demo with --fresh"
+        )
+    return joined["probability"].to_numpy()
+
+
+def print_work_list(
+    platform: Platform, usecase: UseCase, console: Console, limit: int, day: date | None = None
+) -> None:
+    """Print the dearest rows of a work-list, by default the newest."""
+    from ml_assets.database.work_list import latest_outcome_date, work_list
+
+    day = day or latest_outcome_date(platform.engine, usecase.name)
+    rows = work_list(platform.engine, usecase.name, day, limit) if day else []
+    if not rows:
+        console.print(f"The work-list of {usecase.name} is empty; score a date first.")
+        return
+    names = list(rows[0]["attributes"] or {})
+    table = Table(title=f"{usecase.title}: work-list for {day}, the first {len(rows)} by expected cost")
+    for name in ("#", usecase.entity, *names):
+        table.add_column(name.replace("_", " "))
+    for name in ("decided", "p(fail)", f"expected cost, {usecase.currency}"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        said = [_show((row["attributes"] or {}).get(name)) for name in names]
+        table.add_row(
+            str(row["priority"]), row["entity_id"], *said, f"{row['decision_time']:%d %b %H:%M}",
+            f"{row['probability']:.3f}", f"{row['expected_cost']:,.0f}",
+        )  # fmt: skip
+    console.print(table)
+
+
+def _print_models(usecase: UseCase, window: Any, probabilities: dict[str, Any], console: Console) -> None:
+    from ml_assets.learning.metrics import evaluate, share_of_best_lift
+
+    measured = {name: evaluate(window, p, capacity=usecase.capacity) for name, p in probabilities.items()}
+    some = next(iter(measured.values()))
+    days = sorted({str(day) for day in window.dates.astype("datetime64[D]")})
+    table = Table(
+        title=f"{usecase.title}: {some['n']:,.0f} unseen decisions of {days[0]} to {days[-1]}, "
+        f"base rate {some['base_rate']:.3f}"
+    )
+    columns = {
+        "PR-AUC": "pr_auc", "PR-AUC per day": "per_day_pr_auc", "ROC-AUC": "roc_auc", "Brier": "brier",
+        "calibration error": "calibration_error", "precision at capacity": "precision_at_capacity",
+        "cost captured at capacity": "cost_captured_at_capacity",
+    }  # fmt: skip
+    best = measured.get("best reachable")
+    table.add_column("model")
+    for column in [*columns, *(["share of best lift"] if best else [])]:
+        table.add_column(column, justify="right")
+    for name, metrics in sorted(measured.items(), key=lambda item: item[1]["pr_auc"]):
+        share = [f"{share_of_best_lift(metrics, best):.1%}"] if best else []
+        table.add_row(name, *(f"{metrics[m]:.3f}" for m in columns.values()), *share)
+    console.print(table)
+
+
+def _print_months(usecase: UseCase, window: Any, probabilities: dict[str, Any], console: Console) -> None:
+    """Print the champion against the rule, month by month."""
+    from ml_assets.learning.metrics import by_group, evaluate
+    from ml_assets.registry import CHAMPION
+
+    rule, champion = probabilities[usecase.rule.name], probabilities.get(CHAMPION)
+    if champion is None:
+        return
+    table = Table(title="Champion against the rule, by month")
+    table.add_column("month")
+    for column in ("rule PR-AUC per day", "champion PR-AUC per day", "gain", "rule ROC-AUC", "champion ROC-AUC"):
+        table.add_column(column, justify="right")
+    by_month = [by_group(window, p, capacity=usecase.capacity, by="month") for p in (rule, champion)]
+    rows = {str(month): (by_month[0].loc[month], by_month[1].loc[month]) for month in by_month[0].index}
+    whole = [pd.Series(evaluate(window, p, capacity=usecase.capacity)) for p in (rule, champion)]
+    for month, (old, new) in {**rows, "all": (whole[0], whole[1])}.items():
+        table.add_row(
+            month, f"{old['per_day_pr_auc']:.3f}", f"{new['per_day_pr_auc']:.3f}",
+            f"{new['per_day_pr_auc'] / old['per_day_pr_auc'] - 1:+.1%}",
+            f"{old['roc_auc']:.3f}", f"{new['roc_auc']:.3f}",
+        )  # fmt: skip
+    console.print(table)
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.2f}"
+    return "" if value is None else str(value)
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        SpinnerColumn(finished_text="[green]✓[/]"),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+@contextmanager
+def _bar(progress: Progress, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yield a function that moves a bar on; at the end the bar is full, since the total may be an estimate."""
+    task = progress.add_task(what, total=total)
+    yield lambda steps: progress.advance(task, steps)
+    done = progress.tasks[progress.task_ids.index(task)].completed
+    progress.update(task, total=done, completed=done)

@@ -1,0 +1,105 @@
+"""A small use case on real servers: landed once for all tests here, then ingested, trained and scored by Dagster."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import dagster as dg
+import pytest
+
+from ml_assets.embedded.broker import temporary_broker
+from ml_assets.embedded.postgres import EmbeddedPostgres
+from ml_assets.lake import Lake
+from ml_assets.landing.lander import Lander
+from ml_assets.landing.produce import ensure_topics, produce
+from ml_assets.local_runs import LocalRuns
+from ml_assets.resources import Platform
+from ml_assets.simulation.messages import Message
+from ml_assets.spec import UseCase
+from ml_assets_tests import late_payments
+
+DAYS = 24
+
+
+@dataclass
+class Bank:
+    """A use case on its own lake, databases and broker, and the Dagster instance that runs it."""
+
+    usecase: UseCase
+    platform: Platform
+    instance: dg.DagsterInstance
+    bootstrap: str
+    days: list[date] = field(default_factory=list)
+
+    @property
+    def lake(self) -> Lake:
+        return self.platform.lake
+
+    @property
+    def runs(self) -> LocalRuns:
+        return LocalRuns(self.instance, self.usecase, self.platform)
+
+    def land(self, messages: Sequence[Message]) -> None:
+        produce(self.bootstrap, messages)
+        Lander(self.lake, self.usecase.events, self.bootstrap, clock="replay").land_available()
+
+    def latest(self, *names: str) -> dict[str, Any]:
+        """Metadata of the newest materialization of an asset, as plain values."""
+        event = self.instance.get_latest_materialization_event(dg.AssetKey([self.usecase.name, *names]))
+        assert event is not None
+        assert event.asset_materialization is not None
+        return {name: value.value for name, value in event.asset_materialization.metadata.items()}
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One broker; each bank has topics of its own."""
+    with temporary_broker(tmp_path_factory.mktemp("broker")) as bootstrap:
+        yield bootstrap
+
+
+@pytest.fixture(scope="session")
+def make_bank(
+    broker: str, postgres_server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
+    """A function that makes a bank whose events of `DAYS` days have landed."""
+    with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as instance:
+        platforms: list[Platform] = []
+
+        def make(name: str) -> Bank:
+            home = tmp_path_factory.mktemp(name)
+            usecase = late_payments.usecase_of(late_payments.make_package(home, name))
+            databases = {kind: f"{kind}_{uuid4().hex[:8]}" for kind in ("ml_assets", "mlflow")}
+            postgres_server.create_databases(*databases.values())
+            platform = Platform(home=str(home))
+            platforms.append(platform)
+            patch.setattr(
+                "ml_assets.resources.database_url",
+                lambda _settings, database, driver: postgres_server.url(databases[database], driver),
+            )
+            # The addresses are asked for while the patch of this bank holds.
+            assert platform.engine is not None
+            assert platform.registry is not None
+            days = list(late_payments.CALENDAR.between(late_payments.FIRST, date(2026, 3, 31)))[:DAYS]
+            bank = Bank(usecase, platform, instance, broker, days)
+            ensure_topics(broker, [event.topic for event in usecase.events])
+            late_payments.write_reference(Path(platform.settings.reference_uri), name)
+            bank.land(list(late_payments.messages(DAYS, name=name)))
+            return bank
+
+        yield make
+        for platform in platforms:
+            platform.close()
+
+
+@pytest.fixture(scope="session")
+def bank(make_bank: Any) -> Bank:
+    """A bank that has been through the whole lifecycle once. Tests here read it, or make what is there again."""
+    bank: Bank = make_bank("late_payments")
+    bank.runs.run("ingest", bank.days)
+    bank.runs.run("retrain", [bank.days[-1]])
+    bank.runs.run("score", bank.days[-2:])
+    return bank

@@ -1,0 +1,153 @@
+"""The lifecycle of a small use case through its assets, on real servers."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time, timedelta
+
+import dagster as dg
+import pytest
+from sqlalchemy import text
+
+from ml_assets.database.work_list import latest_outcome_date, work_list
+from ml_assets.lake import curated_table, features_table, labels_table, predictions_table, quarantine_table
+from ml_assets.lifecycle.evaluation import EVIDENCE
+from ml_assets.local_runs import RunFailedError
+from ml_assets.registry import CHALLENGER, CHAMPION
+from ml_assets_tests.assets.conftest import Bank
+from ml_assets_tests.late_payments import message
+
+
+def content(bank: Bank) -> Mapping[str, object]:
+    """Every row of the tables that people and models read, whatever its order in files."""
+    tables = [features_table(bank.usecase), labels_table(bank.usecase), predictions_table(bank.usecase)]
+    tables += [
+        table(bank.usecase, event) for event in bank.usecase.events for table in (curated_table, quarantine_table)
+    ]
+    found: dict[str, object] = {name: sorted(map(repr, bank.lake.read(name).to_pylist())) for name in tables}
+    with bank.platform.engine.begin() as connection:
+        rows = connection.execute(text("SELECT * FROM predictions ORDER BY entity_id, decision_time, model_version"))
+        found["postgres"] = [tuple(row) for row in rows]
+    return found
+
+
+def test_every_stage_leaves_what_a_person_looks_at(bank):
+    assert bank.latest("curated", "invoices")["dagster/row_count"] == 60 * len(bank.days)
+    assert bank.latest("features")["dagster/row_count"] == 60 * len(bank.days)
+    assert "| part | rows |" in bank.latest("training_set")["parts"]
+    trained = bank.latest("candidates", "logistic")
+    assert 0 < trained["pr_auc"] <= 1
+    assert trained["plots/reliability.png"].startswith("![plots/reliability.png](data:image/png;base64,")
+    assert bank.latest("champion")["champion_version"] == bank.latest("challenger")["model_version"]
+    assert "| payer |" in bank.latest("predictions")["first 10 by expected cost"]
+
+
+def test_the_model_says_where_it_comes_from(bank):
+    champion = bank.platform.registry.resolve(bank.usecase.name, CHAMPION)
+    run = bank.platform.registry.candidate_runs(bank.usecase.name, bank.days[-1])
+    tags = next(run.tags for run in run.values() if run.run_id == champion.run_id)
+    versions = json.loads(tags["data_versions"])
+    assert versions[features_table(bank.usecase)] == 0
+    assert tags["git_commit"]
+    assert bank.instance.get_run_by_id(tags["dagster_run_id"]).job_name == f"{bank.usecase.name}_retrain"
+
+
+def test_predictions_are_those_of_the_champion_and_say_so(bank):
+    champion = bank.platform.registry.resolve(bank.usecase.name, CHAMPION)
+    rows = bank.lake.read(predictions_table(bank.usecase))
+    assert rows.num_rows == 2 * 60
+    assert rows["model_version"].unique().to_pylist() == [champion.version]
+    assert rows["mlflow_run_id"].unique().to_pylist() == [champion.run_id]
+    listed = work_list(
+        bank.platform.engine, bank.usecase.name, latest_outcome_date(bank.platform.engine, bank.usecase.name), 5
+    )
+    costs = [row["expected_cost"] for row in listed]
+    assert len(costs) == 5
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_making_everything_again_changes_no_row(bank):
+    """Guards: runs retry, sensors ask twice, people backfill; nothing may double or drift."""
+    before = content(bank)
+    bank.runs.run("ingest", bank.days)
+    bank.runs.run("ingest", bank.days[3:4])
+    bank.runs.run("score", bank.days[-2:])
+    after = content(bank)
+    assert {name for name in before if before[name] != after[name]} == set()
+
+
+def test_retraining_judges_the_new_challenger_against_the_champion(bank):
+    bank.runs.run("retrain", [bank.days[-1]])
+    assert "| champion |" in bank.latest("evaluation")["models on the same window"]
+    gate = bank.latest("champion")["gate"]
+    assert "pr_auc_against_champion" in gate
+
+
+def test_training_too_early_says_how_many_dates_are_missing(bank):
+    with pytest.raises(RunFailedError, match="materialize more dates"):
+        bank.runs.run("retrain", [bank.days[4]])
+
+
+def test_a_label_is_not_judged_before_its_events_have_landed(bank):
+    """Guards: an outcome judged on data that ends too early would call every trade a fail."""
+    ahead = bank.usecase.calendar.add(bank.days[-1], 2)
+    with pytest.raises(RunFailedError, match="has landed only until"):
+        bank.runs.run("ingest", [ahead])
+
+
+def test_scoring_without_a_champion_says_what_to_do(make_bank):
+    other = make_bank("no_champion")
+    other.runs.run("ingest", other.days[:2])
+    with pytest.raises(RunFailedError, match="has no champion to score with; run its retraining job"):
+        other.runs.run("score", [other.days[1]])
+
+
+def test_promotion_without_evidence_is_refused(make_bank):
+    """Guards: a later run of the champion alone must not slip past a comparison that was never made."""
+    other = make_bank("no_evidence")
+    other.runs.run("ingest", other.days)
+    other.runs.run("retrain", [other.days[-1]])
+    registry, name = other.platform.registry, other.usecase.name
+    untested = next(
+        run.run_id
+        for run in registry.candidate_runs(name, other.days[-1]).values()
+        if run.run_id != registry.resolve(name, CHALLENGER).run_id
+    )
+    before = registry.resolve(name, CHAMPION)
+    registry.register(name, untested, tags={})
+    definitions = other.runs.definitions
+    result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=other.instance, asset_selection=[dg.AssetKey([name, "champion"])], raise_on_error=False
+    )
+    assert not result.success
+    assert registry.resolve(name, CHAMPION) == before
+    with pytest.raises(FileNotFoundError):
+        registry.read_evidence(untested, EVIDENCE)
+
+
+def test_too_many_bad_rows_stop_the_run_before_features(make_bank):
+    other = make_bank("dirty")
+    day = other.days[0]
+    bad = [
+        message(
+            "dirty_invoices",
+            at(day, minutes),
+            event_id=f"bad-{minutes}",
+            invoice_id=f"bad-{minutes}",
+            payer="P1",
+            amount=-1.0,
+            due_date=day,
+        )
+        for minutes in range(40)
+    ]
+    other.land(bad)
+    with pytest.raises(RunFailedError, match="quarantine_rate"):
+        other.runs.run("ingest", [day])
+    rows = other.lake.read(quarantine_table(other.usecase, other.usecase.event("invoices")))
+    assert rows["reason"].unique().to_pylist() == ["amount is not positive"]
+    assert other.lake.version(features_table(other.usecase)) is None
+    kept = other.lake.read(curated_table(other.usecase, other.usecase.event("invoices")))
+    assert kept.num_rows == 60
+
+
+def at(day: date, minutes: int) -> datetime:
+    return datetime.combine(day, time(11), tzinfo=UTC) + timedelta(minutes=minutes)

@@ -1,0 +1,58 @@
+-- Balances of the decided securities over the last 60 published settlement dates; a date without a row is a zero.
+WITH covered AS (
+    SELECT settlement_date, row_number() OVER (ORDER BY settlement_date DESC) AS age
+    FROM (SELECT DISTINCT settlement_date FROM cns_fails)
+    QUALIFY age <= 60
+),
+-- A missing price is the last one published before it.
+priced AS (
+    SELECT
+        symbol,
+        age,
+        quantity,
+        coalesce(
+            price,
+            last_value(price IGNORE NULLS) OVER (PARTITION BY symbol ORDER BY settlement_date, event_id)
+        ) AS price
+    FROM cns_fails JOIN covered USING (settlement_date)
+    WHERE symbol IN (SELECT entity_id FROM decisions)
+),
+daily AS (
+    SELECT symbol, age, sum(quantity) AS quantity, sum(quantity * price) AS value, max(price) AS price
+    FROM priced
+    GROUP BY symbol, age
+),
+market AS (
+    SELECT sum(value) FILTER (WHERE age <= 5) / nullif(sum(value) FILTER (WHERE age <= 20) / 4, 0) AS trend FROM daily
+),
+published AS (SELECT count(*) AS dates, max(settlement_date) AS newest FROM covered)
+SELECT
+    symbol AS entity_id,
+    coalesce(sum(value) FILTER (WHERE age = 1), 0) AS last_fail_value,
+    coalesce(sum(value) FILTER (WHERE age = 2), 0) AS second_last_fail_value,
+    coalesce(sum(value) FILTER (WHERE age <= 3), 0) / 3 AS mean_fail_value_3d,
+    coalesce(sum(value) FILTER (WHERE age <= 5), 0) / 5 AS mean_fail_value_5d,
+    coalesce(sum(value) FILTER (WHERE age <= 10), 0) / 10 AS mean_fail_value_10d,
+    coalesce(sum(value) FILTER (WHERE age <= 20), 0) / 20 AS mean_fail_value_20d,
+    coalesce(sum(value), 0) / any_value(published.dates) AS mean_fail_value_60d,
+    coalesce(max(value) FILTER (WHERE age <= 20), 0) AS max_fail_value_20d,
+    coalesce(median(value), 0) AS median_fail_value,
+    count(*) FILTER (WHERE value > 100000 AND age <= 5) / 5 AS large_rate_5d,
+    count(*) FILTER (WHERE value > 100000 AND age <= 10) / 10 AS large_rate_10d,
+    count(*) FILTER (WHERE value > 100000 AND age <= 20) / 20 AS large_rate_20d,
+    count(*) FILTER (WHERE value > 100000) / any_value(published.dates) AS large_rate_60d,
+    count(*) FILTER (WHERE value > 50000) / any_value(published.dates) AS half_large_rate_60d,
+    count(*) FILTER (WHERE age <= 5) / 5 AS any_rate_5d,
+    count(*) FILTER (WHERE age <= 20) / 20 AS any_rate_20d,
+    count(*) / any_value(published.dates) AS any_rate_60d,
+    coalesce(min(age) FILTER (WHERE value > 100000), 99) AS dates_since_large,
+    min(age) AS dates_since_any,
+    avg(ln(1 + value)) AS mean_log_value,
+    stddev_pop(ln(1 + value)) AS std_log_value,
+    ln(arg_min(price, age)) AS log_price,
+    ln(1 + avg(quantity)) AS log_mean_quantity,
+    ln(arg_min(price, age) / nullif(arg_max(price, age), 0)) AS log_price_change,
+    any_value(market.trend) AS market_trend,
+    any_value(getvariable('decision_date') - published.newest) AS days_since_published
+FROM daily, market, published
+GROUP BY symbol

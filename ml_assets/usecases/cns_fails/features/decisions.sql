@@ -1,0 +1,28 @@
+-- Securities with a balance on one of the last 20 settlement dates that have been published.
+--
+-- A decision is about the next business day. What a fail costs: a day's funding, at 5 % a year, of what usually fails
+-- of it, and at least of the 100,000 USD that make it an outcome.
+WITH covered AS (
+    -- A date is covered by a published file if it has any row: a real one has thousands.
+    SELECT DISTINCT settlement_date FROM cns_fails ORDER BY settlement_date DESC LIMIT 20
+),
+recent AS (
+    SELECT
+        symbol,
+        arg_max(description, settlement_date) AS description,
+        sum(quantity * coalesce(price, 0)) / 20 AS mean_fail_value,
+        max(settlement_date) AS last_seen
+    FROM cns_fails SEMI JOIN covered USING (settlement_date)
+    GROUP BY symbol
+)
+SELECT
+    symbol AS entity_id,
+    (SELECT next FROM business_days WHERE business_date = getvariable('decision_date')) AS outcome_date,
+    greatest(mean_fail_value, 100000) * 0.05 / 360 AS cost_if_fail,
+    json_object(
+        'symbol', symbol,
+        'description', description,
+        'known_mean_fail_value', round(mean_fail_value),
+        'last_published', (SELECT max(settlement_date) FROM covered)
+    )::VARCHAR AS attributes
+FROM recent

@@ -46,27 +46,27 @@ def curate(event: EventSpec, landed: pa.Table, dead: pa.Table, *, threads: int =
         db.register("dead", dead)
         try:
             db.execute(
-                f"CREATE TABLE judged AS SELECT *, {_reasons(event)} AS reason, "
-                f"row_number() OVER (PARTITION BY {', '.join(event.key)}, reason = '' ORDER BY {_FIRST_KNOWN}) AS copy "
-                "FROM landed"
+                f"CREATE TABLE judged AS SELECT *, {_reasons(event)} AS _reason, "
+                f"row_number() OVER (PARTITION BY {', '.join(event.key)}, _reason = '' ORDER BY {_FIRST_KNOWN}) "
+                "AS _copy FROM landed"
             )
         except duckdb.Error as error:
             raise ValueError(f"event {event.name}: a quarantine rule failed: {error}") from error
         curated: pa.Table = db.sql(
-            f"SELECT {', '.join(curated_schema(event).names)} FROM judged WHERE reason = '' AND copy = 1 "
+            f"SELECT {', '.join(curated_schema(event).names)} FROM judged WHERE _reason = '' AND _copy = 1 "
             f"ORDER BY business_date, {', '.join(event.key)}"
         ).to_arrow_table()
         payload = ", ".join(f"'{name}', {name}" for name in event.contract.__struct_fields__)
         quarantine: pa.Table = db.sql(
             f"""
-            SELECT reason, json_object({payload})::VARCHAR AS payload, {_COORDINATES}, business_date
-            FROM judged WHERE reason <> ''
+            SELECT _reason AS reason, json_object({payload})::VARCHAR AS payload, {_COORDINATES}, business_date
+            FROM judged WHERE _reason <> ''
             UNION ALL
             SELECT 'not decodable: ' || reason, {_TEXT}, {_COORDINATES}, landed_date FROM dead
             ORDER BY business_date, {_FIRST_KNOWN}
             """
         ).to_arrow_table()
-        (duplicates,) = db.execute("SELECT count(*) FROM judged WHERE reason = '' AND copy > 1").fetchone() or (0,)
+        (duplicates,) = db.execute("SELECT count(*) FROM judged WHERE _reason = '' AND _copy > 1").fetchone() or (0,)
     return Curated(curated.cast(curated_schema(event)), quarantine.cast(QUARANTINE), int(duplicates))
 
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -112,7 +113,7 @@ class Replay:
         """The half-months between the first and the last of which there is no true file: unknown, not without fails."""
         missing = []
         halves = sorted(self.published)
-        for half, after in zip(halves, halves[1:], strict=False):
+        for half, after in pairwise(halves):
             while (half := half.next) != after:
                 missing.append(str(half))
         return missing

@@ -1,0 +1,159 @@
+"""Trades and the law of their outcome: what is known at each decision slot, and the exact probability then.
+
+An instruction fails with log-odds that add up: its asset class, the counterparty's quality, the security's scarcity,
+an old account (SSI), a late instruction, its size, market stress, and two things that show only with time: whether it
+is still unmatched on the morning of the settlement date, and whether we are short of the security on the evening
+before. At an earlier slot the probability is the expectation over what is not yet known, an exact finite sum.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml_assets.simulation.world import ASSET_CLASSES, BECOMES_SHORT, STAYS_SHORT, World
+
+Floats = NDArray[Any]
+Flags = NDArray[np.bool_]
+
+# Log-odds.
+_SCARCITY = 0.75
+_OLD_ACCOUNT = 2.0
+_LATE = 0.8
+_SIZE = 0.2
+_UNMATCHED = 2.6
+_SHORT = 1.9
+# Matching.
+_UNMATCHED_BASE = -2.2
+_UNMATCHED_QUALITY = 0.5
+_UNMATCHED_OLD_ACCOUNT = 1.5
+STAYS_UNMATCHED = 0.45
+
+
+@dataclass(frozen=True)
+class Instructions:
+    """All instructions: arrays (n,) in order of trade date. Indices point into the world's calendar and arrays.
+
+    `probability` maps each slot to the true probability of a fail as seen from there.
+    """
+
+    day: NDArray[np.int64]
+    counterparty: NDArray[np.int64]
+    security: NDArray[np.int64]
+    deliver: Flags
+    quantity: NDArray[np.int64]
+    amount: Floats
+    old_account: Flags
+    late: Flags
+    unmatched: Flags
+    unmatched_at_settlement: Flags
+    failed: Flags
+    probability: dict[str, Floats]
+
+    def __len__(self) -> int:
+        return len(self.day)
+
+
+def draw_instructions(world: World, rng: np.random.Generator) -> Instructions:
+    """Return the instructions of all days, their outcomes drawn from their probability at the last slot."""
+    config = world.config
+    n = config.days * config.instructions_per_day
+    day = np.repeat(np.arange(config.days), config.instructions_per_day)
+    counterparty = rng.integers(0, config.counterparties, n)
+    security = _securities(world, rng, n)
+    asset_class = world.asset_class[security]
+    deliver = rng.random(n) < 0.5
+    size = rng.normal(0, 1, n)
+    typical = np.array([a.value for a in ASSET_CLASSES])[asset_class]
+    quantity = np.maximum(1, np.rint(typical * np.exp(size) / world.price[security])).astype(np.int64)
+    old_account = rng.random(n) < world.ssi_fault_rate[counterparty]
+    late = rng.random(n) < 0.04
+
+    static = (
+        world.quality[counterparty]
+        + _SCARCITY * world.scarcity[day, security]
+        + _OLD_ACCOUNT * old_account
+        + _LATE * late
+        + _SIZE * size
+        + world.stress[day]
+    )
+    unmatched_rate = _sigmoid(
+        _UNMATCHED_BASE + _UNMATCHED_QUALITY * world.quality[counterparty] + _UNMATCHED_OLD_ACCOUNT * old_account
+    )
+    unmatched = rng.random(n) < unmatched_rate
+    unmatched_at_settlement = unmatched & (rng.random(n) < STAYS_UNMATCHED)
+    tonight = world.short[day, security]
+    # Nobody has seen the evening after the last day; its inventory is drawn for the outcome all the same.
+    next_evening = np.minimum(day + 1, config.days - 1)
+    short = np.where(
+        day + 1 < config.days,
+        world.short[next_evening, security],
+        rng.random(n) < np.where(tonight, STAYS_SHORT, BECOMES_SHORT),
+    )
+
+    def expected(log_odds: Floats, short_rate: Floats, unmatched_share: Floats) -> Floats:
+        """Return the probability when two things are only known by their own probabilities."""
+        total = np.zeros(n)
+        for is_short in (False, True):
+            for is_unmatched in (False, True):
+                weight = (short_rate if is_short else 1 - short_rate) * (
+                    unmatched_share if is_unmatched else 1 - unmatched_share
+                )
+                total += weight * _sigmoid(log_odds + _SHORT * is_short * deliver + _UNMATCHED * is_unmatched)
+        return total
+
+    short_rate = np.where(tonight, STAYS_SHORT, BECOMES_SHORT)
+    base = _base_log_odds(asset_class, lambda b: expected(static + b, short_rate, unmatched_rate * STAYS_UNMATCHED),
+                          world.stress[day] == 0)  # fmt: skip
+    log_odds = static + base
+    probability = {
+        "end_of_trade_date": expected(log_odds, short_rate, unmatched_rate * STAYS_UNMATCHED),
+        "isd_minus_1": expected(log_odds, short_rate, unmatched * STAYS_UNMATCHED),
+        "isd_morning": expected(log_odds, short.astype(np.float64), unmatched_at_settlement.astype(np.float64)),
+    }
+    return Instructions(
+        day=day,
+        counterparty=counterparty,
+        security=security,
+        deliver=deliver,
+        quantity=quantity,
+        amount=np.round(quantity * world.price[security], 2),
+        old_account=old_account,
+        late=late,
+        unmatched=unmatched,
+        unmatched_at_settlement=unmatched_at_settlement,
+        failed=rng.random(n) < probability["isd_morning"],
+        probability=probability,
+    )
+
+
+def _securities(world: World, rng: np.random.Generator, n: int) -> NDArray[np.int64]:
+    """Return securities so that each asset class has its share of the trades, the first of a class the most."""
+    shares = np.array([a.share for a in ASSET_CLASSES])
+    weights = np.zeros(len(world.asset_class))
+    for number, share in enumerate(shares):
+        members = np.flatnonzero(world.asset_class == number)
+        popularity = 1 / np.sqrt(1 + np.arange(len(members)))
+        weights[members] = share * popularity / popularity.sum()
+    return rng.choice(len(weights), n, p=weights)
+
+
+def _base_log_odds(asset_class: NDArray[np.int64], mean_at: Callable[[Floats], Floats], calm: Flags) -> Floats:
+    """Return the log-odds (n,) that give each class its target fail rate on calm days, by bisection."""
+    low, high = np.full(len(ASSET_CLASSES), -12.0), np.full(len(ASSET_CLASSES), 2.0)
+    target = np.array([a.fail_rate for a in ASSET_CLASSES])
+    members = [calm & (asset_class == number) for number in range(len(ASSET_CLASSES))]
+    for _ in range(30):
+        middle = (low + high) / 2
+        probability = mean_at(middle[asset_class])
+        rate = np.array([probability[rows].mean() if rows.any() else 0.0 for rows in members])
+        low, high = np.where(rate < target, middle, low), np.where(rate < target, high, middle)
+    base: Floats = ((low + high) / 2)[asset_class]
+    return base
+
+
+def _sigmoid(log_odds: Floats) -> Floats:
+    probability: Floats = 1 / (1 + np.exp(-log_odds))
+    return probability

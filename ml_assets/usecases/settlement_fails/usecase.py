@@ -1,0 +1,159 @@
+"""The flagship: which settlement instructions will fail, so that operations can act before they do."""
+
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+
+from ml_assets.calendars import BusinessCalendar
+from ml_assets.learning.candidates import lightgbm, logistic, rule
+from ml_assets.spec import EventSpec, Feature, GateSpec, LabelSpec, ReferenceSpec, Slot, SplitSpec, UseCase
+from ml_assets.usecases.settlement_fails.contracts import (
+    Counterparty,
+    CutOff,
+    InventoryPosition,
+    PenaltyRate,
+    SecuritiesLending,
+    Security,
+    SettlementConfirmation,
+    SettlementInstruction,
+    SettlementStatus,
+    StandingSettlementInstruction,
+    Trade,
+)
+
+CALENDAR = BusinessCalendar("ECB")
+# Outcomes of so long ago still count for the track record of a counterparty.
+_TRACK_RECORD = timedelta(days=60)
+
+
+def known_at(outcome_date: date) -> datetime:
+    """Return when the outcome of an intended settlement date is known: early on the next business day."""
+    return datetime.combine(CALENDAR.next(outcome_date), time(6), tzinfo=UTC)
+
+
+EVENTS = (
+    EventSpec(
+        name="trades",
+        topic="trades",
+        contract=Trade,
+        description="Trades, as the front office books them.",
+        rules={"the quantity is not positive": "quantity <= 0", "the price is not positive": "price <= 0"},
+        history=timedelta(days=7),
+    ),
+    EventSpec(
+        name="settlement_instructions",
+        topic="settlement_instructions",
+        contract=SettlementInstruction,
+        description="Settlement instructions, as sent to the depositories.",
+        rules={
+            "the quantity is not positive": "quantity <= 0",
+            "the amount is not positive": "amount <= 0",
+            "it settles before it trades": "intended_settlement_date < trade_date",
+        },
+        history=_TRACK_RECORD,
+    ),
+    EventSpec(
+        name="settlement_status",
+        topic="settlement_status",
+        contract=SettlementStatus,
+        description="Statuses of instructions: matched, not matched, pending, failing.",
+        history=_TRACK_RECORD,
+    ),
+    EventSpec(
+        name="settlement_confirmations",
+        topic="settlement_confirmations",
+        contract=SettlementConfirmation,
+        description="Settled quantities, in full or in part.",
+        rules={"the quantity is not positive": "quantity <= 0"},
+        history=timedelta(days=10),
+    ),
+    EventSpec(
+        name="inventory_positions",
+        topic="inventory_positions",
+        contract=InventoryPosition,
+        description="Evening positions of what can be delivered.",
+        history=timedelta(days=7),
+    ),
+    EventSpec(
+        name="securities_lending",
+        topic="securities_lending",
+        contract=SecuritiesLending,
+        description="What it costs to borrow each security.",
+        rules={
+            "the fee is negative": "fee_bp < 0",
+            "the utilisation is no share": "utilisation NOT BETWEEN 0 AND 1",
+        },
+        history=timedelta(days=7),
+    ),
+)
+REFERENCES = (
+    ReferenceSpec("securities", Security, ("isin",), "Securities with their classification."),
+    ReferenceSpec("counterparties", Counterparty, ("lei",), "Counterparties."),
+    ReferenceSpec(
+        "standing_settlement_instructions",
+        StandingSettlementInstruction,
+        ("lei", "pset"),
+        "Accounts in which counterparties settle.",
+    ),
+    ReferenceSpec("cut_offs", CutOff, ("pset",), "Cut-offs of the places of settlement."),
+    ReferenceSpec("penalty_rates", PenaltyRate, ("asset_class",), "Cash penalties for fails."),
+)
+FEATURES = (
+    Feature("slot", "Decision slot", kind="categorical"),
+    Feature("asset_class", "Asset class of the security", kind="categorical"),
+    Feature("payment", "Against payment or free", kind="categorical"),
+    Feature("pset", "Place of settlement", kind="categorical"),
+    Feature("matching_status", "Newest matching status: MACH, NMAT or NONE", kind="categorical"),
+    Feature("log_amount", "Logarithm of the settlement amount", "log EUR"),
+    Feature("is_delivery", "We deliver"),
+    Feature("differs_from_ssi", "The account is not the counterparty's standing one"),
+    Feature("instructed_late", "Instructed after the trade date"),
+    Feature("lacks_inventory", "We deliver and are short of the security"),
+    Feature("log_borrowing_fee", "Logarithm of the fee to borrow the security", "log bp"),
+    Feature("lending_utilisation", "Share of the lendable stock that is lent"),
+    Feature(
+        "checklist_points",
+        "Operations' checklist: 3 not matched, 2 short, 2 another account, 1 instructed late, up to 1.9 dear to borrow",
+    ),
+    Feature("counterparty_relative_rate", "Fails of the counterparty over those expected, 60 days", "log ratio"),
+    Feature("counterparty_relative_rate_14d", "Fails of the counterparty over those expected, 14 days", "log ratio"),
+    Feature("security_relative_rate", "Fails of the security over those expected, 60 days", "log ratio"),
+    Feature("asset_class_log_odds", "Fail rate of the asset class", "log-odds"),
+    Feature("market_fail_rate_7d", "Fail rate of the market, 7 days"),
+)
+
+USE_CASE = UseCase(
+    name="settlement_fails",
+    title="Settlement fails",
+    description=(
+        "Will an instruction not be fully settled by the cut-off on its intended settlement date? Decided on the "
+        "evening of the trade date, the afternoon before settlement and its morning."
+    ),
+    entity="instruction",
+    owner="settlement-operations",
+    tier="high",
+    folder=Path(__file__).parent,
+    calendar=CALENDAR,
+    first_partition=date(2026, 1, 5),
+    events=EVENTS,
+    references=REFERENCES,
+    slots=(
+        Slot("isd_morning", time(7)),
+        Slot("isd_minus_1", time(15)),
+        Slot("end_of_trade_date", time(20)),
+    ),
+    features=FEATURES,
+    label=LabelSpec(
+        name="failed",
+        description="The instruction was not fully settled by the cut-off on its intended settlement date.",
+        known_at=known_at,
+    ),
+    split=SplitSpec(train_days=34, calibration_days=6, test_days=10),
+    candidates=(
+        rule("checklist_points", description="Operations' checklist: the most points first."),
+        logistic(),
+        lightgbm(n_estimators=250, learning_rate=0.05, num_leaves=15, min_child_samples=200),
+    ),
+    capacity=100,
+    gate=GateSpec(min_test_positives=500, min_lift=0.05),
+    currency="EUR",
+)

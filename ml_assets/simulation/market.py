@@ -244,7 +244,7 @@ def _evening_streams(world: World, rng: np.random.Generator) -> list[Stream]:
     scarcity, short = world.scarcity.ravel(), world.short.ravel()
     n = len(day)
     spare = rng.lognormal(8, 1, n).astype(np.int64) + 1
-    fee = 30 * np.exp(0.9 * scarcity + rng.normal(0, 0.1, n))
+    fee = 30 * np.exp(0.9 * scarcity + rng.normal(0, 0.05, n))
     return [
         Stream(
             "inventory_positions",

@@ -129,7 +129,7 @@ def make_world(config: MarketConfig, rng: np.random.Generator) -> World:
 
 def _slowly_moving(rng: np.random.Generator, days: int, securities: int) -> NDArray[np.float64]:
     """Return a stationary AR(1) of unit variance for each security: (days, securities)."""
-    keep = 0.95
+    keep = 0.99
     path = np.empty((days, securities))
     path[0] = rng.normal(size=securities)
     for day in range(1, days):

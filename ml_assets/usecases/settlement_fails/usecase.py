@@ -151,7 +151,7 @@ USE_CASE = UseCase(
     candidates=(
         rule("checklist_points", description="Operations' checklist: the most points first."),
         logistic(),
-        lightgbm(n_estimators=250, learning_rate=0.05, num_leaves=15, min_child_samples=200),
+        lightgbm(n_estimators=400, learning_rate=0.06, num_leaves=6, min_child_samples=400),
     ),
     capacity=100,
     gate=GateSpec(min_test_positives=500, min_lift=0.05),

@@ -234,6 +234,15 @@ def status() -> None:
 
 
 @app.command()
+def prepare() -> None:
+    """Make or migrate the tables of MLflow and of the application."""
+    platform = _platform(Settings())
+    platform.registry.prepare()
+    assert platform.engine  # noqa: S101 - opening it migrates it
+    platform.close()
+
+
+@app.command()
 def ui(port: Annotated[int, typer.Option(help="port of the web server")] = 3000) -> None:
     """Open the Dagster UI with its daemon, on embedded servers, until Ctrl-C."""
     from ml_assets.embedded.environment import environment_for
@@ -378,3 +387,7 @@ def _show(value: float | str | None) -> str:
     if value is None:
         return "unknown"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    main()

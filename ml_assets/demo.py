@@ -5,6 +5,8 @@ Everything but the input is what production runs: the broker, the lander, the jo
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -61,7 +63,6 @@ class Scenario:
     last: date
     training_date: date
     scored: tuple[date, ...]
-    extra: tuple[date, ...] = ()
     window: dict[str, str] = field(default_factory=dict)
     truth: Path | None = None
 
@@ -75,31 +76,36 @@ def run_demo(settings: Settings, scenario: Scenario, console: Console) -> None:
     platform = Platform(home=str(settings.home_path))
     usecase = scenario.usecase
     started = perf_counter()
-    with _progress(console) as progress, local_instance(settings) as instance:
+    with local_instance(settings) as instance, _preparing(), _progress(console) as progress:
         runs = LocalRuns(instance, usecase, platform)
         _land(settings, platform, scenario, progress)
         days = weekdays(usecase, scenario.first, scenario.last)
-        with _bar(progress, "curated, features, labels by date", len(days) + len(scenario.extra)) as advance:
+        with _bar(progress, "dates curated, with features and labels", len(days)) as advance:
             runs.run_in_chunks("ingest", days, CHUNK, advance)
-            for day in scenario.extra:
-                runs.run("ingest", [day])
-                advance(1)
-        with _bar(progress, f"{len(usecase.candidates)} candidates: trained, compared, registered", 1) as advance:
+    with local_instance(settings) as instance, _progress(console) as progress:
+        runs = LocalRuns(instance, usecase, platform)
+        with _bar(progress, "candidates trained, compared, registered", len(usecase.candidates)) as advance:
             config = {f"{usecase.name}__training_set": {"config": scenario.window}} if scenario.window else None
             runs.run("retrain", [scenario.training_date], ops=config)
-            advance(1)
+            advance(len(usecase.candidates))
         with _bar(progress, "dates scored by the champion", len(scenario.scored)) as advance:
             for day in scenario.scored:
                 runs.run("score", [day])
                 advance(1)
-        seconds = perf_counter() - started
-        summarize(settings, platform, scenario, console)
-    console.print(f"\nDone in {seconds:.0f} s. Where to look next:")
-    console.print(
-        "  [bold]make ui[/]                      the asset graph, metadata and checks, on http://localhost:3000"
-    )
-    console.print(f"  [bold]ml-assets work-list {usecase.name}[/]   what to act on")
-    console.print("  [bold]ml-assets status[/]             what has landed, who is champion, what was scored")
+    summarize(settings, platform, scenario, console)
+    platform.close()
+    console.print(f"\nDone in {perf_counter() - started:.0f} s. Where to look next:")
+    console.print("  [bold]make ui[/]           asset graph, metadata and checks, on http://localhost:3000")
+    console.print("  [bold]ml-assets --help[/]  the command line: work-list, status, score, promote, ...")
+
+
+@contextmanager
+def _preparing() -> Iterator[None]:
+    """Make the tables of MLflow and of the application in another process meanwhile: MLflow's take it some seconds."""
+    preparing = subprocess.Popen([sys.executable, "-m", "ml_assets.cli", "prepare"])
+    yield
+    if preparing.wait():
+        raise RuntimeError("the databases could not be made ready; the error is above")
 
 
 def _land(settings: Settings, platform: Platform, scenario: Scenario, progress: Progress) -> None:
@@ -162,25 +168,24 @@ def print_work_list(
     platform: Platform, usecase: UseCase, console: Console, limit: int, day: date | None = None
 ) -> None:
     """Print the dearest rows of a work-list, by default the newest."""
-    from ml_assets.database.work_list import latest_outcome_date, work_list
+    from ml_assets.database.work_list import next_outcome_date, work_list
 
-    day = day or latest_outcome_date(platform.engine, usecase.name)
+    day = day or next_outcome_date(platform.engine, usecase.name)
     rows = work_list(platform.engine, usecase.name, day, limit) if day else []
     if not rows:
         console.print(f"The work-list of {usecase.name} is empty; score a date first.")
         return
-    names = list(rows[0]["attributes"] or {})
     table = Table(title=f"{usecase.title}: work-list for {day}, the first {len(rows)} by expected cost")
-    for name in ("#", usecase.entity, *names):
-        table.add_column(name.replace("_", " "))
-    for name in ("decided", "p(fail)", f"expected cost, {usecase.currency}"):
-        table.add_column(name, justify="right")
+    table.add_column("#", justify="right")
+    table.add_column(usecase.entity, no_wrap=True)
+    table.add_column("what it is")
+    table.add_column("p(fail)", justify="right")
+    table.add_column(f"cost, {usecase.currency}", justify="right")
     for row in rows:
-        said = [_show((row["attributes"] or {}).get(name)) for name in names]
+        said = " · ".join(_show(value) for value in (row["attributes"] or {}).values() if value != row["entity_id"])
         table.add_row(
-            str(row["priority"]), row["entity_id"], *said, f"{row['decision_time']:%d %b %H:%M}",
-            f"{row['probability']:.3f}", f"{row['expected_cost']:,.0f}",
-        )  # fmt: skip
+            str(row["priority"]), row["entity_id"], said, f"{row['probability']:.3f}", f"{row['expected_cost']:,.0f}"
+        )
     console.print(table)
 
 
@@ -192,16 +197,16 @@ def _print_models(usecase: UseCase, window: Any, probabilities: dict[str, Any], 
     days = sorted({str(day) for day in window.dates.astype("datetime64[D]")})
     table = Table(
         title=f"{usecase.title}: {some['n']:,.0f} unseen decisions of {days[0]} to {days[-1]}, "
-        f"base rate {some['base_rate']:.3f}"
+        f"base rate {some['base_rate']:.3f}",
+        caption=f"caught: by the first {usecase.capacity} of each work-list. Lift: PR-AUC above the base rate.",
     )
     columns = {
-        "PR-AUC": "pr_auc", "PR-AUC per day": "per_day_pr_auc", "ROC-AUC": "roc_auc", "Brier": "brier",
-        "calibration error": "calibration_error", "precision at capacity": "precision_at_capacity",
-        "cost captured at capacity": "cost_captured_at_capacity",
+        "PR-AUC": "pr_auc", "ROC-AUC": "roc_auc", "Brier": "brier", "fails caught": "recall_at_capacity",
+        "cost caught": "cost_captured_at_capacity",
     }  # fmt: skip
     best = measured.get("best reachable")
     table.add_column("model")
-    for column in [*columns, *(["share of best lift"] if best else [])]:
+    for column in [*columns, *(["of best lift"] if best else [])]:
         table.add_column(column, justify="right")
     for name, metrics in sorted(measured.items(), key=lambda item: item[1]["pr_auc"]):
         share = [f"{share_of_best_lift(metrics, best):.1%}"] if best else []

@@ -5,7 +5,7 @@ from ml_assets.database.migrate import downgrade, migrate
 from ml_assets.database.predictions import UpsertCount, upsert_predictions
 from ml_assets.database.schema import PREDICTIONS_SCHEMA
 from ml_assets.database.status import ScoredDate, scored_dates
-from ml_assets.database.work_list import latest_outcome_date, work_list
+from ml_assets.database.work_list import next_outcome_date, work_list
 
 __all__ = [
     "PREDICTIONS_SCHEMA",
@@ -13,8 +13,8 @@ __all__ = [
     "UpsertCount",
     "connect",
     "downgrade",
-    "latest_outcome_date",
     "migrate",
+    "next_outcome_date",
     "scored_dates",
     "upsert_predictions",
     "work_list",

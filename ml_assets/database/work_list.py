@@ -10,13 +10,22 @@ from sqlalchemy import Engine, text
 from ml_assets.database.connect import begin
 
 
-def latest_outcome_date(where: Engine | str, use_case: str) -> date | None:
-    """Return the latest date with a work-list, or None if nothing has been scored."""
+def next_outcome_date(where: Engine | str, use_case: str) -> date | None:
+    """Return the first date whose outcome is open after the newest decisions, or None if nothing has been scored.
+
+    Decisions look one or more days ahead: of these, the next day's work-list is complete and the most urgent.
+    """
     with begin(where) as connection:
-        latest: date | None = connection.execute(
-            text("SELECT max(outcome_date) FROM predictions WHERE use_case = :use_case"), {"use_case": use_case}
+        following: date | None = connection.execute(
+            text(
+                "SELECT coalesce(min(outcome_date) FILTER (WHERE outcome_date > newest), max(outcome_date)) "
+                "FROM predictions, "
+                "(SELECT max(decision_date) AS newest FROM predictions WHERE use_case = :use_case) AS newest_decision "
+                "WHERE use_case = :use_case"
+            ),
+            {"use_case": use_case},
         ).scalar()
-        return latest
+        return following
 
 
 def work_list(where: Engine | str, use_case: str, outcome_date: date, limit: int) -> list[dict[str, Any]]:

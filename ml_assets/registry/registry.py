@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 
+# MLflow reads these when it is imported. It would report its use to its makers, and draw bars into our logs.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+
 CHALLENGER = "challenger"
 CHAMPION = "champion"
 PREVIOUS_CHAMPION = "previous_champion"
@@ -66,6 +71,10 @@ class ModelRegistry:
         self._tracking_uri = tracking_uri
         self._artifact_root = artifact_root.rstrip("/")
         self._cache = cache
+
+    def prepare(self) -> None:
+        """Make or migrate MLflow's tables."""
+        assert self._client  # noqa: S101 - opening the client is what does it
 
     def log_candidate(
         self,
@@ -216,10 +225,6 @@ class ModelRegistry:
 
     @cached_property
     def _client(self) -> MlflowClient:
-        # Before the import: MLflow reads them there.
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         from mlflow import MlflowClient
 
         with _one_at_a_time(self._tracking_uri):

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 from sqlalchemy import text
 
-from ml_assets.database.work_list import latest_outcome_date, work_list
+from ml_assets.database.work_list import next_outcome_date, work_list
 from ml_assets.lake import curated_table, features_table, labels_table, predictions_table, quarantine_table
 from ml_assets.lifecycle.evaluation import EVIDENCE
 from ml_assets.local_runs import RunFailedError
@@ -58,7 +58,7 @@ def test_predictions_are_those_of_the_champion_and_say_so(bank):
     assert rows["model_version"].unique().to_pylist() == [champion.version]
     assert rows["mlflow_run_id"].unique().to_pylist() == [champion.run_id]
     listed = work_list(
-        bank.platform.engine, bank.usecase.name, latest_outcome_date(bank.platform.engine, bank.usecase.name), 5
+        bank.platform.engine, bank.usecase.name, next_outcome_date(bank.platform.engine, bank.usecase.name), 5
     )
     costs = [row["expected_cost"] for row in listed]
     assert len(costs) == 5

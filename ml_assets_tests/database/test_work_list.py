@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime
 
 from sqlalchemy import text
 
-from ml_assets.database import latest_outcome_date, scored_dates, upsert_predictions, work_list
+from ml_assets.database import next_outcome_date, scored_dates, upsert_predictions, work_list
 from ml_assets.database.connect import begin
 from ml_assets_tests.database.factories import OUTCOME_DATE, prediction, predictions
 
@@ -57,10 +57,10 @@ def test_a_reader_s_filter_reaches_the_index(application_url: str) -> None:
 
 def test_status_counts_by_date_and_version(application_url: str) -> None:
     assert scored_dates(application_url) == []
-    assert latest_outcome_date(application_url, "fails") is None
+    assert next_outcome_date(application_url, "fails") is None
     upsert_predictions(application_url, predictions(prediction("A", 0.25), prediction("B", 0.75)))
     upsert_predictions(application_url, predictions(prediction("A", 0.5, use_case="other")))
     (row,) = scored_dates(application_url, "fails")
     assert (row.predictions, row.mean_probability, row.expected_cost) == (2, 0.5, 1000.0)
     assert len(scored_dates(application_url)) == 2
-    assert latest_outcome_date(application_url, "fails") == OUTCOME_DATE
+    assert next_outcome_date(application_url, "fails") == OUTCOME_DATE

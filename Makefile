@@ -6,10 +6,10 @@ INSTALLED := $(VENV)/.installed
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help install test check lock clean
+.PHONY: help install demo demo-sec ui test check bench lock clean
 
 help: ## list the tasks
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 install: $(INSTALLED) ## make .venv with exactly the locked packages
 
@@ -20,13 +20,28 @@ $(INSTALLED): requirements.lock requirements-setup.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
+demo: $(INSTALLED) ## set up, then the whole lifecycle on a simulated market
+	$(BIN)/ml-assets demo
+
+demo-sec: $(INSTALLED) ## the same on the SEC's fails-to-deliver files: make demo-sec DATA=<folder>
+	@test -n "$(DATA)" || { echo "give the folder of the SEC's files: make demo-sec DATA=<folder>"; exit 2; }
+	$(BIN)/ml-assets demo --use-case cns_fails --data "$(DATA)"
+
+ui: $(INSTALLED) ## the Dagster UI with its daemon, on http://localhost:3000
+	$(BIN)/ml-assets ui
+
+bench: $(INSTALLED) ## measure, and write docs/benchmarks.md
+	$(BIN)/python -m ml_assets_bench
+
 test: check ## set up, then lint, types and all tests
 	$(BIN)/python -m pytest -q
 
-check: $(INSTALLED) ## ruff and mypy
+check: $(INSTALLED) ## ruff, mypy and Dagster's definitions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	home=$$(mktemp -d) && touch $$home/dagster.yaml && DAGSTER_HOME=$$home \
+		$(BIN)/dagster definitions validate --log-level warning -m ml_assets.definitions
 
 lock: $(INSTALLED) ## resolve the dependencies anew
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \

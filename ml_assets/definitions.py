@@ -18,9 +18,13 @@ def build_definitions(usecases: Sequence[UseCase] | None = None, platform: Platf
     """Return the definitions of these use cases (all that are found) on a platform (that of the settings).
 
     Topics that several use cases read appear once.
+
+    Raises:
+        ValueError: two use cases have different contracts for one topic.
     """
     if usecases is None:
         usecases = discover(Settings().usecase_packages)
+    _refuse_two_contracts(usecases)
     assets = {_key(asset): asset for usecase in usecases for asset in build_assets(usecase)}
     return dg.Definitions(
         assets=list(assets.values()),
@@ -30,6 +34,17 @@ def build_definitions(usecases: Sequence[UseCase] | None = None, platform: Platf
         resources={"platform": platform or Platform()},
         executor=dg.in_process_executor,
     )
+
+
+def _refuse_two_contracts(usecases: Sequence[UseCase]) -> None:
+    """A topic is landed once, so there can be only one contract for it."""
+    contracts: dict[str, type] = {}
+    for event in (event for usecase in usecases for event in usecase.events):
+        if contracts.setdefault(event.topic, event.contract) is not event.contract:
+            raise ValueError(
+                f"topic {event.topic} has two contracts, {contracts[event.topic].__qualname__} and "
+                f"{event.contract.__qualname__}; let the use cases share one"
+            )
 
 
 def _key(asset: dg.AssetsDefinition | dg.AssetSpec) -> dg.AssetKey:

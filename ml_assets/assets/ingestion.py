@@ -14,6 +14,9 @@ from ml_assets.lifecycle.ingestion import IngestionReport, curate_dates, load_re
 from ml_assets.resources import Platform
 from ml_assets.spec import EventSpec, ReferenceSpec, UseCase
 
+# Metadata of a curated partition: when the newest of what it was made from had landed.
+LANDED_AT = "landed_at"
+
 
 def build(usecase: UseCase) -> Iterator[dg.AssetsDefinition | dg.AssetSpec]:
     """Yield topic and landing table of each event (external), its curated table, and the reference tables."""
@@ -112,6 +115,8 @@ def _show(report: IngestionReport) -> dict[str, Any]:
         "quarantined": sum(report.quarantined.values()),
         "quarantine_rate": report.quarantine_rate,
     }
+    if report.landed_at:
+        shown[LANDED_AT] = dg.MetadataValue.timestamp(report.landed_at)
     if report.quarantined:
         shown["quarantined by reason"] = counts(report.quarantined, "reason")
     if len(report.rows_by_date) > 1:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import dagster as dg
-import msgspec
 
 from ml_assets.assets.common import common, dates_of, key, partitions, retrying_outages_only, table
 from ml_assets.checks.registration import gate_check, judge_gate
@@ -61,7 +60,8 @@ def champion_asset(usecase: UseCase) -> dg.AssetsDefinition:
 
         challenger, verdict = promote_challenger(platform.registry, usecase)
         now = platform.registry.resolve(usecase.name, CHAMPION)
-        conditions = table([msgspec.to_builtins(condition) for condition in verdict.conditions])
+        shown = ("name", "value", "comparison", "threshold", "passed")
+        conditions = table([{name: getattr(condition, name) for name in shown} for condition in verdict.conditions])
         return dg.MaterializeResult(
             metadata={
                 "champion_version": now.version if now else 0,

@@ -1,7 +1,7 @@
 """What has landed since somebody last looked: from the log of the tables alone, never from their rows."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Self
@@ -26,14 +26,17 @@ class Landed(msgspec.Struct, frozen=True):
     landed: dict[str, dict[date, DateState]] = {}
     dead: dict[str, dict[date, DateState]] = {}
 
-    def to_json(self) -> str:
-        """Return the state as JSON, for a cursor."""
-        return msgspec.json.encode(self).decode()
+    def seen_by(self, topic: str, read_until: Mapping[date, datetime]) -> Self:
+        """Return the state without those dates of a topic that have data newer than somebody has read of them."""
 
-    @classmethod
-    def from_json(cls, text: str | None) -> Self:
-        """Return the state that `to_json` wrote; of nothing, the state in which nothing has landed."""
-        return msgspec.json.decode(text, type=cls) if text else cls()
+        def read(days: dict[date, DateState]) -> dict[date, DateState]:
+            return {day: s for day, s in days.items() if day in read_until and s.modified_at <= read_until[day]}
+
+        return msgspec.structs.replace(
+            self,
+            landed={**self.landed, topic: read(self.landed.get(topic, {}))},
+            dead={**self.dead, topic: read(self.dead.get(topic, {}))},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,15 @@ def look(lake: Lake, events: Sequence[EventSpec], before: Landed | None = None) 
         if count := sum(file.rows for file in new):
             rows[topic] = count
     return Landed(landed, dead), Change(tuple(sorted(dates)), min(known, default=None), rows)
+
+
+def landed_until(lake: Lake, event: EventSpec, dates: Sequence[date]) -> datetime | None:
+    """Return when the newest landed data of some dates, dead letters included, was written; None if there is none."""
+    files = [
+        *lake.files(landing_table(event.topic), "business_date"),
+        *lake.files(dead_letters_table(event.topic), "landed_date"),
+    ]
+    return max((file.modified_at for file in files if file.partition in set(dates)), default=None)
 
 
 def _states(files: Sequence[DataFile]) -> dict[date, DateState]:

@@ -2,23 +2,28 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 
 from ml_assets.lake import Lake, curated_table, quarantine_table, reference_table
 from ml_assets.lake.counts import counts_by
 from ml_assets.landing.curate import curate, read_landed
+from ml_assets.landing.landed import landed_until
 from ml_assets.landing.reference import read_reference
 from ml_assets.spec import EventSpec, ReferenceSpec, UseCase
 
 
 @dataclass(frozen=True, slots=True)
 class IngestionReport:
-    """What became of the rows of some dates: `rows` kept, `duplicates` dropped, and quarantined rows by reason."""
+    """What became of the rows of some dates: `rows` kept, `duplicates` dropped, and quarantined rows by reason.
+
+    `landed_at` is when the newest of what was read had landed.
+    """
 
     rows: int
     rows_by_date: dict[date, int]
     duplicates: int
     quarantined: dict[str, int]
+    landed_at: datetime | None = None
 
     @property
     def quarantine_rate(self) -> float:
@@ -29,6 +34,7 @@ class IngestionReport:
 
 def curate_dates(lake: Lake, usecase: UseCase, event: EventSpec, dates: Sequence[date]) -> IngestionReport:
     """Make the curated and the quarantine partitions of these business dates from what has landed for them."""
+    landed_at = landed_until(lake, event, dates)  # before reading: what lands in between has not been seen
     landed, dead = read_landed(lake, event, dates)
     result = curate(event, landed, dead)
     lake.replace(quarantine_table(usecase, event), result.quarantine, "business_date", dates)
@@ -38,6 +44,7 @@ def curate_dates(lake: Lake, usecase: UseCase, event: EventSpec, dates: Sequence
         rows_by_date=counts_by(result.curated, "business_date"),
         duplicates=result.duplicates,
         quarantined=counts_by(result.quarantine, "reason"),
+        landed_at=landed_at,
     )
 
 

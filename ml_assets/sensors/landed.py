@@ -3,17 +3,23 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime
+from typing import cast
 
 import dagster as dg
 import msgspec
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
-from ml_assets.assets.common import partitions
-from ml_assets.assets.ingestion import landing_key
+from ml_assets.assets.common import key, partitions
+from ml_assets.assets.ingestion import LANDED_AT, landing_key
 from ml_assets.jobs import feature_keys, ingestion_keys, job_name
 from ml_assets.landing.landed import Change, Landed, look
 from ml_assets.resources import Platform
 from ml_assets.spec import UseCase
+
+# Dates in one run: runs stay short and within their memory.
+_LONGEST = 20
+# Materializations that are looked at when there is no cursor.
+_HISTORY = 5_000
 
 
 class Cursor(msgspec.Struct, frozen=True):
@@ -37,8 +43,11 @@ def landed_data_sensor(usecase: UseCase) -> dg.SensorDefinition:
         ),
     )
     def landed_data(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult | dg.SkipReason:
-        cursor = msgspec.json.decode(context.cursor, type=Cursor) if context.cursor else Cursor()
         now = datetime.now(UTC)
+        if context.cursor:
+            cursor = msgspec.json.decode(context.cursor, type=Cursor)
+        else:
+            cursor = Cursor(already_ingested(context.instance, platform, usecase))
         landed, change = look(platform.lake, usecase.events, cursor.landed)
         requests = list(plan(usecase, landed, change, cursor.looked_at, now))
         context.update_cursor(msgspec.json.encode(Cursor(landed, now)).decode())
@@ -47,6 +56,25 @@ def landed_data_sensor(usecase: UseCase) -> dg.SensorDefinition:
         return dg.SensorResult(run_requests=requests, asset_events=list(_observations(usecase, landed, change)))
 
     return landed_data
+
+
+def already_ingested(instance: dg.DagsterInstance, platform: Platform, usecase: UseCase) -> Landed:
+    """Return what has landed and been ingested, as the materializations tell: where a sensor without a cursor starts.
+
+    Without this, a new or reset sensor would ask for all of history once more.
+    """
+    landed, _ = look(platform.lake, usecase.events)
+    for event in usecase.events:
+        asset = key(usecase, "curated", event.name)
+        read_until: dict[date, datetime] = {}
+        for record in instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=asset), limit=_HISTORY).records:
+            made = record.asset_materialization
+            if made is not None and made.partition is not None and LANDED_AT in made.metadata:
+                day = date.fromisoformat(made.partition)
+                at = datetime.fromtimestamp(cast("float", made.metadata[LANDED_AT].value), tz=UTC)
+                read_until[day] = max(at, read_until.get(day, at))
+        landed = landed.seen_by(event.topic, read_until)
+    return landed
 
 
 def plan(
@@ -89,11 +117,11 @@ def _seeing_more(
 
 
 def _ranges(usecase: UseCase, days: Sequence[date]) -> Iterator[tuple[date, date]]:
-    """Yield first and last of each run of dates that are neighbouring partitions."""
+    """Yield first and last of each run of dates that are neighbouring partitions, so many at most."""
     ranges: list[list[date]] = []
     for day in days:
         after = partitions(usecase).get_next_partition_key(ranges[-1][-1].isoformat()) if ranges else None
-        if after == day.isoformat():
+        if after == day.isoformat() and len(ranges[-1]) < _LONGEST:
             ranges[-1].append(day)
         else:
             ranges.append([day])

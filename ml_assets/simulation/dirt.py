@@ -1,71 +1,73 @@
 """Dirt, as real feeds have it: duplicates, late and disordered messages, and ones that break their contract."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import numpy as np
 
 from ml_assets.simulation.messages import Message
 
-# A late message comes within these hours; a label waits longer than that for confirmations.
-_LATE_HOURS = (1.0, 6.0)
-_HOUR = 3_600_000
+# A quarter of the dirt each: duplicates, late, malformed, out of order.
+_KINDS = 4
+_HOUR = 3_600_000  # milliseconds
+# A late message comes after one hour or more. What decides an outcome comes within six, as a label waits longer than
+# that; the rest may take days, and changes dates that were made long ago.
+_LATEST_HOURS = {"trades": 60.0, "securities_lending": 60.0, "inventory_positions": 30.0}
+_LATEST = 6.0
 
 
-@dataclass(frozen=True)
-class Soiled:
-    """The messages of a day with their dirt, and those that only come the next day."""
-
-    today: list[Message]
-    later: list[Message]
-    disordered: float
-
-    def disorder(self, count: int, rng: np.random.Generator) -> Iterator[int]:
-        """Yield places 0 to count-1 in order, but for a few that come a little later."""
-        places = np.arange(count, dtype=np.float64)
-        moved = rng.random(count) < self.disordered
-        places[moved] += rng.integers(2, 200, int(moved.sum())) + 0.5
-        yield from np.argsort(places, kind="stable").tolist()
-
-
-def soil(clean: list[Message], dirty: float, rng: np.random.Generator, end_ms: int) -> Soiled:
-    """Return the messages of a day, of which a share of about `dirty` is duplicated, late, disordered or malformed.
+def soil(clean: Sequence[Message], dirty: float, rng: np.random.Generator) -> Iterator[Message]:
+    """Yield the messages, of which a share of about 3/4 `dirty` is duplicated, late or malformed.
 
     Malformed messages are copies beside the good ones: what happened in the market stays the same. Late ones keep
     their event time and get a later time of the broker.
     """
-    kind = rng.random(len(clean)) / (dirty / 4) if dirty else np.full(len(clean), np.inf)
-    delay = (rng.uniform(*_LATE_HOURS, len(clean)) * _HOUR).astype(np.int64)
-    found: list[Message] = []
-    for message, drawn, late_by in zip(clean, kind.tolist(), delay.tolist(), strict=True):
-        if drawn < 1:
-            found += [message, message._replace(timestamp_ms=message.timestamp_ms + late_by // 8)]
-        elif drawn < 2:
-            found.append(message._replace(timestamp_ms=message.timestamp_ms + late_by))
-        elif drawn < 3:
-            found += [message, message._replace(value=_malform(message.value, int(late_by)))]
+    if not dirty:
+        yield from clean
+        return
+    kinds = rng.random(len(clean)) / (dirty / _KINDS)
+    shares = rng.random(len(clean))
+    for message, kind, share in zip(clean, kinds.tolist(), shares.tolist(), strict=True):
+        if kind < 1:
+            yield message
+            yield _delayed(message, share / 2)  # hours
+        elif kind < 2:
+            yield _delayed(message, 1 + share * (_LATEST_HOURS.get(message.topic, _LATEST) - 1))
         else:
-            found.append(message)
-    return Soiled(
-        today=[message for message in found if message.timestamp_ms < end_ms],
-        later=[message for message in found if message.timestamp_ms >= end_ms],
-        disordered=dirty / 4,
-    )
+            yield message
+            if kind < 3:
+                yield message._replace(value=_malformed(message.value, int(share * 4)))
 
 
-def _malform(value: bytes, choice: int) -> bytes:
-    """Return a message that its contract, or a rule, refuses."""
-    if choice % 4 == 0:
+def disorder(messages: Sequence[Message], dirty: float, rng: np.random.Generator) -> Iterator[Message]:
+    """Yield the messages in their order, but for a share of `dirty` / 4 that come up to 200 places later."""
+    places = np.arange(len(messages), dtype=np.float64)
+    moved = rng.random(len(messages)) < dirty / _KINDS
+    places[moved] += rng.integers(2, 200, int(moved.sum())) + 0.5
+    for place in np.argsort(places, kind="stable").tolist():
+        yield messages[place]
+
+
+def _delayed(message: Message, hours: float) -> Message:
+    return message._replace(timestamp_ms=message.timestamp_ms + int(hours * _HOUR))
+
+
+def _malformed(value: bytes, way: int) -> bytes:
+    """Return a message that its contract, or a rule, refuses.
+
+    It is cut off (0), lacks a field (1), has an unknown status or a negative quantity if it has such a field (2), or
+    tells a time that is none (3).
+    """
+    if way == 0:
         return value[: len(value) // 2]
     payload = msgspec.json.decode(value)
     payload["event_id"] = f"{payload['event_id']}-bad"
-    if choice % 4 == 1:
+    if way == 1:
         del payload["event_time"]
-    elif choice % 4 == 2 and "status" in payload:
+    elif way == 2 and "status" in payload:
         payload["status"] = "UNKN"
-    elif choice % 4 == 2 and "quantity" in payload:
+    elif way == 2 and "quantity" in payload:
         payload["quantity"] = -payload["quantity"]
     else:
         payload["event_time"] = re.sub("^20", "yy", payload["event_time"])

@@ -36,7 +36,8 @@ STAYS_UNMATCHED = 0.45
 class Instructions:
     """All instructions: arrays (n,) in order of trade date. Indices point into the world's calendar and arrays.
 
-    `probability` maps each slot to the true probability of a fail as seen from there.
+    `short` tells whether we lack inventory of the security on the evening before settlement; `probability` maps each
+    slot to the true probability of a fail as seen from there.
     """
 
     day: NDArray[np.int64]
@@ -49,6 +50,7 @@ class Instructions:
     late: Flags
     unmatched: Flags
     unmatched_at_settlement: Flags
+    short: Flags
     failed: Flags
     probability: dict[str, Floats]
 
@@ -105,9 +107,10 @@ def draw_instructions(world: World, rng: np.random.Generator) -> Instructions:
         return total
 
     short_rate = np.where(tonight, STAYS_SHORT, BECOMES_SHORT)
-    base = _base_log_odds(asset_class, lambda b: expected(static + b, short_rate, unmatched_rate * STAYS_UNMATCHED),
-                          world.stress[day] == 0)  # fmt: skip
-    log_odds = static + base
+    calm = static - world.stress[day]
+    log_odds = static + _base_log_odds(
+        asset_class, lambda base: expected(calm + base, short_rate, unmatched_rate * STAYS_UNMATCHED)
+    )
     probability = {
         "end_of_trade_date": expected(log_odds, short_rate, unmatched_rate * STAYS_UNMATCHED),
         "isd_minus_1": expected(log_odds, short_rate, unmatched * STAYS_UNMATCHED),
@@ -124,6 +127,7 @@ def draw_instructions(world: World, rng: np.random.Generator) -> Instructions:
         late=late,
         unmatched=unmatched,
         unmatched_at_settlement=unmatched_at_settlement,
+        short=short,
         failed=rng.random(n) < probability["isd_morning"],
         probability=probability,
     )
@@ -140,15 +144,15 @@ def _securities(world: World, rng: np.random.Generator, n: int) -> NDArray[np.in
     return rng.choice(len(weights), n, p=weights)
 
 
-def _base_log_odds(asset_class: NDArray[np.int64], mean_at: Callable[[Floats], Floats], calm: Flags) -> Floats:
-    """Return the log-odds (n,) that give each class its target fail rate on calm days, by bisection."""
-    low, high = np.full(len(ASSET_CLASSES), -12.0), np.full(len(ASSET_CLASSES), 2.0)
+def _base_log_odds(asset_class: NDArray[np.int64], mean_at: Callable[[Floats], Floats]) -> Floats:
+    """Return the log-odds (n,) that give each class its target fail rate without stress, by bisection."""
+    classes = len(ASSET_CLASSES)
+    low, high = np.full(classes, -12.0), np.full(classes, 2.0)
     target = np.array([a.fail_rate for a in ASSET_CLASSES])
-    members = [calm & (asset_class == number) for number in range(len(ASSET_CLASSES))]
+    traded = np.maximum(1, np.bincount(asset_class, minlength=classes))
     for _ in range(30):
         middle = (low + high) / 2
-        probability = mean_at(middle[asset_class])
-        rate = np.array([probability[rows].mean() if rows.any() else 0.0 for rows in members])
+        rate = np.bincount(asset_class, weights=mean_at(middle[asset_class]), minlength=classes) / traded
         low, high = np.where(rate < target, middle, low), np.where(rate < target, high, middle)
     base: Floats = ((low + high) / 2)[asset_class]
     return base

@@ -13,6 +13,7 @@ from ml_assets.lake import curated_table, features_table, labels_table, predicti
 from ml_assets.lifecycle.evaluation import EVIDENCE
 from ml_assets.local_runs import RunFailedError
 from ml_assets.registry import CHALLENGER, CHAMPION
+from ml_assets.sensors import landed_data_sensor
 from ml_assets_tests.assets.conftest import Bank
 from ml_assets_tests.late_payments import message
 
@@ -147,6 +148,44 @@ def test_too_many_bad_rows_stop_the_run_before_features(make_bank):
     assert other.lake.version(features_table(other.usecase)) is None
     kept = other.lake.read(curated_table(other.usecase, other.usecase.event("invoices")))
     assert kept.num_rows == 60
+
+
+def test_a_sensor_without_a_cursor_asks_only_for_what_was_never_ingested(make_bank):
+    """Guards: a new or reset sensor asked for all of history again, hours of runs on a real lake."""
+    other = make_bank("reset")
+    other.runs.run("ingest", other.days)
+    sensor = landed_data_sensor(other.usecase)
+
+    def look() -> list[str | None]:
+        with dg.build_sensor_context(
+            instance=other.instance, definitions=other.runs.definitions, resources={"platform": other.platform}
+        ) as context:
+            result = sensor.evaluate_tick(context)
+        return [request.partition_key for request in result.run_requests or []]
+
+    assert look() == []
+    late = message(
+        "reset_invoices", at(other.days[3], 0), event_id="late", invoice_id="late", payer="P1", amount=1.0,
+        due_date=other.days[5],
+    )  # fmt: skip
+    other.land([late._replace(timestamp_ms=int(at(other.days[-1], 0).timestamp() * 1000))])
+    assert str(other.days[3]) in look()
+
+
+def test_features_ask_for_their_scores_once_there_is_a_champion(bank):
+    """The automation that scores: exactly the dates of which features have been made."""
+    definitions = bank.runs.definitions
+    selection = dg.AssetSelection.assets(dg.AssetKey([bank.usecase.name, "predictions"]))
+
+    def evaluate(cursor=None):
+        return dg.evaluate_automation_conditions(definitions, bank.instance, asset_selection=selection, cursor=cursor)
+
+    first = evaluate()
+    bank.runs.run("ingest", [bank.days[-2]])
+    second = evaluate(first.cursor)
+    predictions = dg.AssetKey([bank.usecase.name, "predictions"])
+    assert second.get_requested_partitions(predictions) == {str(bank.days[-2])}
+    assert evaluate(second.cursor).total_requested == 0
 
 
 def at(day: date, minutes: int) -> datetime:

@@ -25,7 +25,9 @@ SELECT
         'isin', o.isin,
         'counterparty', counterparties.name,
         'movement', o.movement,
-        'amount', round(o.amount)
+        'amount', round(o.amount),
+        'pset', o.pset,
+        'cut_off', cut_offs.cut_off
     )::VARCHAR AS attributes,
     o.isin,
     o.counterparty_lei,
@@ -42,5 +44,6 @@ LEFT JOIN settled ON settled.instruction_id = o.instruction_id
 LEFT JOIN securities ON securities.isin = o.isin
 LEFT JOIN counterparties ON counterparties.lei = o.counterparty_lei
 LEFT JOIN standing_settlement_instructions AS ssi ON ssi.lei = o.counterparty_lei AND ssi.pset = o.pset
+LEFT JOIN cut_offs ON cut_offs.pset = o.pset
 LEFT JOIN penalty_rates ON penalty_rates.asset_class = securities.asset_class
 WHERE coalesce(settled.quantity, 0) < o.quantity

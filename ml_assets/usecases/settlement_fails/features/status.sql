@@ -16,6 +16,8 @@ lending AS (
 SELECT
     entity_id,
     coalesce(matching.status, 'NONE') AS matching_status,
+    (matching.status IS NOT DISTINCT FROM 'NMAT' AND d.outcome_date = getvariable('decision_date'))::INT
+        AS unmatched_on_isd,
     (inventory.available_quantity < 0 AND d.is_delivery = 1)::INT AS lacks_inventory,
     ln(lending.fee_bp) AS log_borrowing_fee,
     lending.utilisation AS lending_utilisation,

@@ -1,0 +1,128 @@
+"""The test that matters: what becomes known later changes no feature."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime, timedelta
+
+import msgspec
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ml_assets.contracts import TIMESTAMP, to_columns
+from ml_assets.features import AsOfDatabase
+from ml_assets.simulation.messages import Message
+from ml_assets.spec import Feature, UseCase
+from ml_assets_tests import late_payments
+
+DECIDED = date(2026, 1, 20)
+
+
+@pytest.fixture(scope="module")
+def usecase(tmp_path_factory) -> UseCase:
+    return late_payments.usecase_of(late_payments.make_package(tmp_path_factory.mktemp("as_of")))
+
+
+@pytest.fixture(scope="module")
+def messages() -> list[Message]:
+    return list(late_payments.messages(16, per_day=24))
+
+
+def tables(usecase: UseCase, messages: Iterable[Message]) -> dict[str, pa.Table]:
+    """The curated events of messages: each known at its message's time."""
+    found = {}
+    messages = list(messages)
+    for event in usecase.events:
+        mine = [m for m in messages if m.topic == event.topic]
+        rows = [msgspec.json.decode(m.value, type=event.contract) for m in mine]
+        known = pa.array([m.timestamp_ms * 1000 for m in mine], pa.int64()).cast(TIMESTAMP)
+        dates = pa.array([row.business_date for row in rows], pa.date32())
+        found[event.name] = pa.table({**to_columns(event.contract, rows), "known_at": known, "business_date": dates})
+    return found
+
+
+def decide(usecase: UseCase, messages: Iterable[Message], day: date = DECIDED) -> pa.Table:
+    (decision,) = usecase.decision_times(day)
+    with AsOfDatabase(usecase, tables(usecase, messages), {}, threads=1) as history:
+        return history.features(decision)
+
+
+LATER = st.lists(
+    st.tuples(
+        st.sampled_from(["invoices", "payments"]),
+        st.integers(0, 11),
+        st.integers(0, 15),
+        st.integers(1, 10_000),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=20,
+)
+
+
+@settings(deadline=None, max_examples=30)
+@given(later=LATER)
+def test_what_becomes_known_later_changes_no_feature(usecase, messages, later: Sequence[tuple]):
+    """Guards against every leak: new rows, and other versions of old rows, known after the decision."""
+    (decision,) = usecase.decision_times(DECIDED)
+    known_after = int((decision.as_of + timedelta(seconds=1)).timestamp() * 1000)
+    added = []
+    for number, (kind, payer, business_day, minutes, same_id) in enumerate(later):
+        happened = datetime.combine(
+            late_payments.CALENDAR.add(late_payments.FIRST, business_day), decision.as_of.timetz()
+        )
+        invoice = f"{happened.date()}-{payer}" if same_id else f"new-{number}"
+        fields: dict[str, object] = {"event_id": f"later-{number}", "invoice_id": invoice, "payer": f"P{payer}"}
+        if kind == "invoices":
+            fields |= {"amount": 1.0, "due_date": happened.date()}
+        one = late_payments.message(f"late_payments_{kind}", happened, **fields)
+        added.append(one._replace(timestamp_ms=known_after + minutes * 1000))
+    assert decide(usecase, [*messages, *added]).equals(decide(usecase, messages))
+
+
+def test_what_was_known_in_time_does_change_features(usecase, messages):
+    """Guards the property above against a feature table that never changes."""
+    (decision,) = usecase.decision_times(DECIDED)
+    fewer = [m for m in messages if m.topic.endswith("invoices")]
+    assert not decide(usecase, fewer).equals(decide(usecase, messages))
+    assert decision.as_of.date() == DECIDED
+
+
+def test_a_label_sees_what_was_known_when_it_was_due(usecase, messages):
+    decisions = decide(usecase, messages, date(2026, 1, 15))
+    due = date(2026, 1, 19)
+    with AsOfDatabase(usecase, tables(usecase, messages), {}, threads=1) as history:
+        labels = history.labels(due, decisions)
+    payments = {msgspec.json.decode(m.value)["invoice_id"] for m in messages if paid_by(m, due)}
+    assert labels.num_rows == decisions.num_rows
+    expected = [int(e not in payments) for e in labels["entity_id"].to_pylist()]
+    assert labels["label"].to_pylist() == expected
+    assert 0 < sum(expected) < len(expected)
+
+
+def paid_by(message: Message, day: date) -> bool:
+    return message.topic.endswith("payments") and msgspec.json.decode(message.value)["event_time"][:10] <= str(day)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"payer": "SELECT entity_id, 1 AS undeclared FROM decisions"}, "payer.sql gives 'undeclared'"),
+        ({"payer": "SELECT entity_id FROM decisions, (VALUES (1), (2))"}, "payer.sql gives entity .* more than once"),
+        ({"payer": "SELECT entity_id, nothing FROM decisions"}, "payer.sql failed"),
+        ({"payer": "SELECT entity_id FROM decisions"}, "no SQL gives the declared features"),
+        ({"payer": "SELECT * FROM history.invoices"}, "reads the schema `history`"),
+    ],
+)
+def test_sql_that_breaks_its_promise_is_refused(usecase, messages, change, error):
+    broken = dataclasses.replace(usecase)
+    broken.__dict__["feature_sql"] = {**usecase.feature_sql, **change}
+    with pytest.raises(ValueError, match=error):
+        decide(broken, messages)
+
+
+def test_the_hash_of_the_feature_set_follows_its_definition(usecase):
+    more = dataclasses.replace(usecase, features=(*usecase.features, Feature("x", "x")))
+    assert more.feature_set_hash != usecase.feature_set_hash
+    assert dataclasses.replace(usecase).feature_set_hash == usecase.feature_set_hash

@@ -1,0 +1,53 @@
+"""The command line as a person meets it: errors that say what to do, on one line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ml_assets.code_version import code_version
+
+
+def run(home: Path, *arguments: str) -> subprocess.CompletedProcess:
+    command = [str(Path(sys.executable).with_name("ml-assets")), *arguments]
+    environment = {**os.environ, "ML_ASSETS_HOME": str(home), "COLUMNS": "200", "NO_COLOR": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            ["score", "nobody", "--date", "2026-01-05"],
+            "there is no use case 'nobody'; there are cns_fails",
+        ),
+        (["score", "cns_fails", "--date", "2019-01-07"], "it has the weekdays from 2020-06-01"),
+        (["replay-sec", "/nowhere"], "/nowhere is not a folder; give the folder with the SEC's"),
+        (["demo", "--use-case", "cns_fails"], "cns_fails needs the SEC's files: --data"),
+        (["demo", "--use-case", "nobody"], "there is no demo of 'nobody'"),
+    ],
+)
+def test_errors_say_what_to_do(tmp_path, arguments, says):
+    result = run(tmp_path, *arguments)
+    assert result.returncode == 1
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_help_lists_the_commands(tmp_path):
+    said = run(tmp_path, "--help").stdout
+    for command in ("demo", "simulate", "replay-sec", "land", "ingest", "retrain", "score", "promote", "status", "ui"):
+        assert command in said
+
+
+def test_status_of_an_empty_platform(postgres_home):
+    said = run(postgres_home, "status").stdout
+    assert "settlement_fails" in said
+    assert "cns_fails" in said
+
+
+def test_the_code_version_is_that_of_the_settings_or_of_git():
+    assert code_version("v1.2") == "v1.2"
+    assert len(code_version()) >= 7

@@ -31,7 +31,7 @@ ui: $(INSTALLED) ## the Dagster UI with its daemon, on http://localhost:3000
 	$(BIN)/ml-assets ui
 
 bench: $(INSTALLED) ## measure, and write docs/benchmarks.md
-	$(BIN)/python -m ml_assets_bench
+	$(BIN)/python -m ml_assets_tests.bench
 
 test: check ## set up, then lint, types and all tests
 	$(BIN)/python -m pytest -q

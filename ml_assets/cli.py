@@ -271,7 +271,7 @@ def main() -> None:
     try:
         app()
     except (ValueError, LookupError, FileNotFoundError, ModuleNotFoundError, RuntimeError) as error:
-        if os.environ.get("ML_ASSETS_TRACEBACK"):
+        if Settings().traceback:
             raise
         Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
         sys.exit(1)

@@ -64,6 +64,7 @@ def produce(bootstrap: str, messages: Iterable[Sendable], *, progress: Callable[
             "batch.num.messages": 10_000,
             "queue.buffering.max.messages": 500_000,
             "delivery.report.only.error": True,
+            "log_level": 4,
             "on_delivery": delivered,
         }
     )

@@ -81,7 +81,7 @@ def replay(folder: Path, until: date | None = None) -> "Replay":
         SecFileError: there is no such folder, or no file in it.
     """
     replayed = Replay()
-    for half, path in sorted(_find_files(folder).items()):
+    for half, path in sorted(_find_files(folder, replayed.refused).items()):
         if until is not None and half.published.date() > until:
             continue
         try:
@@ -166,15 +166,21 @@ def read_file(path: Path) -> Iterator[tuple[int, list[str]]]:
     yield from enumerate(rows, start=2)
 
 
-def _find_files(folder: Path) -> dict[HalfMonth, Path]:
+def _find_files(folder: Path, refused: dict[str, str]) -> dict[HalfMonth, Path]:
+    """Return the files by half-month; one that is misnamed, or there already, goes into `refused`."""
     if not folder.is_dir():
         raise SecFileError(f"{folder} is not a folder; give the folder with the SEC's cnsfailsYYYYMM{{a|b}}.txt.xz")
     found: dict[HalfMonth, Path] = {}
     for path in sorted(folder.glob("cnsfails*.txt*")):
-        half = _half_month(path)
+        try:
+            half = _half_month(path)
+        except SecFileError as error:
+            refused[path.name] = str(error)
+            continue
         if half in found:
-            raise SecFileError(f"{folder} has {half} twice, as {found[half].name} and {path.name}; remove one")
-        found[half] = path
+            refused[path.name] = f"{path}: {half} is there already, as {found[half].name}; remove one"
+        else:
+            found[half] = path
     if not found:
         raise SecFileError(
             f"{folder} has no file cnsfailsYYYYMM{{a|b}}.txt or .txt.xz; download them from sec.gov, "

@@ -102,26 +102,19 @@ REFERENCES = (
 FEATURES = (
     Feature("slot", "Decision slot", kind="categorical"),
     Feature("asset_class", "Asset class of the security", kind="categorical"),
-    Feature("payment", "Against payment or free", kind="categorical"),
-    Feature("pset", "Place of settlement", kind="categorical"),
     Feature("matching_status", "Newest matching status: MACH, NMAT or NONE", kind="categorical"),
     Feature("unmatched_on_isd", "Still not matched on the settlement date"),
     Feature("log_amount", "Logarithm of the settlement amount", "log EUR"),
-    Feature("is_delivery", "We deliver"),
     Feature("differs_from_ssi", "The account is not the counterparty's standing one"),
     Feature("instructed_late", "Instructed after the trade date"),
     Feature("lacks_inventory", "We deliver and are short of the security"),
     Feature("log_borrowing_fee", "Logarithm of the fee to borrow the security", "log bp"),
-    Feature("lending_utilisation", "Share of the lendable stock that is lent"),
     Feature(
         "checklist_points",
         "Operations' checklist: 3 not matched, 2 short, 2 another account, 1 instructed late, up to 1.9 dear to borrow",
     ),
     Feature("counterparty_relative_rate", "Fails of the counterparty over those expected, 60 days", "log ratio"),
-    Feature("counterparty_relative_rate_14d", "Fails of the counterparty over those expected, 14 days", "log ratio"),
-    Feature("security_relative_rate", "Fails of the security over those expected, 60 days", "log ratio"),
-    Feature("asset_class_log_odds", "Fail rate of the asset class", "log-odds"),
-    Feature("market_fail_rate_7d", "Fail rate of the market, 7 days"),
+    Feature("prior_log_odds", "Fail rate of the asset class, times the counterparty's relative rate", "log-odds"),
 )
 
 USE_CASE = UseCase(
@@ -155,7 +148,7 @@ USE_CASE = UseCase(
         rule("checklist_points", description="Operations' checklist: the most points first."),
         logistic(),
         # The log-odds nearly add up, so the trees are shallow; and few, as each waits for all threads.
-        lightgbm(n_estimators=200, learning_rate=0.12, num_leaves=6, min_child_samples=1000, subsample_freq=0),
+        lightgbm(n_estimators=200, learning_rate=0.12, num_leaves=5, min_child_samples=1000, subsample_freq=0),
     ),
     capacity=100,
     gate=GateSpec(min_test_positives=500, min_lift=0.05),

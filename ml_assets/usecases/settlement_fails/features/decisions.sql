@@ -32,11 +32,8 @@ SELECT
     o.isin,
     o.counterparty_lei,
     o.movement,
-    o.payment,
-    o.pset,
     securities.asset_class,
     ln(o.amount) AS log_amount,
-    (o.movement = 'DELI')::INT AS is_delivery,
     (o.account IS DISTINCT FROM ssi.account)::INT AS differs_from_ssi,
     (o.event_time::DATE > o.trade_date)::INT AS instructed_late
 FROM open_instructions AS o

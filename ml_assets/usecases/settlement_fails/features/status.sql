@@ -10,21 +10,20 @@ inventory AS (
     FROM inventory_positions GROUP BY isin
 ),
 lending AS (
-    SELECT isin, arg_max(fee_bp, event_time) AS fee_bp, arg_max(utilisation, event_time) AS utilisation
-    FROM securities_lending GROUP BY isin
+    SELECT isin, arg_max(fee_bp, event_time) AS fee_bp FROM securities_lending GROUP BY isin
 )
 SELECT
     entity_id,
     coalesce(matching.status, 'NONE') AS matching_status,
     (matching.status IS NOT DISTINCT FROM 'NMAT' AND d.outcome_date = getvariable('decision_date'))::INT
         AS unmatched_on_isd,
-    (inventory.available_quantity < 0 AND d.is_delivery = 1)::INT AS lacks_inventory,
-    ln(lending.fee_bp) AS log_borrowing_fee,
-    lending.utilisation AS lending_utilisation,
+    (inventory.available_quantity < 0 AND d.movement = 'DELI')::INT AS lacks_inventory,
+    ln(greatest(lending.fee_bp, 0.01)) AS log_borrowing_fee,
     3 * (coalesce(matching.status, 'NONE') = 'NMAT')::INT
-        + 2 * (coalesce(inventory.available_quantity, 0) < 0 AND d.is_delivery = 1)::INT
+        + 2 * (coalesce(inventory.available_quantity, 0) < 0 AND d.movement = 'DELI')::INT
         + 2 * d.differs_from_ssi + d.instructed_late
-        + least(1.9, lending.fee_bp / 100) AS checklist_points
+        -- An unknown fee gives no points; `least` would skip the NULL and give all.
+        + least(1.9, coalesce(lending.fee_bp, 0) / 100) AS checklist_points
 FROM decisions AS d
 LEFT JOIN matching ON matching.instruction_id = d.entity_id
 LEFT JOIN inventory ON inventory.isin = d.isin

@@ -1,0 +1,230 @@
+"""`make bench`: speeds as ratios against a peer that is measured in the same run, into docs/benchmarks.md."""
+
+import os
+import platform as machine
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+
+from ml_assets.embedded.broker import stop_broker, temporary_broker
+from ml_assets.embedded.postgres import stop_server
+from ml_assets.lake import features_table
+from ml_assets.landing.lander import Lander
+from ml_assets.landing.produce import ensure_topics, produce
+from ml_assets.lifecycle.evaluation import evaluate_candidates, promote_challenger, register_challenger
+from ml_assets.lifecycle.features import compute_features, mature_labels
+from ml_assets.lifecycle.ingestion import curate_dates, load_reference
+from ml_assets.lifecycle.scoring import score_dates
+from ml_assets.lifecycle.training import RunOrigin, assemble_training_set, train_candidate
+from ml_assets.local_runs import LocalRuns, local_instance
+from ml_assets.resources import Platform
+from ml_assets.settings import Settings
+from ml_assets.simulation.market import Market, MarketConfig, simulate
+from ml_assets.spec import UseCase
+from ml_assets.usecases import discover
+
+ROUNDS = 3
+REPORT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Seconds of ours and of what it is held against, a pair a round, taken in turns."""
+
+    name: str
+    ours: list[float]
+    peer: list[float]
+    what: str
+
+    @property
+    def row(self) -> str:
+        ours, peer = statistics.median(self.ours), statistics.median(self.peer)
+        ratio = statistics.median(a / b for a, b in zip(self.ours, self.peer, strict=True))
+        return f"| {self.name} | {ours:.2f} | {peer:.2f} | {ratio:.2f} | {self.what} |"
+
+
+def main() -> None:
+    """Measure and write the report."""
+    home = Path(tempfile.mkdtemp(prefix="ml_assets_bench_"))
+    os.environ["ML_ASSETS_HOME"] = str(home)
+    settings = Settings()
+    usecase = next(u for u in discover() if u.name == "settlement_fails")
+    config = MarketConfig(days=56, instructions_per_day=2000)
+    market = simulate(config)
+    market.write_reference(settings.reference_uri)
+    platform = Platform(home=str(home))
+    try:
+        landing = measure_landing(platform, usecase, market, home)
+        rows = measure_day(settings, platform, usecase, config)
+    finally:
+        platform.close()
+        stop_broker(home)
+        stop_server(home)
+    write([landing, *rows], config)
+    print(REPORT.read_text(encoding="utf-8"))  # noqa: T201 - this is what it is for
+
+
+def measure_landing(platform: Platform, usecase: UseCase, market: Market, home: Path) -> Pair:
+    """Land everything, against reading the same messages and throwing them away."""
+    peer = []
+    with temporary_broker(home / "broker") as bootstrap:
+        ensure_topics(bootstrap, market.topics)
+        sent = produce(bootstrap, market.messages())
+        for _ in range(ROUNDS):
+            with timed(peer):
+                assert drain(bootstrap, [event.topic for event in usecase.events]) == sent
+        ours: list[float] = []
+        for number in range(ROUNDS):
+            lake = platform.lake if number == 0 else type(platform.lake)(str(home / f"lake{number}"))
+            with timed(ours):
+                reports = Lander(lake, usecase.events, bootstrap, clock="replay").land_available()
+            assert sum(report.consumed for report in reports) == sent
+    return Pair(f"landing {sent:,} messages", ours, peer, "the same messages consumed and thrown away")
+
+
+def drain(bootstrap: str, topics: list[str]) -> int:
+    """Return the number of messages read to the end of all topics."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "drain", "enable.partition.eof": True})
+    known = consumer.list_topics(timeout=10).topics
+    unread = {(topic, p) for topic in topics for p in known[topic].partitions}
+    consumer.assign([TopicPartition(topic, p, 0) for topic, p in unread])
+    count = 0
+    while unread:
+        for message in consumer.consume(5_000, timeout=0.2):
+            error = message.error()
+            if error is None:
+                count += 1
+            elif error.code() == KafkaError._PARTITION_EOF:
+                unread.discard((message.topic(), message.partition()))
+    consumer.close()
+    return count
+
+
+def measure_day(settings: Settings, platform: Platform, usecase: UseCase, config: MarketConfig) -> list[Pair]:
+    """Run the whole graph for the last day through Dagster, and the same functions without it, in turns."""
+    last = usecase.calendar.add(config.start, config.days - 1)
+    days = list(usecase.calendar.between(config.start, last))
+    measured: dict[str, tuple[list[float], list[float]]] = {}
+    with local_instance(settings) as instance:
+        runs = LocalRuns(instance, usecase, platform)
+        runs.run_in_chunks("ingest", days, 20)
+        runs.run("retrain", [last])  # both sides start with everything imported, and with a champion
+        runs.run("score", [last])
+        dagster: dict[str, Callable[[], object]] = {
+            "ingest": lambda: runs.run("ingest", [last]),
+            "retrain": lambda: runs.run("retrain", [last]),
+            "score": lambda: runs.run("score", [last]),
+        }
+        pure: dict[str, Callable[[], object]] = {
+            "ingest": lambda: ingest(platform, usecase, last),
+            "retrain": lambda: retrain(platform, usecase, last),
+            "score": lambda: score(platform, usecase, last),
+        }
+        for _ in range(ROUNDS):
+            for name in dagster:
+                ours, peer = measured.setdefault(name, ([], []))
+                with timed(peer):
+                    pure[name]()
+                with timed(ours):
+                    dagster[name]()
+    whole = [[sum(times) for times in zip(*(measured[n][side] for n in measured), strict=True)] for side in (0, 1)]
+    what = "the same functions called without Dagster"
+    pairs = [Pair(f"one day, {name}", ours, peer, what) for name, (ours, peer) in measured.items()]
+    return [
+        Pair("one day, the whole graph (limit 1.5)", whole[0], whole[1], what),
+        *pairs,
+        scoring_speed(platform, usecase, last),
+    ]
+
+
+def ingest(platform: Platform, usecase: UseCase, day: date) -> None:
+    for event in usecase.events:
+        curate_dates(platform.lake, usecase, event, [day])
+    for reference in usecase.references:
+        load_reference(platform.lake, usecase, reference, platform.settings.reference_uri)
+    compute_features(platform.lake, usecase, [day])
+    mature_labels(platform.lake, usecase, [day])
+
+
+def retrain(platform: Platform, usecase: UseCase, day: date) -> None:
+    assemble_training_set(platform.lake, usecase, day)
+    for candidate in usecase.candidates:
+        train_candidate(platform.lake, platform.registry, usecase, candidate, day, RunOrigin("bench", "bench"))
+    evaluate_candidates(platform.lake, platform.registry, usecase, day)
+    register_challenger(platform.registry, usecase, day)
+    promote_challenger(platform.registry, usecase)
+
+
+def score(platform: Platform, usecase: UseCase, day: date) -> None:
+    origin = RunOrigin("bench", "bench")
+    score_dates(platform.lake, platform.registry, platform.engine, usecase, [day], origin)
+
+
+def scoring_speed(platform: Platform, usecase: UseCase, day: date) -> Pair:
+    """Score a day with the champion's ONNX model, against a bare ONNX Runtime session on the same arrays."""
+    import pyarrow.dataset as ds
+
+    from ml_assets.learning.frames import model_arrays
+    from ml_assets.learning.scorer import Scorer
+    from ml_assets.registry import CHAMPION
+
+    champion = platform.registry.resolve(usecase.name, CHAMPION)
+    assert champion is not None
+    scorer = Scorer.from_files(platform.registry.download_model(champion.run_id))
+    rows = platform.lake.read(features_table(usecase), where=ds.field("decision_date") <= day)
+    numbers, categories = model_arrays(scorer.manifest.features, rows)
+    inputs = {name: {"numeric": numbers, "categorical": categories}[name] for name in scorer._inputs}
+    ours: list[float] = []
+    peer: list[float] = []
+    for _ in range(ROUNDS):
+        with timed(peer):
+            bare = scorer._session.run(None, inputs)
+        with timed(ours):
+            scores = scorer.score(rows)
+    assert len(bare)
+    assert np.isfinite(scores).all()
+    return Pair(f"scoring {rows.num_rows:,} decisions", ours, peer, "ONNX Runtime alone, on prepared arrays")
+
+
+@contextmanager
+def timed(into: list[float]) -> Iterator[None]:
+    """Append the seconds that a block takes."""
+    started = perf_counter()
+    yield
+    into.append(perf_counter() - started)
+
+
+def write(pairs: list[Pair], config: MarketConfig) -> None:
+    """Write the report."""
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `make bench`. Seconds depend on the machine; the two sides of a ratio are measured in turns.",
+        "",
+        f"- {date.today()}, commit {commit.strip()}, Python {sys.version.split()[0]}, {machine.system()}, "
+        f"{os.cpu_count()} cores, load average at the end {load}",
+        f"- settlement_fails, {config.days} days of {config.instructions_per_day:,} instructions",
+        f"- medians of {ROUNDS} rounds",
+        "",
+        "| what | seconds | peer, seconds | ratio | peer |",
+        "| --- | ---: | ---: | ---: | --- |",
+        *(pair.row for pair in pairs),
+        "",
+    ]
+    REPORT.write_text("\n".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Curated tables of settlement_fails, from a simulated market or from a few events written by hand."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from ml_assets.contracts import TIMESTAMP, Event, to_columns
+from ml_assets.landing.curate import curate
+from ml_assets.landing.reference import read_reference
+from ml_assets.landing.schemas import DEAD_LETTERS, landing_schema
+from ml_assets.simulation.market import Market
+from ml_assets.spec import EventSpec
+from ml_assets.usecases.settlement_fails.usecase import USE_CASE
+
+Known = tuple[Event, datetime]
+
+
+def curated(event: EventSpec, known: Iterable[Known]) -> pa.Table:
+    """The curated table of events, each given with the time at which it was known."""
+    rows = list(known)
+    moments = pa.array([moment for _, moment in rows], TIMESTAMP)
+    columns = {
+        **to_columns(event.contract, [row for row, _ in rows]),
+        "kafka_epoch": pa.array(["test"] * len(rows)),
+        "kafka_partition": pa.array([0] * len(rows), pa.int32()),
+        "kafka_offset": pa.array(range(len(rows)), pa.int64()),
+        "broker_time": moments,
+        "known_at": moments,
+        "business_date": pa.array([row.business_date for row, _ in rows], pa.date32()),
+    }
+    landed = pa.table(columns, schema=landing_schema(event))
+    return curate(event, landed, DEAD_LETTERS.empty_table(), threads=1).curated
+
+
+def curated_market(market: Market) -> dict[str, pa.Table]:
+    """The curated tables of all events of a market, by name; what is malformed is left out."""
+    decoders = {event.topic: msgspec.json.Decoder(event.contract) for event in USE_CASE.events}
+    known: dict[str, list[Known]] = defaultdict(list)
+    for message in market.messages():
+        try:
+            event = decoders[message.topic].decode(message.value)
+        except msgspec.DecodeError:
+            continue
+        known[message.topic].append((event, datetime.fromtimestamp(message.timestamp_ms / 1000, UTC)))
+    return {event.name: curated(event, known[event.topic]) for event in USE_CASE.events}
+
+
+def curated_by_hand(events: Mapping[str, Iterable[Event]]) -> dict[str, pa.Table]:
+    """The curated tables of events that are known as soon as they happen; none where there is none."""
+    return {
+        name: curated(USE_CASE.event(name), [(row, row.event_time) for row in rows]) for name, rows in events.items()
+    }
+
+
+def references(market: Market, folder: Path) -> dict[str, pa.Table]:
+    """The reference tables of a market."""
+    market.write_reference(folder)
+    return {spec.name: read_reference(str(folder), USE_CASE.name, spec)[0] for spec in USE_CASE.references}
+
+
+def row_of(table: pa.Table, entity_id: str) -> dict[str, Any]:
+    """The row of an entity; there must be one."""
+    (row,) = (row for row in table.to_pylist() if row["entity_id"] == entity_id)
+    return dict(row)

@@ -1,0 +1,138 @@
+"""The use case on fails to deliver: what is known when, and what counts as a large fail."""
+
+import json
+from collections.abc import Iterable
+from datetime import date, datetime, time
+
+import msgspec
+import pyarrow as pa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ml_assets.contracts import TIMESTAMP, to_columns
+from ml_assets.features import AsOfDatabase
+from ml_assets.simulation.sec_ftd import publication_time
+from ml_assets.usecases.cns_fails.contracts import CnsFail
+from ml_assets.usecases.cns_fails.usecase import USE_CASE
+
+JUNE = list(USE_CASE.calendar.between(date(2020, 6, 1), date(2020, 6, 30)))
+DECIDED = date(2020, 7, 20)  # the second half of June has just been published, on the 15th
+(DECISION,) = USE_CASE.decision_times(DECIDED)
+
+
+def fail(day: date, symbol: str, quantity: int, price: float | None = 10.0, number: int = 0) -> CnsFail:
+    return CnsFail(
+        event_id=f"{day}-{symbol}-{number}",
+        event_time=datetime.combine(day, time(21), tzinfo=DECISION.as_of.tzinfo),
+        settlement_date=day,
+        symbol=symbol,
+        quantity=quantity,
+        price=price,
+        description=f"{symbol} CORP",
+    )
+
+
+def history(rows: Iterable[CnsFail], known: Iterable[datetime] | None = None) -> AsOfDatabase:
+    """The use case's history of these rows, known when published."""
+    rows = list(rows)
+    table = pa.table(
+        {
+            **to_columns(CnsFail, rows),
+            "known_at": pa.array(known or [publication_time(row.settlement_date) for row in rows], TIMESTAMP),
+            "business_date": pa.array([row.business_date for row in rows], pa.date32()),
+        }
+    )
+    return AsOfDatabase(USE_CASE, {"cns_fails": table}, {}, threads=1)
+
+
+MARKET = [fail(day, symbol, quantity) for day in JUNE for symbol, quantity in (("BIG", 50_000), ("TINY", 10))]
+
+
+def features(rows: Iterable[CnsFail]) -> dict[str, dict]:
+    with history(rows) as db:
+        return {row["entity_id"]: row for row in db.features(DECISION).to_pylist()}
+
+
+def labels(rows: Iterable[CnsFail], outcome_date: date, symbols: Iterable[str]) -> dict[str, int]:
+    """The labels of decisions about these securities, made on what was known of a standing market."""
+    with history([*MARKET, *rows]) as db:
+        decided = db.features(DECISION).slice(0, 1).to_pylist()[0]
+        keys = [{**decided, "entity_id": symbol, "outcome_date": outcome_date} for symbol in symbols]
+        decisions = pa.Table.from_pylist(keys, schema=db.features(DECISION).schema)
+        return {row["entity_id"]: row["label"] for row in db.labels(outcome_date, decisions).to_pylist()}
+
+
+def test_a_decision_sees_published_balances_only():
+    july = [fail(day, "NEW", 10**6) for day in USE_CASE.calendar.between(date(2020, 7, 1), date(2020, 7, 17))]
+    seen = features([*MARKET, *july])
+    assert set(seen) == {"BIG", "TINY"}, "July is published at its end"
+    assert seen["BIG"]["mean_fail_value_20d"] == 500_000
+    assert seen["BIG"]["days_since_published"] == (DECIDED - JUNE[-1]).days
+    assert seen["BIG"]["outcome_date"] == date(2020, 7, 21)
+    assert json.loads(seen["BIG"]["attributes"])["symbol"] == "BIG"
+
+
+def test_a_date_without_a_row_counts_as_no_balance():
+    rows = [*MARKET, fail(JUNE[-1], "ONCE", 20_000)]
+    assert features(rows)["ONCE"]["mean_fail_value_20d"] == 200_000 / 20
+    assert features(rows)["ONCE"]["large_rate_5d"] == 1 / 5
+
+
+def test_a_missing_price_is_the_last_one_before_it():
+    rows = [*MARKET, fail(JUNE[-2], "GAP", 1_000, 7.0), fail(JUNE[-1], "GAP", 1_000, None)]
+    assert features(rows)["GAP"]["last_fail_value"] == 7_000
+
+
+def test_cusips_stay_where_they_are():
+    """Guards: these identifiers may carry a third party's rights; nothing that leaves the folder has them."""
+    assert "cusip" not in {name.lower() for name in CnsFail.__struct_fields__}
+
+
+OUTCOME = date(2020, 7, 21)
+
+
+def test_a_large_balance_is_a_fail_and_a_small_or_absent_one_is_not():
+    rows = [fail(OUTCOME, "BIG", 10_001), fail(OUTCOME, "TINY", 10_000)]
+    assert labels(rows, OUTCOME, ["BIG", "TINY", "GONE"]) == {"BIG": 1, "TINY": 0, "GONE": 0}
+
+
+def test_a_date_that_no_file_covers_has_no_outcome():
+    assert labels([], OUTCOME, ["BIG", "TINY"]) == {}
+
+
+def test_a_balance_that_never_had_a_price_has_no_outcome():
+    rows = [fail(OUTCOME, "BIG", 1), fail(OUTCOME, "ODD", 10**6, None)]
+    assert labels(rows, OUTCOME, ["BIG", "ODD"]) == {"BIG": 0}
+
+
+def test_an_outcome_is_known_when_it_is_published():
+    assert USE_CASE.label.known_at(date(2020, 11, 13)).date() == date(2020, 11, 30)
+    assert USE_CASE.label.known_at(date(2020, 11, 16)).date() == date(2020, 12, 15)
+
+
+LATER = st.lists(
+    st.tuples(st.sampled_from(JUNE), st.sampled_from(["BIG", "TINY", "NEW"]), st.integers(1, 10**7)),
+    min_size=1,
+    max_size=15,
+)
+
+
+@settings(deadline=None, max_examples=25)
+@given(LATER)
+def test_what_is_published_later_changes_no_feature(later):
+    """Guards against the classic leak of this data: to use a balance weeks before it was published."""
+    known = [publication_time(row.settlement_date) for row in MARKET]
+    added = [fail(day, symbol, quantity, 99.0, n + 1) for n, (day, symbol, quantity) in enumerate(later)]
+    just_after = DECISION.as_of.replace(second=1)
+    with history(MARKET, known) as before, history([*MARKET, *added], [*known, *[just_after] * len(added)]) as after:
+        assert after.features(DECISION).equals(before.features(DECISION))
+
+
+def test_features_of_an_empty_history_are_empty():
+    with AsOfDatabase(USE_CASE, {}, {}, threads=1) as db:
+        assert db.features(DECISION).num_rows == 0
+
+
+def test_events_survive_the_wire():
+    row = fail(JUNE[0], "BIG", 5, None)
+    assert msgspec.json.decode(msgspec.json.encode(row), type=CnsFail) == row

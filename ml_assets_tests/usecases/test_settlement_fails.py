@@ -1,0 +1,346 @@
+"""settlement_fails: what operations would say of its features and labels, and that it sees nothing too early."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ml_assets.features import AsOfDatabase
+from ml_assets.learning.fit import fit_candidate
+from ml_assets.learning.metrics import evaluate
+from ml_assets.learning.training_set import build_training_set, part_of
+from ml_assets.learning.window import Window
+from ml_assets.simulation.market import MarketConfig, simulate
+from ml_assets.simulation.truth import SLOTS, truth_table
+from ml_assets.simulation.world import ASSET_CLASSES
+from ml_assets.spec import DecisionTime, SplitSpec
+from ml_assets.usecases import discover
+from ml_assets.usecases.settlement_fails.contracts import (
+    InventoryPosition,
+    SecuritiesLending,
+    SettlementConfirmation,
+    SettlementInstruction,
+    SettlementStatus,
+)
+from ml_assets.usecases.settlement_fails.usecase import USE_CASE
+from ml_assets_tests.usecases.settlement import curated_by_hand, curated_market, references, row_of
+
+TRADE_DATE, ISD_MINUS_1, ISD = date(2026, 1, 8), date(2026, 1, 9), date(2026, 1, 12)  # a weekend before the ISD
+
+
+def test_it_is_found_and_its_slots_are_those_of_the_truth():
+    assert USE_CASE in discover()
+    assert {slot.name: slot.at for slot in USE_CASE.slots} == {name: at for name, (at, _) in SLOTS.items()}
+
+
+def test_the_outcome_is_known_early_on_the_next_business_day():
+    assert USE_CASE.label.known_at(date(2026, 1, 9)) == datetime(2026, 1, 12, 6, tzinfo=UTC), "over a weekend"
+    assert USE_CASE.label.known_at(date(2026, 4, 2)) == datetime(2026, 4, 7, 6, tzinfo=UTC), "over Easter"
+
+
+# One instruction, followed from its trade date on.
+
+
+@pytest.fixture(scope="module")
+def bystanders():
+    """A small market, of which only the reference data is used."""
+    return simulate(MarketConfig(days=1, instructions_per_day=1, counterparties=3, securities=8, dirty=0))
+
+
+@pytest.fixture(scope="module")
+def reference_data(bystanders, tmp_path_factory):
+    return references(bystanders, tmp_path_factory.mktemp("reference"))
+
+
+def at(day: date, hour: int, minute: int = 0) -> datetime:
+    return datetime(day.year, day.month, day.day, hour, minute, tzinfo=UTC)
+
+
+class Desk:
+    """The events of one instruction, in a liquid share, and of its security."""
+
+    def __init__(self, reference_data, movement="DELI", *, is_old_account=False):
+        self.references = reference_data
+        security = next(r for r in reference_data["securities"].to_pylist() if r["asset_class"] == "liquid_share")
+        versions = [
+            row
+            for row in reference_data["standing_settlement_instructions"].to_pylist()
+            if row["pset"] == security["pset"]
+        ]
+        versions.sort(key=lambda row: row["valid_from"], reverse=not is_old_account)
+        self.isin = security["isin"]
+        self.instruction = SettlementInstruction(
+            event_id="SI",
+            event_time=at(TRADE_DATE, 10),
+            instruction_id="I-1",
+            uti="U-1",
+            isin=self.isin,
+            movement=movement,
+            payment="APMT",
+            quantity=1000,
+            amount=90_000.0,
+            counterparty_lei=versions[0]["lei"],
+            account=versions[0]["account"],
+            pset=security["pset"],
+            trade_date=TRADE_DATE,
+            intended_settlement_date=ISD,
+        )
+        self.events = {"settlement_instructions": [self.instruction]}
+
+    def tell(self, topic, contract, moment, **payload):
+        rows = self.events.setdefault(topic, [])
+        rows.append(contract(event_id=f"{topic}-{len(rows)}", event_time=moment, **payload))
+
+    def status(self, moment, status, reason=None):
+        self.tell("settlement_status", SettlementStatus, moment, instruction_id="I-1", status=status, reason=reason)
+
+    def confirm(self, moment, quantity):
+        self.tell("settlement_confirmations", SettlementConfirmation, moment, instruction_id="I-1", quantity=quantity)
+
+    def position(self, moment, quantity):
+        self.tell("inventory_positions", InventoryPosition, moment, isin=self.isin, available_quantity=quantity)
+
+    def fee(self, moment, fee_bp):
+        self.tell("securities_lending", SecuritiesLending, moment, isin=self.isin, fee_bp=fee_bp, utilisation=0.5)
+
+    def history(self):
+        return AsOfDatabase(USE_CASE, curated_by_hand(self.events), self.references, threads=1)
+
+    def decisions(self, *slots):
+        with self.history() as db:
+            return pa.concat_tables([db.features(decision_at(slot)) for slot in slots])
+
+    def features(self, slot):
+        return row_of(self.decisions(slot), "I-1")
+
+    def label(self):
+        with self.history() as db:
+            return row_of(db.labels(ISD, db.features(decision_at("isd_minus_1"))), "I-1")["label"]
+
+
+def decision_at(slot):
+    day = {"end_of_trade_date": TRADE_DATE, "isd_minus_1": ISD_MINUS_1, "isd_morning": ISD}[slot]
+    return DecisionTime(slot, datetime.combine(day, SLOTS[slot][0], tzinfo=UTC))
+
+
+def test_an_instruction_that_does_not_match_stands_out_until_it_does(reference_data):
+    desk = Desk(reference_data)
+    desk.status(at(TRADE_DATE, 21), "NMAT", "DMON")
+    desk.status(at(ISD_MINUS_1, 17), "MACH")
+    matching = {row["slot"]: row["matching_status"] for row in desk.decisions(*SLOTS).to_pylist()}
+    assert matching == {"end_of_trade_date": "NONE", "isd_minus_1": "NMAT", "isd_morning": "MACH"}
+    points = {slot: desk.features(slot)["checklist_points"] for slot in ("isd_minus_1", "isd_morning")}
+    assert points == {"isd_minus_1": 3, "isd_morning": 0}, "a fee that is not known gives no points"
+    desk.fee(at(TRADE_DATE, 17), 50.0)
+    assert desk.features("isd_minus_1")["checklist_points"] == 3.5
+    assert desk.features("isd_morning")["checklist_points"] == 0.5
+    assert desk.features("isd_morning")["unmatched_on_isd"] == 0
+
+
+def test_still_unmatched_on_the_settlement_date_is_worse_than_the_day_before(reference_data):
+    desk = Desk(reference_data)
+    desk.status(at(TRADE_DATE, 21), "NMAT", "CMIS")
+    assert desk.features("isd_minus_1")["unmatched_on_isd"] == 0
+    assert desk.features("isd_morning")["unmatched_on_isd"] == 1
+
+
+@pytest.mark.parametrize(("movement", "lacks"), [("DELI", 1), ("RECE", 0)])
+def test_a_short_position_matters_to_whom_delivers(reference_data, movement, lacks):
+    desk = Desk(reference_data, movement)
+    desk.position(at(TRADE_DATE, 19), 5000)
+    desk.position(at(ISD_MINUS_1, 19), -200)
+    assert desk.features("isd_minus_1")["lacks_inventory"] == 0, "the newest position then known is long"
+    assert desk.features("isd_morning")["lacks_inventory"] == lacks
+
+
+@pytest.mark.parametrize("is_old", [True, False])
+def test_an_account_that_is_no_longer_standing_is_told(reference_data, is_old):
+    assert Desk(reference_data, is_old_account=is_old).features("isd_minus_1")["differs_from_ssi"] == is_old
+
+
+def test_a_security_that_costs_nothing_to_borrow_is_no_error(reference_data):
+    desk = Desk(reference_data)
+    desk.fee(at(TRADE_DATE, 17), 0.0)
+    assert desk.features("isd_minus_1")["log_borrowing_fee"] == pytest.approx(-4.605, abs=0.001)
+
+
+def test_what_a_fail_costs_is_the_penalty_and_the_funding_of_two_days(reference_data):
+    row = Desk(reference_data).features("isd_morning")
+    penalty = 90_000 * 1.0 / 10_000  # liquid shares: 1 bp a day
+    funding = 90_000 * 0.03 / 360
+    assert row["cost_if_fail"] == pytest.approx(2 * (penalty + funding))
+    assert row["outcome_date"] == ISD
+    told = json.loads(row["attributes"])
+    assert told["amount"] == 90_000
+    assert {"security", "isin", "counterparty", "movement", "pset", "cut_off"} <= set(told)
+
+
+def test_an_instruction_that_is_sent_again_is_decided_once(reference_data):
+    desk = Desk(reference_data)
+    again = msgspec.structs.replace(desk.instruction, event_id="SI-again", event_time=at(TRADE_DATE, 15))
+    desk.events["settlement_instructions"].append(again)
+    desk.confirm(at(ISD, 9), 1000)
+    assert desk.decisions("isd_minus_1").num_rows == 1
+    assert desk.label() == 0
+
+
+def test_what_has_settled_early_is_not_decided(reference_data):
+    desk = Desk(reference_data)
+    desk.confirm(at(ISD_MINUS_1, 9), 1000)
+    assert desk.decisions("isd_minus_1").num_rows == 0
+
+
+def test_the_label_is_full_settlement_by_the_cut_off(reference_data):
+    outcomes = {}
+    for name, confirmations in {
+        "in full": [(at(ISD, 10), 1000)],
+        "in two parts": [(at(ISD, 9), 400), (at(ISD, 15), 600)],
+        "in part": [(at(ISD, 9), 400)],
+        "after the cut-off": [(at(ISD, 17, 30), 1000)],
+        "the next day": [(at(ISD + timedelta(days=1), 5), 1000)],
+        "not at all": [],
+    }.items():
+        desk = Desk(reference_data)
+        for moment, quantity in confirmations:
+            desk.confirm(moment, quantity)
+        outcomes[name] = desk.label()
+    assert [name for name, label in outcomes.items() if label == 0] == ["in full", "in two parts"]
+
+
+# A whole market.
+
+CONFIG = MarketConfig(days=8, instructions_per_day=60, counterparties=6, securities=15, dirty=0)
+
+
+@pytest.fixture(scope="module")
+def market():
+    return simulate(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def events(market):
+    return curated_market(market)
+
+
+@pytest.fixture(scope="module")
+def market_references(market, tmp_path_factory):
+    return references(market, tmp_path_factory.mktemp("reference"))
+
+
+def decide(usecase, market, events, market_references):
+    """Features and labels of all days of a market."""
+    days = market.world.calendar[: market.config.days]
+    with AsOfDatabase(usecase, events, market_references, threads=2) as db:
+        features = pa.concat_tables([db.features(time) for day in days for time in usecase.decision_times(day)])
+        labels = [
+            db.labels(day, features.filter(pc.equal(features["outcome_date"], pa.scalar(day)))) for day in days[2:-1]
+        ]
+    return features, pa.concat_tables(labels)
+
+
+def test_decisions_and_labels_are_those_of_the_truth(market, events, market_references):
+    """Nothing is decided that the truth does not know, and every label of a clean market is its outcome."""
+    features, labels = decide(USE_CASE, market, events, market_references)
+    rows = truth_table(market.world, market.instructions).to_pylist()
+    truth = {(row["entity_id"], row["decision_time"]): row for row in rows}
+    last = market.world.calendar[CONFIG.days - 1]
+    keys = {(row["entity_id"], row["decision_time"]) for row in features.to_pylist()}
+    assert keys == {key for key, row in truth.items() if row["decision_time"].date() <= last}
+    assert labels.num_rows > 800
+    for row in labels.to_pylist():
+        known = truth[row["entity_id"], row["decision_time"]]
+        assert (row["label"], row["outcome_date"]) == (known["outcome"], known["outcome_date"])
+
+
+def tampered(table: pa.Table, later: pa.Array, seed: int) -> pa.Table:
+    """The table whose rows marked `later` are other ones: dropped, shuffled, backdated, given another status."""
+    early, late = table.filter(pc.invert(later)), table.filter(later)
+    if late.num_rows == 0 or seed % 3 == 0:
+        return early
+    shift = seed % late.num_rows
+    columns = {}
+    for field in table.schema:
+        values = late[field.name].combine_chunks()
+        if field.name in {"known_at", "broker_time"}:
+            columns[field.name] = values
+        elif field.name in {"event_time", "business_date"} and seed % 3 == 1:  # it is said to have happened long ago
+            columns[field.name] = pa.array([early[field.name][0].as_py()] * late.num_rows, field.type)
+        elif field.name == "status":
+            columns[field.name] = pa.array(["PENF"] * late.num_rows)
+        else:
+            columns[field.name] = pa.concat_arrays([values[shift:], values[:shift]])
+    return pa.concat_tables([early, pa.table(columns, schema=table.schema)])
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    event=st.sampled_from([event.name for event in USE_CASE.events]),
+    day=st.integers(3, CONFIG.days - 2),
+    slot=st.sampled_from(list(SLOTS)),
+    seed=st.integers(0, 10_000),
+)
+def test_what_becomes_known_later_changes_no_feature(market, events, market_references, event, day, slot, seed):
+    moment = datetime.combine(market.world.calendar[day], SLOTS[slot][0], tzinfo=UTC)
+    later = pc.greater(events[event]["known_at"], pa.scalar(moment))
+    changed = {**events, event: tampered(events[event], later, seed)}
+    decision = DecisionTime(slot, moment)
+    with AsOfDatabase(USE_CASE, events, market_references, threads=1) as db:
+        expected = db.features(decision)
+    with AsOfDatabase(USE_CASE, changed, market_references, threads=1) as db:
+        assert db.features(decision).equals(expected)
+    assert expected.num_rows > 0
+
+
+@settings(max_examples=5, deadline=None)
+@given(day=st.integers(2, CONFIG.days - 3), seed=st.integers(0, 10_000))
+def test_what_becomes_known_after_the_label_does_not_change_it(market, events, market_references, day, seed):
+    outcome_date = market.world.calendar[day]
+    known_at = pa.scalar(USE_CASE.label.known_at(outcome_date))
+    changed = {name: tampered(table, pc.greater(table["known_at"], known_at), seed) for name, table in events.items()}
+    decided = datetime.combine(outcome_date, SLOTS["isd_morning"][0], tzinfo=UTC)
+    outcomes = []
+    for history in (events, changed):
+        with AsOfDatabase(USE_CASE, history, market_references, threads=1) as db:
+            outcomes.append(db.labels(outcome_date, db.features(DecisionTime("isd_morning", decided))))
+    assert outcomes[0].num_rows > 0
+    assert outcomes[1].equals(outcomes[0])
+
+
+def test_a_model_comes_near_the_truth_and_not_beyond_it(tmp_path):
+    """With a small part of the demo's history. Better than the truth would mean that a feature leaks."""
+    market = simulate(MarketConfig(days=14, instructions_per_day=1500, counterparties=15, securities=60))
+    afternoons = tuple(slot for slot in USE_CASE.slots if slot.name == "isd_minus_1")
+    usecase = replace(USE_CASE, slots=afternoons, split=SplitSpec(train_days=7, calibration_days=1, test_days=3))
+    features, labels = decide(usecase, market, curated_market(market), references(market, tmp_path))
+    rows = build_training_set(
+        features, labels.drop_columns(["outcome_date"]), usecase.split, datetime(2027, 1, 1, tzinfo=UTC)
+    )
+    window = Window.of(part_of(rows, "test"))
+    truth = truth_table(market.world, market.instructions).to_pylist()
+    probability = {row["entity_id"]: row["probability"] for row in truth if row["slot"] == "isd_minus_1"}
+    best = evaluate(window, [probability[name] for name in window.entity_ids.tolist()], capacity=usecase.capacity)
+    logistic = next(c for c in usecase.candidates if c.name == "logistic")
+    fitted = fit_candidate(usecase, logistic, rows).metrics
+    assert 0.85 * best["lift"] < fitted["lift"] < 1.05 * best["lift"]
+    assert fitted["roc_auc"] < best["roc_auc"] + 0.01
+
+
+def test_penalty_rates_are_those_of_the_regulation(reference_data):
+    """Basis points a day: Commission Delegated Regulation (EU) 2017/389, annex."""
+    rates = {row["asset_class"]: row["bp_per_day"] for row in reference_data["penalty_rates"].to_pylist()}
+    assert rates == {
+        "liquid_share": 1.0,
+        "illiquid_share": 0.5,
+        "sme_growth_share": 0.25,
+        "corporate_bond": 0.20,
+        "sme_bond": 0.15,
+        "sovereign_bond": 0.10,
+        "etf": 0.5,
+    }
+    assert set(rates) == {asset_class.name for asset_class in ASSET_CLASSES}

@@ -212,7 +212,7 @@ def status() -> None:
     """Show for each use case what has landed, who is champion and what was scored last."""
     from ml_assets.database.status import scored_dates
     from ml_assets.lake import features_table
-    from ml_assets.landing.curate import landed_watermark
+    from ml_assets.landing.landed import landed_watermark
     from ml_assets.registry import CHALLENGER, CHAMPION
 
     settings = Settings()

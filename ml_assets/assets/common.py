@@ -9,7 +9,6 @@ from typing import Any, ParamSpec, TypeVar
 import dagster as dg
 import pandas as pd
 
-from ml_assets.lifecycle.features import NotLandedError
 from ml_assets.lifecycle.training import RunOrigin
 from ml_assets.resources import Platform
 from ml_assets.spec import UseCase
@@ -35,7 +34,7 @@ def retrying_outages_only(compute: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return compute(*args, **kwargs)
-        except (ValueError, TypeError, LookupError, FileNotFoundError, NotLandedError) as error:
+        except (ValueError, TypeError, LookupError, FileNotFoundError) as error:
             raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
 
     return wrapped
@@ -56,11 +55,6 @@ def key(usecase: UseCase, *names: str) -> dg.AssetKey:
 def common(usecase: UseCase, stage: str) -> dict[str, Any]:
     """Return the arguments that every asset of a stage has."""
     return {"group_name": stage, "owners": [f"team:{usecase.owner}"], "tags": {"use_case": usecase.name}}
-
-
-def looking_back(span: timedelta) -> dg.TimeWindowPartitionMapping:
-    """Return the mapping to the upstream partitions of the same date and of so long before."""
-    return dg.TimeWindowPartitionMapping(start_offset=-(span.days * 5 // 7), allow_nonexistent_upstream_partitions=True)
 
 
 def freshness(usecase: UseCase) -> dg.FreshnessPolicy:

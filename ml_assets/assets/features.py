@@ -13,14 +13,13 @@ from ml_assets.assets.common import (
     dates_of,
     freshness,
     key,
-    looking_back,
     partitions,
     retrying_outages_only,
 )
 from ml_assets.checks.features import feature_checks, judge_features
 from ml_assets.features import features_schema
 from ml_assets.lake import features_table, labels_table
-from ml_assets.lifecycle.features import LONGEST_MATURITY, DecisionReport, compute_features, mature_labels
+from ml_assets.lifecycle.features import DecisionReport, compute_features, mature_labels
 from ml_assets.resources import Platform
 from ml_assets.spec import Feature, UseCase
 
@@ -44,14 +43,13 @@ def features_asset(usecase: UseCase) -> dg.AssetsDefinition:
             for field in features_schema(usecase.features)
         ]
     )
-    deps = [
-        dg.AssetDep(key(usecase, "curated", event.name), partition_mapping=looking_back(event.history))
-        for event in usecase.events
-    ]
 
     @dg.asset(
         key=key(usecase, "features"),
-        deps=[*deps, *(key(usecase, "reference", reference.name) for reference in usecase.references)],
+        deps=[
+            *(key(usecase, "curated", event.name) for event in usecase.events),
+            *(key(usecase, "reference", reference.name) for reference in usecase.references),
+        ],
         partitions_def=partitions(usecase),
         backfill_policy=dg.BackfillPolicy.single_run(),
         kinds={"duckdb", "deltalake"},
@@ -82,13 +80,12 @@ def features_asset(usecase: UseCase) -> dg.AssetsDefinition:
 
 def labels_asset(usecase: UseCase) -> dg.AssetsDefinition:
     """Return the asset of the label table: the outcomes that became known on a date."""
-    maturity = looking_back(LONGEST_MATURITY)
 
     @dg.asset(
         key=key(usecase, "labels"),
         deps=[
-            dg.AssetDep(key(usecase, "features"), partition_mapping=maturity),
-            *(dg.AssetDep(key(usecase, "curated", event.name), partition_mapping=maturity) for event in usecase.events),
+            key(usecase, "features"),
+            *(key(usecase, "curated", event.name) for event in usecase.events),
         ],
         partitions_def=partitions(usecase),
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -118,6 +115,8 @@ def _show(report: DecisionReport) -> dict[str, Any]:
         shown["landed_until"] = dg.MetadataValue.timestamp(report.landed_until)
     if report.undecided:
         shown["not decided yet"] = ", ".join(f"{d.slot} {d.as_of:%Y-%m-%d %H:%M}" for d in report.undecided)
+    if report.immature:
+        shown["outcomes that have not landed yet"] = ", ".join(map(str, report.immature))
     if len(report.rows_by_date) > 1:
         shown["rows by date"] = counts(report.rows_by_date, "date")
     return shown

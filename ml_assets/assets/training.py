@@ -1,7 +1,7 @@
 """Training: the training set of a date, and each candidate fitted on it and tracked in MLflow."""
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 
 import dagster as dg
 from pydantic import Field
@@ -10,7 +10,6 @@ from ml_assets.assets.common import (
     common,
     dates_of,
     key,
-    looking_back,
     numbers,
     origin,
     partitions,
@@ -41,12 +40,10 @@ def build(usecase: UseCase) -> Iterator[dg.AssetsDefinition]:
 def training_set_asset(usecase: UseCase) -> dg.AssetsDefinition:
     """Return the asset of the training set."""
     split = usecase.split
-    decision_days = split.train_days + split.calibration_days + split.test_days
-    window = looking_back(timedelta(days=decision_days * 7 // 5))
 
     @dg.asset(
         key=key(usecase, "training_set"),
-        deps=[dg.AssetDep(key(usecase, name), partition_mapping=window) for name in ("features", "labels")],
+        deps=[key(usecase, "features"), key(usecase, "labels")],
         partitions_def=partitions(usecase),
         kinds={"pandas", "deltalake"},
         description=(

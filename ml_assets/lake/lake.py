@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -14,12 +15,13 @@ _WRITER = WriterProperties(compression="ZSTD")
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """A file of a table: its partition, and the earliest `known_at` in it if the table has that column."""
+    """A file of a table: its partition, and the earliest and latest `known_at` in it if the table has that column."""
 
     partition: date
     rows: int
     modified_at: datetime
     known_from: datetime | None
+    known_until: datetime | None
 
 
 class Lake:
@@ -173,12 +175,16 @@ class Lake:
         if table is None:
             return []
         actions = pa.table(table.get_add_actions(flatten=True))
-        days, rows, modified = (
-            actions[column].to_pylist()
-            for column in (f"partition.{partition_column}", "num_records", "modification_time")
+        nothing: list[Any] = [None] * len(actions)
+        days, rows, modified, known_from, known_until = (
+            actions[column].to_pylist() if column in actions.column_names else nothing
+            for column in (
+                f"partition.{partition_column}",
+                "num_records",
+                "modification_time",
+                "min.known_at",
+                "max.known_at",
+            )
         )
-        known = actions["min.known_at"].to_pylist() if "min.known_at" in actions.column_names else [None] * len(days)
-        return [
-            DataFile(day, count, datetime.fromtimestamp(milliseconds / 1000, tz=UTC), known_from)
-            for day, count, milliseconds, known_from in zip(days, rows, modified, known, strict=True)
-        ]
+        written = (datetime.fromtimestamp(milliseconds / 1000, tz=UTC) for milliseconds in modified)
+        return [DataFile(*file) for file in zip(days, rows, written, known_from, known_until, strict=True)]

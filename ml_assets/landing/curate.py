@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 
 import duckdb
 import pyarrow as pa
@@ -68,19 +68,6 @@ def curate(event: EventSpec, landed: pa.Table, dead: pa.Table, *, threads: int =
         ).to_arrow_table()
         (duplicates,) = db.execute("SELECT count(*) FROM judged WHERE _reason = '' AND _copy > 1").fetchone() or (0,)
     return Curated(curated.cast(curated_schema(event)), quarantine.cast(QUARANTINE), int(duplicates))
-
-
-def landed_watermark(lake: Lake, events: Sequence[EventSpec]) -> datetime | None:
-    """Return the latest known_at over the landed topics, from the statistics in the log; None if nothing landed."""
-    latest: list[datetime] = []
-    for event in events:
-        table = lake.table(landing_table(event.topic))
-        if table is None:
-            continue
-        actions = pa.table(table.get_add_actions(flatten=True))
-        if "max.known_at" in actions.column_names:
-            latest.extend(moment for moment in actions["max.known_at"].to_pylist() if moment is not None)
-    return max(latest, default=None)
 
 
 _COORDINATES = "kafka_epoch, kafka_partition, kafka_offset, broker_time, known_at"

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Self
 
@@ -21,10 +21,11 @@ class DateState(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Landed(msgspec.Struct, frozen=True):
-    """By topic and business date: what has landed, and the dead letters beside it."""
+    """By topic and business date: what has landed, and the dead letters beside it; and until when it tells."""
 
     landed: dict[str, dict[date, DateState]] = {}
     dead: dict[str, dict[date, DateState]] = {}
+    until: datetime | None = None
 
     def seen_by(self, topic: str, read_until: Mapping[date, datetime]) -> Self:
         """Return the state without those dates of a topic that have data newer than somebody has read of them."""
@@ -41,11 +42,17 @@ class Landed(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What has landed between two looks: the business dates touched, and when the earliest of it was known."""
+    """What has landed between two looks: the business dates touched, and the new rows by topic.
+
+    The earliest of the new rows was known at `known_from`. All that had landed told of the time until
+    `watermark_before`, and now does until `watermark`.
+    """
 
     dates: tuple[date, ...]
-    known_from: datetime | None
-    rows: dict[str, int]
+    known_from: datetime | None = None
+    rows: Mapping[str, int] = field(default_factory=dict)
+    watermark_before: datetime | None = None
+    watermark: datetime | None = None
 
 
 def look(lake: Lake, events: Sequence[EventSpec], before: Landed | None = None) -> tuple[Landed, Change]:
@@ -56,6 +63,7 @@ def look(lake: Lake, events: Sequence[EventSpec], before: Landed | None = None) 
     dates: set[date] = set()
     known: list[datetime] = []
     rows: dict[str, int] = {}
+    watermarks: list[datetime] = []
     for topic in dict.fromkeys(event.topic for event in events):
         files = lake.files(landing_table(topic), "business_date")
         landed[topic] = _states(files)
@@ -65,10 +73,18 @@ def look(lake: Lake, events: Sequence[EventSpec], before: Landed | None = None) 
             file for file in files if file.partition not in seen or file.modified_at > seen[file.partition].modified_at
         ]
         known.extend(file.known_from for file in new if file.known_from is not None)
+        watermarks.extend(file.known_until for file in files if file.known_until is not None)
         dates |= _changed(seen, landed[topic]) | _changed(before.dead.get(topic, {}), dead[topic])
         if count := sum(file.rows for file in new):
             rows[topic] = count
-    return Landed(landed, dead), Change(tuple(sorted(dates)), min(known, default=None), rows)
+    watermark = max(watermarks, default=None)
+    change = Change(tuple(sorted(dates)), min(known, default=None), rows, before.until, watermark)
+    return Landed(landed, dead, watermark), change
+
+
+def landed_watermark(lake: Lake, events: Sequence[EventSpec]) -> datetime | None:
+    """Return the latest `known_at` over the landed topics, from the log of the tables; None if nothing has landed."""
+    return look(lake, events)[0].until
 
 
 def landed_until(lake: Lake, event: EventSpec, dates: Sequence[date]) -> datetime | None:

@@ -12,7 +12,7 @@ from ml_assets.features import AsOfDatabase, features_schema
 from ml_assets.features.as_of import KEYS_SCHEMA, LABELS_SCHEMA
 from ml_assets.lake import Lake, curated_table, features_table, labels_table, reference_table
 from ml_assets.lake.counts import counts_by
-from ml_assets.landing.curate import landed_watermark
+from ml_assets.landing.landed import landed_watermark
 from ml_assets.spec import DecisionTime, UseCase
 
 # An outcome is known within this time; the search for outcomes that a day made known goes no further back.
@@ -21,16 +21,13 @@ LONGEST_MATURITY = timedelta(days=75)
 _LONGEST_HORIZON = timedelta(days=15)
 
 
-class NotLandedError(RuntimeError):
-    """The landed data ends before the time as of which something is asked."""
-
-
 @dataclass(frozen=True, slots=True)
 class DecisionReport:
     """What was written: rows in all, rows of each date, and the Delta version of the table.
 
-    `landed_until` is the newest `known_at` landed, `newest_decision` the last time that was decided at, and
-    `undecided` are the decision times that are yet to come.
+    `landed_until` is the newest `known_at` landed, `newest_decision` the last time that was decided at. Left for later
+    are `undecided`, the decision times that are yet to come, and `immature`, the outcome dates whose events have not
+    landed.
     """
 
     rows: int
@@ -39,6 +36,7 @@ class DecisionReport:
     landed_until: datetime | None = None
     newest_decision: datetime | None = None
     undecided: tuple[DecisionTime, ...] = ()
+    immature: tuple[date, ...] = ()
 
 
 def compute_features(
@@ -81,24 +79,29 @@ def compute_features(
 def mature_labels(lake: Lake, usecase: UseCase, known_dates: Sequence[date], *, threads: int = 0) -> DecisionReport:
     """Make the label partitions of these dates: the outcomes that became known on them.
 
-    Raises:
-        NotLandedError: events up to the time at which an outcome is known have not landed yet, so that it would
-            be judged too early.
+    An outcome is left for later while events have not landed up to the time at which it is known: judged too early,
+    every trade would have failed.
     """
-    outcomes = {day: outcome_dates_known_on(usecase, day) for day in known_dates}
-    asked = [outcome for days in outcomes.values() for outcome in days]
+    watermark = landed_watermark(lake, usecase.events)
+    outcomes = [(known, outcome) for known in known_dates for outcome in outcome_dates_known_on(usecase, known)]
+    mature = [(k, day) for k, day in outcomes if watermark is not None and usecase.label.known_at(day) <= watermark]
     schema = LABELS_SCHEMA.append(pa.field("known_date", pa.date32(), nullable=False))
     parts = [schema.empty_table()]
-    if asked:
-        _refuse_immature(lake, usecase, asked)
-        with open_history(lake, usecase, min(asked), max(known_dates), threads=threads) as history:
-            for known_date, days in outcomes.items():
-                for outcome_date in days:
-                    rows = history.labels(outcome_date, _decisions_about(lake, usecase, outcome_date))
-                    parts.append(rows.append_column(schema.field("known_date"), _repeat(known_date, rows.num_rows)))
+    if mature:
+        first = min(outcome for _, outcome in mature)
+        with open_history(lake, usecase, first, max(known_dates), threads=threads) as history:
+            for known_date, outcome_date in mature:
+                rows = history.labels(outcome_date, _decisions_about(lake, usecase, outcome_date))
+                parts.append(rows.append_column(schema.field("known_date"), _repeat(known_date, rows.num_rows)))
     labels = pa.concat_tables(parts)
     version = lake.replace(labels_table(usecase), labels, "known_date", known_dates)
-    return DecisionReport(labels.num_rows, counts_by(labels, "known_date"), version)
+    return DecisionReport(
+        labels.num_rows,
+        counts_by(labels, "known_date"),
+        version,
+        landed_until=watermark,
+        immature=tuple(outcome for known, outcome in outcomes if (known, outcome) not in mature),
+    )
 
 
 def outcome_dates_known_on(usecase: UseCase, day: date) -> list[date]:
@@ -123,17 +126,6 @@ def open_history(lake: Lake, usecase: UseCase, first: date, last: date, *, threa
     return AsOfDatabase(usecase, events, references, threads=threads)
 
 
-def _refuse_immature(lake: Lake, usecase: UseCase, outcome_dates: Sequence[date]) -> None:
-    watermark = landed_watermark(lake, usecase.events)
-    for outcome_date in outcome_dates:
-        known_at = usecase.label.known_at(outcome_date)
-        if watermark is None or watermark < known_at:
-            raise NotLandedError(
-                f"use case {usecase.name}: the outcome of {outcome_date} is known at {_show(known_at)}, but data has "
-                f"landed only until {_show(watermark)}; land the missing events, then materialize the labels again"
-            )
-
-
 def _decisions_about(lake: Lake, usecase: UseCase, outcome_date: date) -> pa.Table:
     dataset = lake.dataset(features_table(usecase))
     if dataset is None:
@@ -146,7 +138,3 @@ def _decisions_about(lake: Lake, usecase: UseCase, outcome_date: date) -> pa.Tab
 
 def _repeat(day: date, rows: int) -> pa.Array:
     return pa.array([day] * rows, pa.date32())
-
-
-def _show(moment: datetime | None) -> str:
-    return f"{moment:%Y-%m-%d %H:%M} UTC" if moment else "never"

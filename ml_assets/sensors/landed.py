@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from typing import cast
 
 import dagster as dg
@@ -11,8 +11,10 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PART
 
 from ml_assets.assets.common import key, partitions
 from ml_assets.assets.ingestion import LANDED_AT, landing_key
+from ml_assets.contracts import roll_to_weekday
 from ml_assets.jobs import feature_keys, ingestion_keys, job_name
 from ml_assets.landing.landed import Change, Landed, look
+from ml_assets.lifecycle.features import LONGEST_MATURITY
 from ml_assets.resources import Platform
 from ml_assets.spec import UseCase
 
@@ -82,9 +84,9 @@ def plan(
 ) -> Iterator[dg.RunRequest]:
     """Yield the runs that a change asks for, in the order in which they must happen.
 
-    Business dates that something landed for are made whole. Features and labels are made again on every other date
-    that has a decision after the earliest of it was known, and on dates with a decision time that has come since the
-    last look: there a decision sees more than before.
+    Business dates that something landed for are made whole. Features and labels are made again on other dates where a
+    decision sees more than before, whose decision time has come since the last look, or on which an outcome is known
+    that landed data now reaches.
     """
     known_keys = set(partitions(usecase).get_partition_keys())
     fingerprints = {day: _fingerprint(landed, day) for topic in landed.landed.values() for day in topic}
@@ -110,10 +112,20 @@ def _seeing_more(
             if any(change.known_from <= decision.as_of <= now for decision in usecase.decision_times(day)):
                 yield day
     # A feed that has stopped makes no decisions: the day after the newest data is the last that is waited for.
+    first_time = datetime.combine(usecase.first_partition, time(), tzinfo=UTC)
+    for known_at in _maturing(usecase, change.watermark_before or first_time, change.watermark or first_time):
+        yield roll_to_weekday(known_at.date())
     if looked_at is not None:
         for day in usecase.calendar.between(looked_at.date(), min(now.date(), usecase.calendar.next(newest))):
             if any(looked_at < decision.as_of <= now for decision in usecase.decision_times(day)):
                 yield day
+
+
+def _maturing(usecase: UseCase, after: datetime, until: datetime) -> Iterator[datetime]:
+    """Yield when each outcome is known that becomes known in a span of time."""
+    for outcome in usecase.calendar.between(after.date() - LONGEST_MATURITY, until.date()):
+        if after < (known_at := usecase.label.known_at(outcome)) <= until:
+            yield known_at
 
 
 def _ranges(usecase: UseCase, days: Sequence[date]) -> Iterator[tuple[date, date]]:

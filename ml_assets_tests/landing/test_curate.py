@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ml_assets.contracts import Event, to_columns
-from ml_assets.landing.curate import curate, landed_watermark, read_landed
+from ml_assets.landing.curate import curate, read_landed
+from ml_assets.landing.landed import landed_watermark
 from ml_assets.landing.schemas import DEAD_LETTERS, landing_schema
 from ml_assets.spec import EventSpec
 from ml_assets_tests.landing.conftest import MONDAY, Moved, moved

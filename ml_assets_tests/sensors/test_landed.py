@@ -39,46 +39,46 @@ def at(day: date, hour: int) -> datetime:
 
 
 def test_neighbouring_dates_are_one_run_and_a_gap_makes_two(usecase):
-    change = Change((MONDAY, TUESDAY, THURSDAY), at(THURSDAY, 20), {})
+    change = Change((MONDAY, TUESDAY, THURSDAY), at(THURSDAY, 20))
     runs = asked(usecase, landed(MONDAY, TUESDAY, THURSDAY), change, at(THURSDAY, 19), at(THURSDAY, 21))
     assert runs == [("all", MONDAY, TUESDAY), ("all", THURSDAY, THURSDAY)]
 
 
 def test_a_weekend_is_no_gap(usecase):
     following = FRIDAY + timedelta(days=3)
-    change = Change((FRIDAY, following), None, {})
+    change = Change((FRIDAY, following), None)
     runs = asked(usecase, landed(FRIDAY, following), change, at(following, 10), at(following, 11))
     assert runs == [("all", FRIDAY, following)]
 
 
 def test_a_late_event_that_is_known_now_changes_its_own_date_only(usecase):
     """Live: what is known only now cannot have changed a decision of yesterday."""
-    change = Change((MONDAY,), at(THURSDAY, 20), {})
+    change = Change((MONDAY,), at(THURSDAY, 20))
     runs = asked(usecase, landed(MONDAY, THURSDAY), change, at(THURSDAY, 19), at(THURSDAY, 21))
     assert runs == [("all", MONDAY, MONDAY)]
 
 
 def test_a_late_event_that_was_known_before_decisions_changes_these_too(usecase):
     """History played again, or a lander that was down: decisions since then should have seen it."""
-    change = Change((MONDAY,), at(TUESDAY, 9), {})
+    change = Change((MONDAY,), at(TUESDAY, 9))
     runs = asked(usecase, landed(MONDAY, TUESDAY, WEDNESDAY), change, at(THURSDAY, 8), at(THURSDAY, 9))
     assert runs == [("all", MONDAY, MONDAY), ("features and labels", TUESDAY, WEDNESDAY)]
 
 
 def test_a_decision_time_that_has_come_is_asked_for(usecase):
     """Guards: the last event of a day lands before its last slot, and nothing lands that would bring it about."""
-    nothing = Change((), None, {})
+    nothing = Change((), None)
     runs = asked(usecase, landed(MONDAY), nothing, at(MONDAY, 17), at(MONDAY, 18))
     assert runs == [("features and labels", MONDAY, MONDAY)]
     assert asked(usecase, landed(MONDAY), nothing, at(MONDAY, 18), at(MONDAY, 19)) == []
 
 
 def test_a_feed_that_has_stopped_makes_no_more_decisions(usecase):
-    assert asked(usecase, landed(MONDAY), Change((), None, {}), at(FRIDAY, 17), at(FRIDAY, 19)) == []
+    assert asked(usecase, landed(MONDAY), Change((), None), at(FRIDAY, 17), at(FRIDAY, 19)) == []
 
 
 def test_the_same_landed_data_is_asked_for_by_the_same_run_key(usecase):
-    change = Change((MONDAY,), None, {})
+    change = Change((MONDAY,), None)
 
     def keys(state: Landed) -> list:
         return [request.run_key for request in plan(usecase, state, change, at(MONDAY, 9), at(MONDAY, 10))]
@@ -88,7 +88,14 @@ def test_the_same_landed_data_is_asked_for_by_the_same_run_key(usecase):
     assert keys(landed(MONDAY)) != keys(more)
 
 
+def test_an_outcome_that_landed_data_now_reaches_is_asked_for(usecase):
+    """Guards: the outcome of a date is known on the next morning; nothing else may land then."""
+    change = Change((), watermark_before=at(TUESDAY, 1), watermark=at(TUESDAY, 7))
+    runs = asked(usecase, landed(MONDAY), change, at(TUESDAY, 8), at(TUESDAY, 9))
+    assert runs == [("features and labels", TUESDAY, TUESDAY)]
+
+
 def test_dates_outside_the_partitions_are_not_asked_for(usecase):
     long_ago = date(2020, 1, 6)
-    change = Change((long_ago,), None, {})
+    change = Change((long_ago,), None)
     assert asked(usecase, landed(long_ago, MONDAY), change, at(MONDAY, 9), at(MONDAY, 10)) == []

@@ -101,8 +101,13 @@ def numbers(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def _show(value: Any, digits: int) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
-        return "" if value != value else f"{value:,.{digits}f}"
-    if isinstance(value, int) and not isinstance(value, bool):
+        if value != value:
+            return ""
+        tiny = 0 < abs(value) < 10**-digits
+        return f"{value:.1e}" if tiny else f"{value:,.0f}" if value.is_integer() else f"{value:,.{digits}f}"
+    if isinstance(value, int):
         return f"{value:,}"
     return "" if value is None else str(value).replace("|", "\\|")

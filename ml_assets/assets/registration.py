@@ -60,7 +60,7 @@ def champion_asset(usecase: UseCase) -> dg.AssetsDefinition:
 
         challenger, verdict = promote_challenger(platform.registry, usecase)
         now = platform.registry.resolve(usecase.name, CHAMPION)
-        shown = ("name", "value", "comparison", "threshold", "passed")
+        shown = ("name", "passed", "value", "comparison", "threshold")
         conditions = table([{name: getattr(condition, name) for name in shown} for condition in verdict.conditions])
         return dg.MaterializeResult(
             metadata={

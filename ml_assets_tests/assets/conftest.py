@@ -11,12 +11,14 @@ import dagster as dg
 import pytest
 
 from ml_assets.embedded.broker import temporary_broker
-from ml_assets.embedded.postgres import EmbeddedPostgres
+from ml_assets.embedded.environment import database_url
+from ml_assets.embedded.postgres import Driver, EmbeddedPostgres
 from ml_assets.lake import Lake
 from ml_assets.landing.lander import Lander
 from ml_assets.landing.produce import ensure_topics, produce
 from ml_assets.local_runs import LocalRuns
 from ml_assets.resources import Platform
+from ml_assets.settings import Settings
 from ml_assets.simulation.messages import Message
 from ml_assets.spec import UseCase
 from ml_assets_tests import late_payments
@@ -68,21 +70,24 @@ def make_bank(
     """A function that makes a bank whose events of `DAYS` days have landed."""
     with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as instance:
         platforms: list[Platform] = []
+        databases: dict[Path, dict[str, str]] = {}
+
+        def url(settings: Settings, database: str, driver: Driver) -> str:
+            """The database of the bank with these settings; a run asks anew, and other tests have no bank."""
+            if settings.home_path not in databases:
+                return database_url(settings, database, driver)
+            return postgres_server.url(databases[settings.home_path][database], driver)
+
+        patch.setattr("ml_assets.resources.database_url", url)
 
         def make(name: str) -> Bank:
             home = tmp_path_factory.mktemp(name)
             usecase = late_payments.usecase_of(late_payments.make_package(home, name))
-            databases = {kind: f"{kind}_{uuid4().hex[:8]}" for kind in ("ml_assets", "mlflow")}
-            postgres_server.create_databases(*databases.values())
             platform = Platform(home=str(home))
             platforms.append(platform)
-            patch.setattr(
-                "ml_assets.resources.database_url",
-                lambda _settings, database, driver: postgres_server.url(databases[database], driver),
-            )
-            # The addresses are asked for while the patch of this bank holds.
-            assert platform.engine is not None
-            assert platform.registry is not None
+            own = {kind: f"{kind}_{uuid4().hex[:8]}" for kind in ("ml_assets", "mlflow")}
+            postgres_server.create_databases(*own.values())
+            databases[platform.settings.home_path] = own
             days = list(late_payments.CALENDAR.between(late_payments.FIRST, date(2026, 3, 31)))[:DAYS]
             bank = Bank(usecase, platform, instance, broker, days)
             ensure_topics(broker, [event.topic for event in usecase.events])

@@ -1,0 +1,94 @@
+"""Scenarios in the language of operations, on real servers."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+from pytest_bdd import given, parsers, scenarios, then, when
+
+from ml_assets.database.work_list import next_outcome_date, work_list
+from ml_assets.lifecycle.evaluation import promote_challenger
+from ml_assets.registry import CHALLENGER, CHAMPION, ModelVersion
+from ml_assets.spec import GateSpec
+from ml_assets_tests.assets.conftest import Bank
+
+scenarios("operations.feature")
+
+
+@pytest.fixture
+def story() -> dict[str, Any]:
+    """What a scenario remembers from step to step."""
+    return {}
+
+
+def champion(bank: Bank) -> ModelVersion:
+    version = bank.platform.registry.resolve(bank.usecase.name, CHAMPION)
+    assert version is not None
+    return version
+
+
+@given("a use case that has been through the whole lifecycle")
+def whole_lifecycle(bank, story):
+    story["bank"], story["before"] = bank, champion(bank)
+
+
+@given("a gate that no model passes")
+def impossible_gate(story):
+    bank = story["bank"]
+    strict = dataclasses.replace(bank.usecase, gate=GateSpec(min_test_positives=5, min_lift=0.99))
+    story["bank"] = dataclasses.replace(bank, usecase=strict)
+
+
+@when("an analyst asks for the next day's work-list")
+def ask_for_work_list(story):
+    bank = story["bank"]
+    day = next_outcome_date(bank.platform.engine, bank.usecase.name)
+    story["list"] = work_list(bank.platform.engine, bank.usecase.name, day, bank.usecase.capacity)
+
+
+@when("the nightly retraining has run")
+def retrain(story):
+    story["bank"].runs.run("retrain", [story["bank"].days[-1]])
+
+
+@when(parsers.parse('a person promotes the challenger because "{reason}"'))
+def promote(story, reason):
+    bank = story["bank"]
+    story["challenger"] = bank.platform.registry.resolve(bank.usecase.name, CHALLENGER)
+    promote_challenger(bank.platform.registry, bank.usecase, override=reason)
+
+
+@then("it has as many rows as the team can act on")
+def as_many_rows(story):
+    assert len(story["list"]) == story["bank"].usecase.capacity
+
+
+@then("the dearest come first, each with the model version that speaks")
+def dearest_first(story):
+    costs = [row["expected_cost"] for row in story["list"]]
+    assert costs == sorted(costs, reverse=True)
+    bank = story["bank"]
+    registered = {version.version for version in bank.platform.registry.versions(bank.usecase.name)}
+    assert {row["model_version"] for row in story["list"]} <= registered
+
+
+@then("the champion is the one from before")
+def champion_stays(story):
+    assert champion(story["bank"]) == story["before"]
+
+
+@then("the asset champion shows which condition failed")
+def shows_failure(story):
+    made = story["bank"].latest("champion")
+    assert made["promoted"] is False
+    assert "| lift | no |" in made["gate"]
+
+
+@then("the challenger is champion")
+def challenger_is_champion(story):
+    assert champion(story["bank"]).version == story["challenger"].version != story["before"].version
+
+
+@then(parsers.parse('the reason "{reason}" is kept on it'))
+def reason_is_kept(story, reason):
+    assert champion(story["bank"]).tags["gate_override"] == reason

@@ -34,7 +34,7 @@ bench: $(INSTALLED) ## measure, and write docs/benchmarks.md
 	$(BIN)/python -m ml_assets_tests.bench
 
 test: check ## set up, then lint, types and all tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 check: $(INSTALLED) ## ruff, mypy and Dagster's definitions
 	$(BIN)/ruff check .

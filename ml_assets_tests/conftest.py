@@ -1,4 +1,4 @@
-"""What tests share: one real PostgreSQL for the session, a fresh database and a fresh lake for each test."""
+"""What tests share: a real PostgreSQL and an S3 server for the session; a database, bucket and lake for each test."""
 
 import shutil
 import tempfile
@@ -11,6 +11,7 @@ import pytest
 from ml_assets.database import migrate
 from ml_assets.embedded.postgres import EmbeddedPostgres, server_for, stop_server
 from ml_assets.lake import Lake
+from ml_assets_tests.s3 import S3Server, s3_server
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +54,22 @@ def application_url(database_url: str) -> str:
 def lake(tmp_path: Path) -> Lake:
     """An empty lake."""
     return Lake(str(tmp_path / "lake"))
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """The S3 server of the session."""
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3: S3Server) -> str:
+    """The `s3://` address of an empty bucket."""
+    return s3.create_bucket(f"test-{uuid4().hex[:12]}")
+
+
+@pytest.fixture
+def s3_lake(s3: S3Server, bucket: str) -> Lake:
+    """An empty lake on S3."""
+    return s3.lake(f"{bucket}/lake")

@@ -1,0 +1,61 @@
+"""The S3 server of the tests behaves as S3 where the lake depends on it."""
+
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+
+import fsspec
+import pyarrow as pa
+import pytest
+from deltalake.exceptions import CommitFailedError
+
+MONDAY = date(2026, 1, 5)
+
+
+def rows(*numbers):
+    return pa.table({"day": pa.array([MONDAY] * len(numbers), pa.date32()), "n": pa.array(numbers, pa.int64())})
+
+
+def test_a_lake_on_s3_appends_once_and_fences(s3_lake):
+    s3_lake.append_once("t", rows(1, 2), "day", {"a": 2}, expected={"a": 0})
+    with pytest.raises(CommitFailedError):
+        s3_lake.append_once("t", rows(1, 2), "day", {"a": 2}, expected={"a": 0})
+    s3_lake.append_once("t", rows(3), "day", {"a": 3}, expected={"a": 2})
+    assert sorted(s3_lake.read("t")["n"].to_pylist()) == [1, 2, 3]
+    assert s3_lake.positions("t", ["a"]) == {"a": 3}
+
+
+def test_a_writer_on_s3_that_checked_before_another_committed_is_fenced(s3_lake, monkeypatch):
+    s3_lake.append_once("t", rows(1), "day", {"a": 1}, expected={"a": 0})
+    stale = s3_lake.table("t")
+    s3_lake.append_once("t", rows(2), "day", {"a": 2}, expected={"a": 1})
+    monkeypatch.setattr(s3_lake, "table", lambda name, version=None: stale)
+    with pytest.raises(CommitFailedError):
+        s3_lake.append_once("t", rows(2), "day", {"a": 2}, expected={"a": 1})
+
+
+def test_of_many_conditional_writes_one_succeeds(s3, bucket):
+    """Guards the server itself: two threads that both pass the check would make a lake double its rows."""
+
+    def write(n):
+        url = bucket.replace("s3://", s3.endpoint + "/") + "/contended"
+        request = urllib.request.Request(url, data=b"%d" % n, method="PUT", headers={"If-None-Match": "*"})
+        request.add_header("Authorization", "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request")
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status
+        except urllib.error.HTTPError as refused:
+            return refused.code
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(write, range(24)))
+    assert sorted(set(answers)) == [200, 412]
+    assert answers.count(200) == 1
+
+
+def test_s3fs_lists_what_was_dropped(s3, bucket):
+    files = fsspec.filesystem("s3", **s3.filesystem_options)
+    files.pipe(f"{bucket}/securities/2026-01-05.csv", b"isin\n")
+    assert [entry.rpartition("/")[2] for entry in files.ls(f"{bucket}/securities")] == ["2026-01-05.csv"]
+    assert files.cat(f"{bucket}/securities/2026-01-05.csv") == b"isin\n"

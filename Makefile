@@ -6,10 +6,10 @@ INSTALLED := $(VENV)/.installed
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-sec ui test check bench lock clean
+.PHONY: help install demo demo-sec ui test test-kafka test-faults check bench lock clean
 
 help: ## list the tasks
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 install: $(INSTALLED) ## make .venv with exactly the locked packages
 
@@ -34,7 +34,11 @@ bench: $(INSTALLED) ## measure, and write docs/benchmarks.md
 	$(BIN)/python -m ml_assets_tests.bench
 
 test: check ## set up, then lint, types and all tests
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not kafka and not faults"
+
+test-kafka: $(INSTALLED) ## landing on Apache Kafka, TLS and SASL included (needs Java 17 and Maven)
+	$(BIN)/python -m ml_assets_tests.kafka.apache
+	$(BIN)/python -m pytest -q --broker apache -m "not faults" ml_assets_tests/landing ml_assets_tests/kafka
 
 check: $(INSTALLED) ## ruff, mypy and Dagster's definitions
 	$(BIN)/ruff check .

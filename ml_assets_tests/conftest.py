@@ -9,9 +9,27 @@ from uuid import uuid4
 import pytest
 
 from ml_assets.database import migrate
+from ml_assets.embedded.broker import temporary_broker
 from ml_assets.embedded.postgres import EmbeddedPostgres, server_for, stop_server
 from ml_assets.lake import Lake
+from ml_assets_tests.kafka.apache import ApacheKafka, apache_kafka, missing_tools
 from ml_assets_tests.s3 import S3Server, s3_server
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the tests of landing run on either broker."""
+    parser.addoption(
+        "--broker",
+        choices=["embedded", "apache"],
+        default="embedded",
+        help="the broker of the tests that take one: embedded, from a wheel; apache, on this machine's Java",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say at once why a suite on Apache Kafka cannot run here."""
+    if config.getoption("--broker") == "apache" and (lacking := missing_tools()):
+        raise pytest.UsageError(lacking)
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +72,23 @@ def application_url(database_url: str) -> str:
 def lake(tmp_path: Path) -> Lake:
     """An empty lake."""
     return Lake(str(tmp_path / "lake"))
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
+    """The Apache Kafka of the session; whoever stops it starts it again."""
+    with apache_kafka(tmp_path_factory.mktemp("kafka")) as node:
+        yield node
+
+
+@pytest.fixture(scope="session")
+def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The host:port of the session's broker, as `--broker` chooses it."""
+    if request.config.getoption("--broker") == "apache":
+        yield request.getfixturevalue("kafka").bootstrap
+        return
+    with temporary_broker(tmp_path_factory.mktemp("broker")) as bootstrap:
+        yield bootstrap
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from typing import Literal
 import pytest
 
 from ml_assets.contracts import Event
-from ml_assets.embedded.broker import temporary_broker
 from ml_assets.spec import EventSpec
 
 
@@ -25,12 +24,6 @@ def moved(topic: str) -> EventSpec:
         description="Something moved.",
         rules={"quantity is not positive": "quantity <= 0", "ISIN is not 12 characters": "length(isin) <> 12"},
     )
-
-
-@pytest.fixture(scope="session")
-def broker(tmp_path_factory):
-    with temporary_broker(tmp_path_factory.mktemp("broker")) as bootstrap:
-        yield bootstrap
 
 
 @pytest.fixture

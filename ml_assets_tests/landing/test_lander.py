@@ -4,10 +4,10 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from ml_assets.embedded.broker import temporary_broker
 from ml_assets.lake import dead_letters_table, landing_table
 from ml_assets.landing.lander import Lander
 from ml_assets.landing.produce import ensure_topics, produce
+from ml_assets_tests.kafka.topics import delete_topic
 from ml_assets_tests.landing.conftest import MONDAY
 
 NINE = datetime(2026, 1, 5, 9, tzinfo=UTC)
@@ -138,12 +138,12 @@ def test_a_lander_that_was_overtaken_takes_up_the_new_position(lake, event, brok
     assert ids(lake, event) == list(range(50))
 
 
-def test_a_new_life_of_a_topic_is_landed_from_its_start(lake, event, tmp_path):
+def test_a_new_life_of_a_topic_is_landed_from_its_start(lake, event, broker):
     """Guards against a recreated topic whose offsets start at 0 again: its messages are new, not landed ones."""
     for life in (0, 1):
-        with temporary_broker(tmp_path / f"broker{life}") as broker:
-            send(broker, event, [message(event, life * 10 + n) for n in range(3)])
-            land(lake, event, broker)
+        delete_topic(broker, event.topic)
+        send(broker, event, [message(event, life * 10 + n) for n in range(3)])
+        land(lake, event, broker)
     assert ids(lake, event) == [0, 1, 2, 10, 11, 12]
     assert len(set(lake.read(landing_table(event.topic))["kafka_epoch"].to_pylist())) == 2
 

@@ -1,0 +1,277 @@
+"""Apache Kafka from Maven Central: one node in KRaft mode, with a plain listener and one that demands TLS and SCRAM.
+
+python -m ml_assets_tests.kafka.apache     fetches the jars into the cache, and says where they are
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from pathlib import Path
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from ml_assets_tests.kafka.certificates import Certificates, issue
+
+_HERE = Path(__file__).parent
+_POM = _HERE / "pom.xml"
+_START_SECONDS = 60.0
+_STOP_SECONDS = 30.0
+_OLDEST_JAVA = 17
+# Quick to start and small: a node of the tests holds megabytes, for minutes.
+_JVM = [
+    "-Xms128m",
+    "-Xmx384m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-Xshare:auto",
+    "-Djava.awt.headless=true",
+]
+
+
+class MissingToolError(RuntimeError):
+    """Java or Maven is not installed."""
+
+
+def missing_tools() -> str:
+    """Return what this machine lacks to run Apache Kafka, and what to do; empty if nothing."""
+    if shutil.which("java") is None:
+        return f"Apache Kafka needs `java`, version {_OLDEST_JAVA} or newer, on the PATH: install a JRE"
+    shown = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
+    found = re.search(r'version "(\d+)', shown)
+    if found is None or int(found[1]) < _OLDEST_JAVA:
+        return f"Apache Kafka needs Java {_OLDEST_JAVA} or newer; `java -version` says: {shown.strip()[:200]}"
+    if not _cached().is_dir() and shutil.which("mvn") is None:
+        return "the jars of Apache Kafka are fetched by `mvn`, which is not on the PATH: install Maven"
+    return ""
+
+
+def kafka_version() -> str:
+    """Return the version of Apache Kafka that the pom names."""
+    found = re.search(r"<kafka.version>([^<]+)<", _POM.read_text(encoding="utf-8"))
+    assert found is not None, f"{_POM} names no kafka.version"
+    return found[1]
+
+
+def jars() -> Path:
+    """Return the folder of the jars; fetched into the user's cache the first time.
+
+    Raises:
+        MissingToolError: Java or Maven is not installed.
+        RuntimeError: Maven fails; with what it said.
+    """
+    if lacking := missing_tools():
+        raise MissingToolError(lacking)
+    folder = _cached()
+    if folder.is_dir():
+        return folder
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}")
+    command = [
+        "mvn", "--quiet", "--batch-mode", "--file", str(_POM), "dependency:copy-dependencies",
+        f"-DoutputDirectory={partial}", "-DincludeScope=runtime",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise RuntimeError(f"Maven could not fetch Apache Kafka {kafka_version()}: {done.stdout[-3000:]}")
+    try:
+        partial.rename(folder)
+    except OSError:  # another process was faster
+        shutil.rmtree(partial)
+    return folder
+
+
+class ApacheKafka:
+    """One node of Apache Kafka on this machine. Its ports and its data stay the same over stop and start.
+
+    `bootstrap` is the plain listener. `secure_bootstrap` takes only TLS, with a certificate of `ca_file`, and
+    SCRAM-SHA-512 with `username` and `password`.
+    """
+
+    username = "lander"
+
+    def __init__(self, folder: Path) -> None:
+        """Prepare a node below a folder; it does not run yet."""
+        self._folder = folder
+        self._jars = jars()
+        self.log_file = folder / "kafka.log"
+        self._config = folder / "server.properties"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._certificates = issue(folder / "certificates")
+        self.password = f"pw-{uuid.uuid4().hex}"
+        plain, secure, controller = _free_ports(3)
+        self.bootstrap = f"127.0.0.1:{plain}"
+        self.secure_bootstrap = f"127.0.0.1:{secure}"
+        self._config.write_text(_properties(folder / "data", self._certificates, plain, secure, controller))
+        self._format()
+
+    @property
+    def ca_file(self) -> Path:
+        """The authority that signed the certificate of the secure listener."""
+        return self._certificates.ca_file
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running node.
+
+        Raises:
+            RuntimeError: it does not run.
+        """
+        if self._process is None:
+            raise RuntimeError("Apache Kafka does not run: start() it first")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start the node on the data that it has, and wait until it serves.
+
+        Raises:
+            RuntimeError: it does not answer in time; with the end of its log.
+        """
+        assert self._process is None, "Apache Kafka runs already"
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._java("kafka.Kafka", str(self._config)), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        until = time.monotonic() + _START_SECONDS
+        while not _serves(self.bootstrap):
+            if self._process.poll() is not None or time.monotonic() > until:
+                self.kill()
+                raise RuntimeError(f"Apache Kafka does not answer on {self.bootstrap}: {self._log_end()}")
+
+    def stop(self) -> None:
+        """Stop the node as an operator would (SIGTERM) and wait until it has ended."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the node as a crash would (SIGKILL); what it has acknowledged is in the files."""
+        self._end(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Freeze the node (SIGSTOP): connections stay open and nothing answers."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused node go on (SIGCONT)."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(how)
+        self._process.send_signal(signal.SIGCONT)  # a paused process does not see SIGTERM
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def _format(self) -> None:
+        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        scram = f"SCRAM-SHA-512=[name={self.username},password={self.password}]"
+        command = self._java(
+            "kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(self._config),
+            "--add-scram", scram,
+        )  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        if done.returncode:
+            raise RuntimeError(
+                f"the storage of Apache Kafka cannot be formatted: {(done.stdout + done.stderr)[-3000:]}"
+            )
+
+    def _java(self, *command: str) -> list[str]:
+        log = f"-Dlog4j2.configurationFile={_HERE / 'log4j2.properties'}"
+        return ["java", *_JVM, log, "-cp", f"{self._jars}/*", *command]
+
+    def _log_end(self) -> str:
+        return self.log_file.read_text(encoding="utf-8", errors="replace")[-3000:]
+
+
+@contextlib.contextmanager
+def apache_kafka(folder: Path) -> Iterator[ApacheKafka]:
+    """Run a node below a folder for the length of a block."""
+    node = ApacheKafka(folder)
+    node.start()
+    try:
+        yield node
+    finally:
+        node.stop()
+
+
+def _properties(data: Path, certificates: Certificates, plain: int, secure: int, controller: int) -> str:
+    """Return server.properties of one node that is broker and controller."""
+    settings = {
+        "process.roles": "broker,controller",
+        "node.id": 1,
+        "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+        "listeners": f"PLAINTEXT://127.0.0.1:{plain},SASL_SSL://127.0.0.1:{secure},CONTROLLER://127.0.0.1:{controller}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{plain},SASL_SSL://127.0.0.1:{secure}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT",
+        "controller.listener.names": "CONTROLLER",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+        "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": (
+            "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        ),
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": certificates.server_file,
+        "log.dirs": data,
+        "auto.create.topics.enable": "false",
+        "message.max.bytes": 8 * 1024 * 1024,
+        # One node: nothing is replicated, and internal topics are small.
+        "offsets.topic.replication.factor": 1,
+        "offsets.topic.num.partitions": 1,
+        "transaction.state.log.replication.factor": 1,
+        "transaction.state.log.min.isr": 1,
+        "transaction.state.log.num.partitions": 1,
+        "share.coordinator.state.topic.replication.factor": 1,
+        "share.coordinator.state.topic.min.isr": 1,
+        "share.coordinator.state.topic.num.partitions": 1,
+        # Faults within seconds: sessions end soon, groups form at once, old segments are cleaned at once.
+        "group.min.session.timeout.ms": 500,
+        "group.initial.rebalance.delay.ms": 0,
+        "log.cleaner.backoff.ms": 200,
+        "log.cleaner.dedupe.buffer.size": 2 * 1024 * 1024,
+        "log.retention.check.interval.ms": 500,
+        "log.segment.delete.delay.ms": 100,
+        "broker.session.timeout.ms": 3000,
+        "broker.heartbeat.interval.ms": 500,
+    }
+    return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+
+def _cached() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    content = hashlib.sha256(_POM.read_bytes()).hexdigest()[:8]
+    return cache / "ml_assets" / f"kafka-{kafka_version()}-{content}"
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def _serves(bootstrap: str) -> bool:
+    """Return whether a broker is registered, not only listening; waits up to a second."""
+    client = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "socket.timeout.ms": 1000})
+    try:
+        return bool(client.list_topics(timeout=1).brokers)
+    except KafkaException:
+        time.sleep(0.1)
+        return False
+
+
+if __name__ == "__main__":
+    print(f"Apache Kafka {kafka_version()}: {jars()}")  # noqa: T201

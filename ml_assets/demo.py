@@ -190,27 +190,33 @@ def print_work_list(
 
 
 def _print_models(usecase: UseCase, window: Any, probabilities: dict[str, Any], console: Console) -> None:
-    from ml_assets.learning.metrics import evaluate, share_of_best_lift
+    from ml_assets.learning.metrics import evaluate, share_of_best
 
-    measured = {name: evaluate(window, p, capacity=usecase.capacity) for name, p in probabilities.items()}
+    measured = {
+        name: evaluate(window, p, capacity=usecase.capacity, action=usecase.action) for name, p in probabilities.items()
+    }
     some = next(iter(measured.values()))
     days = sorted({str(day) for day in window.dates.astype("datetime64[D]")})
     table = Table(
         title=f"{usecase.title}: {some['n']:,.0f} unseen decisions of {days[0]} to {days[-1]}, "
         f"base rate {some['base_rate']:.3f}",
-        caption=f"caught: by the first {usecase.capacity} of each work-list. Lift: PR-AUC above the base rate.",
+        caption=f"caught: by the first {usecase.capacity} of each work-list; saved: {usecase.currency} a day against "
+        f"no model, if {usecase.action.effectiveness:.0%} of what is acted on settles and acting costs "
+        f"{usecase.action.cost:g}. Lift: PR-AUC above the base rate.",
     )
     columns = {
-        "PR-AUC": "pr_auc", "ROC-AUC": "roc_auc", "Brier": "brier", "fails caught": "recall_at_capacity",
+        "PR-AUC": "pr_auc", "ROC-AUC": "roc_auc", "Brier": "brier", "calibration error": "calibration_error",
+        "fails caught": "recall_at_capacity", "value caught": "value_recall_at_capacity",
         "cost caught": "cost_captured_at_capacity",
     }  # fmt: skip
     best = measured.get("best reachable")
     table.add_column("model")
-    for column in [*columns, *(["of best lift"] if best else [])]:
+    for column in [*columns, "saved", *(["of best lift", "of best skill"] if best else [])]:
         table.add_column(column, justify="right")
     for name, metrics in sorted(measured.items(), key=lambda item: item[1]["pr_auc"]):
-        share = [f"{share_of_best_lift(metrics, best):.1%}"] if best else []
-        table.add_row(name, *(f"{metrics[m]:.3f}" for m in columns.values()), *share)
+        share = [f"{share_of_best(metrics, best, m):.1%}" for m in ("lift", "brier_skill")] if best else []
+        numbers = (f"{metrics[m]:.3f}" for m in columns.values())
+        table.add_row(name, *numbers, f"{metrics['saved_per_day']:,.0f}", *share)
     console.print(table)
 
 

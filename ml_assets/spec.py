@@ -119,17 +119,64 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class SliceSpec:
+    """A way to divide the decisions, in no part of which a challenger may get much worse.
+
+    `source` is a column of the features table, or `attributes.<key>`. A part with fewer than `min_positives` fails in
+    the test window is shown, not judged. `max_loss` is how much of the gate's metric may be lost in a part, against
+    the champion, or the rule while there is none.
+    """
+
+    name: str
+    source: str
+    min_positives: int = 100
+    max_loss: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class ActionSpec:
+    """What acting on a decision means in money and time, so that models can be compared by what they save.
+
+    `cost` is what it costs to act on one decision, in the use case's currency; `effectiveness` is the share of the
+    fails acted on that are avoided; `until` is the time (UTC) on the outcome date after which nothing helps.
+    """
+
+    cost: float = 0.0
+    effectiveness: float = 1.0
+    until: time = time(16)
+
+
+# Acting is free and always helps.
+FREE_ACTION = ActionSpec()
+
+
+@dataclass(frozen=True, slots=True)
 class GateSpec:
     """What a challenger must show on the unseen window to be promoted. Whatever is missing counts as no.
 
-    `min_lift` is PR-AUC over the base rate, as a difference; `min_gain` is the PR-AUC by which it must beat the
-    champion (may be 0) and the rule; `max_calibration_error` is the expected calibration error.
+    - `metric` is what models are compared by; `min_lift` is PR-AUC over the base rate, as a difference; `floors` maps
+      further metrics of `learning.metrics.evaluate` to their least values
+    - `min_gain` is by how much of the metric it must beat the champion (may be 0) and the rule
+    - `max_regret` is how far the low end of the interval of the gain over the champion may lie below 0: a challenger
+      need not be proved better, but must not be likely to be worse by more; `min_gain_over_rule_low` is the same end
+      for the gain over the rule, which does have to be beaten
+    - `confidence` and `resamples` are those of the bootstrap over days
+    - `max_calibration_error` is the expected calibration error; `max_score_psi` the population stability index of the
+      scores, test against calibration window (above 0.25 is commonly called a major shift)
     """
 
     min_test_positives: int = 100
+    metric: Literal["pr_auc", "per_day_pr_auc", "brier_skill"] = "pr_auc"
     min_lift: float = 0.02
+    floors: Mapping[str, float] = field(default_factory=dict)
     min_gain: float = 0.0
+    max_regret: float = 0.01
+    min_gain_over_rule_low: float = 0.0
+    confidence: float = 0.95
+    resamples: int = 400
     max_calibration_error: float = 0.05
+    max_score_psi: float = 0.25
+    slices: tuple[SliceSpec, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,7 +185,9 @@ class UseCase:
 
     `folder` holds `features/decisions.sql` (what is decided: entity_id, outcome_date, cost_if_fail, attributes),
     any number of further `features/*.sql` (entity_id and features) and `label.sql` (entity_id, label).
-    `capacity` is how many decisions the team can act on per slot and date. `publication_pause` is the longest pause
+    `capacity` is how many decisions the team can act on per slot and date, `action` what that costs and brings.
+    `value` is where the value at stake is found: a column of the features table, or `attributes.<key>`; empty if it is
+    not known. `publication_pause` is the longest pause
     between two publications of its events, beyond a business day; longer ones are reported as stale data.
     """
 
@@ -160,6 +209,8 @@ class UseCase:
     capacity: int
     references: tuple[ReferenceSpec, ...] = ()
     gate: GateSpec = GateSpec()
+    action: ActionSpec = FREE_ACTION
+    value: str = ""
     currency: str = "EUR"
     publication_pause: timedelta = timedelta()
     seed: int = 20260105
@@ -170,6 +221,7 @@ class UseCase:
             ("feature", [f.name for f in self.features]),
             ("candidate", [c.name for c in self.candidates]),
             ("slot", [s.name for s in self.slots]),
+            ("slice", [s.name for s in self.gate.slices]),
         ):
             twice = sorted({n for n in names if names.count(n) > 1})
             if twice:

@@ -66,7 +66,7 @@ _FILES = {
         from ml_assets.calendars import BusinessCalendar
         from ml_assets.learning.candidates import logistic, rule
         from ml_assets.spec import (
-            EventSpec, Feature, GateSpec, LabelSpec, ReferenceSpec, Slot, SplitSpec, UseCase,
+            EventSpec, Feature, GateSpec, LabelSpec, ReferenceSpec, SliceSpec, Slot, SplitSpec, UseCase,
         )
         from .contracts import Invoice, Payer, Payment
 
@@ -95,7 +95,12 @@ _FILES = {
             split=SplitSpec(train_days=8, calibration_days=3, test_days=5),
             candidates=(rule("payer_late_rate", description="Worst payers first"), logistic()),
             capacity=5,
-            gate=GateSpec(min_test_positives=5, min_lift=0.0, max_calibration_error=0.5),
+            # A few days of a few invoices: limits that only a broken model would miss.
+            gate=GateSpec(
+                min_test_positives=5, min_lift=0.0, max_calibration_error=0.5, max_score_psi=10.0, max_regret=1.0,
+                min_gain_over_rule_low=-1.0, slices=(SliceSpec("country", "payer_country", 5, 0.5),),
+            ),
+            value="amount",
         )
     """,
 }

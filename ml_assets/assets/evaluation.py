@@ -1,6 +1,7 @@
 """Evaluation: every candidate and the champion on the same unseen window, and what the gate says."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pandas as pd
@@ -9,21 +10,40 @@ from ml_assets.assets.common import common, dates_of, key, numbers, partitions, 
 from ml_assets.resources import Platform
 from ml_assets.spec import UseCase
 
-_SHOWN = [
-    "pr_auc",
-    "per_day_pr_auc",
-    "lift",
-    "roc_auc",
+if TYPE_CHECKING:
+    from ml_assets.learning.gate import Evidence, Verdict
+
+_RANKING = ["pr_auc", "per_day_pr_auc", "lift", "roc_auc"]
+_PROBABILITY = [
     "brier",
+    "brier_skill",
+    "brier_reliability",
+    "brier_resolution",
+    "brier_uncertainty",
     "calibration_error",
+    "calibration_error_low",
+    "calibration_error_high",
+]
+_DECISION = [
     "precision_at_capacity",
     "recall_at_capacity",
+    "value_precision_at_capacity",
+    "value_recall_at_capacity",
     "cost_captured_at_capacity",
+    "saved_per_day",
+    "lead_hours_at_capacity",
 ]
+_SHOWN = [*_RANKING, "brier", "calibration_error", *_DECISION]
 
 
 def build(usecase: UseCase) -> Iterator[dg.AssetsDefinition]:
-    """Yield the evaluation of a use case."""
+    """Yield the evaluation of a use case, and the gate's verdict on it."""
+    yield evaluation_asset(usecase)
+    yield verdict_asset(usecase)
+
+
+def evaluation_asset(usecase: UseCase) -> dg.AssetsDefinition:
+    """Return the asset of the comparison."""
 
     @dg.asset(
         key=key(usecase, "evaluation"),
@@ -32,7 +52,7 @@ def build(usecase: UseCase) -> Iterator[dg.AssetsDefinition]:
         kinds={"mlflow", "pandas"},
         description=(
             "Candidates and champion scored on the same unseen window by the code that scores in production. The best "
-            "PR-AUC becomes the challenger; the evidence is written to its MLflow run."
+            f"in {usecase.gate.metric} becomes the challenger; the evidence is written to its MLflow run."
         ),
         **common(usecase, "evaluation"),
     )
@@ -49,16 +69,105 @@ def build(usecase: UseCase) -> Iterator[dg.AssetsDefinition]:
                 "challenger": report.challenger,
                 "would be promoted": report.verdict.passed,
                 **numbers(report.comparison.of(report.challenger)),
-                "models on the same window": table(_named(report.comparison.metrics, "model")),
-                "challenger by slot": table(_named(report.by_slot, "slot")),
-                "challenger by month": table(_named(report.by_month, "month")),
+                "ranking": table(_named(report.comparison.metrics, _RANKING, "model")),
+                "probabilities": table(_named(report.comparison.metrics, _PROBABILITY, "model")),
+                f"decisions at capacity, {usecase.currency}": table(decisions(usecase, report.comparison.metrics)),
+                "gains of the challenger": table(gains(report.evidence)),
+                "slices": table(slices(usecase, report.evidence)),
+                "challenger by slot": table(_named(report.by_slot, _SHOWN, "slot")),
+                "challenger by month": table(_named(report.by_month, _SHOWN, "month")),
                 **{name: picture(png, name) for name, png in report.plots.items()},
             }
         )
 
-    yield evaluation
+    return evaluation
 
 
-def _named(metrics: pd.DataFrame, name: str) -> pd.DataFrame:
+def verdict_asset(usecase: UseCase) -> dg.AssetsDefinition:
+    """Return the asset of the gate's verdict on the challenger of a date."""
+
+    @dg.asset(
+        key=key(usecase, "verdict"),
+        deps=[key(usecase, "evaluation")],
+        partitions_def=partitions(usecase),
+        kinds={"mlflow"},
+        description=(
+            "What the gate says of the challenger, condition by condition, from the evidence on its MLflow run. "
+            "Missing evidence, a metric that is not a number or another champion than the one compared with means no. "
+            "The promotion judges again; it does not read this."
+        ),
+        **common(usecase, "evaluation"),
+    )
+    @retrying_outages_only
+    def verdict(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+        from ml_assets.lifecycle.evaluation import judge_challenger
+
+        (training_date,) = dates_of(context)
+        run_id, judged = judge_challenger(platform.registry, usecase, training_date)
+        return dg.MaterializeResult(
+            metadata={
+                "passed": judged.passed,
+                "failed conditions": len(judged.failures),
+                "gate": conditions(judged),
+                "mlflow_run_id": run_id,
+            }
+        )
+
+    return verdict
+
+
+def conditions(verdict: "Verdict") -> dg.MetadataValue:
+    """Return each condition as a row, those that do not hold first."""
+    ordered = sorted(verdict.conditions, key=lambda condition: condition.passed)
+    shown = ("name", "passed", "value", "comparison", "threshold", "why")
+    return table([{name: getattr(condition, name) for name in shown} for condition in ordered])
+
+
+def decisions(usecase: UseCase, metrics: pd.DataFrame) -> pd.DataFrame:
+    """Return what each model's work-lists bring, and what it saves a day against the rule and against no model."""
+    shown = _named(metrics, _DECISION, "model").rename(columns={"saved_per_day": "saved a day against no model"})
+    saved = metrics["saved_per_day"]
+    shown["saved a day against the rule"] = (saved - saved[usecase.rule.name]).to_numpy()
+    return shown
+
+
+def gains(evidence: "Evidence") -> list[dict[str, Any]]:
+    """Return by how much the challenger is better than rule and champion, with the interval."""
+    measured = {"rule": evidence.gain_over_rule, "champion": evidence.gain_over_champion}
+    return [
+        {
+            "over": name,
+            "metric": gain.metric,
+            "gain": gain.value,
+            "low": gain.low,
+            "high": gain.high,
+            "confidence": gain.confidence,
+            "days resampled": gain.days,
+        }
+        for name, gain in measured.items()
+        if gain is not None
+    ]
+
+
+def slices(usecase: UseCase, evidence: "Evidence") -> list[dict[str, Any]]:
+    """Return every part of every slice, whether it has enough fails to be judged, and what was lost in it."""
+    specs = {spec.name: spec for spec in usecase.gate.slices}
+    return [
+        {
+            "slice": part.slice,
+            "value": part.value,
+            "decisions": part.n,
+            "fails": part.positives,
+            part.metric: part.challenger,
+            f"{part.against}'s": part.reference,
+            "lost": part.loss,
+            "limit": specs[part.slice].max_loss,
+            "judged": part.positives >= specs[part.slice].min_positives,
+        }
+        for part in evidence.slices
+    ]
+
+
+def _named(metrics: pd.DataFrame, shown: list[str], name: str) -> pd.DataFrame:
     """Return the shown metrics with the index as a first column."""
-    return metrics[[m for m in _SHOWN if m in metrics]].rename_axis(name).reset_index()
+    return metrics[[m for m in shown if m in metrics]].rename_axis(name).reset_index()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from ml_assets.assets.common import common, dates_of, key, partitions, retrying_outages_only, table
+from ml_assets.assets.common import common, dates_of, key, partitions, retrying_outages_only
 from ml_assets.checks.registration import gate_check, judge_gate
 from ml_assets.registry import CHAMPION
 from ml_assets.resources import Platform
@@ -45,7 +45,7 @@ def champion_asset(usecase: UseCase) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=asset_key,
-        deps=[key(usecase, "challenger")],
+        deps=[key(usecase, "challenger"), key(usecase, "verdict")],
         kinds={"mlflow"},
         description=(
             f"`{usecase.name}@champion`, the model that scores. The gate is judged here, from the evidence on the "
@@ -56,18 +56,17 @@ def champion_asset(usecase: UseCase) -> dg.AssetsDefinition:
     )
     @retrying_outages_only
     def champion(platform: Platform) -> dg.MaterializeResult:
+        from ml_assets.assets.evaluation import conditions
         from ml_assets.lifecycle.evaluation import promote_challenger
 
         challenger, verdict = promote_challenger(platform.registry, usecase)
         now = platform.registry.resolve(usecase.name, CHAMPION)
-        shown = ("name", "passed", "value", "comparison", "threshold")
-        conditions = table([{name: getattr(condition, name) for name in shown} for condition in verdict.conditions])
         return dg.MaterializeResult(
             metadata={
                 "champion_version": now.version if now else 0,
                 "challenger_version": challenger.version,
                 "promoted": verdict.passed,
-                "gate": conditions,
+                "gate": conditions(verdict),
             },
             check_results=[judge_gate(verdict)],
         )

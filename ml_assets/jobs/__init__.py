@@ -34,7 +34,7 @@ def feature_keys(usecase: UseCase) -> list[dg.AssetKey]:
 
 def training_keys(usecase: UseCase) -> list[dg.AssetKey]:
     """Return the assets of a retraining, from the training set to the champion."""
-    names = ("training_set", "evaluation", "challenger", "champion")
+    names = ("training_set", "evaluation", "verdict", "challenger", "champion")
     return [key(usecase, name) for name in names] + [
         key(usecase, "candidates", candidate.name) for candidate in usecase.candidates
     ]

@@ -1,6 +1,6 @@
 """Compare models on identical rows and choose the challenger."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,30 +11,31 @@ from numpy.typing import NDArray
 from ml_assets.learning.metrics import evaluate
 from ml_assets.learning.scorer import Scorer
 from ml_assets.learning.window import Window
+from ml_assets.spec import FREE_ACTION, ActionSpec
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Metrics of several models on one window.
 
-    `metrics` has a row a model, best PR-AUC first; `probabilities` maps model to (n,) in the order of the
+    `metrics` has a row a model, the best in `metric` first; `probabilities` maps model to (n,) in the order of the
     window.
     """
 
     window: Window
     metrics: pd.DataFrame
     probabilities: Mapping[str, NDArray[np.float64]]
+    metric: str = "pr_auc"
 
-    @property
-    def best(self) -> str:
-        """The model of the highest PR-AUC. It may be the rule: then the rule is the challenger.
+    def best(self, among: Iterable[str]) -> str:
+        """Return which of the models is best in `metric`. It may be the rule: then the rule is the challenger.
 
         Raises:
-            ValueError: no model has a PR-AUC, because the window has no positive.
+            ValueError: the metric is not defined for any, because the window has no positive.
         """
-        known = self.metrics["pr_auc"].dropna()
+        known = self.metrics.loc[list(among), self.metric].dropna()
         if known.empty:
-            raise ValueError("no model has a PR-AUC: the test window has no fail; take a longer test window")
+            raise ValueError(f"no model has a {self.metric}: the test window has no fail; take a longer test window")
         return str(known.idxmax())
 
     def of(self, model: str) -> dict[str, float]:
@@ -42,7 +43,14 @@ class Comparison:
         return {str(name): float(value) for name, value in self.metrics.loc[model].to_dict().items()}
 
 
-def compare(test_rows: pa.Table, scorers: Mapping[str, Scorer], *, capacity: int) -> Comparison:
+def compare(
+    test_rows: pa.Table,
+    scorers: Mapping[str, Scorer],
+    *,
+    capacity: int,
+    action: ActionSpec = FREE_ACTION,
+    metric: str = "pr_auc",
+) -> Comparison:
     """Return the comparison of scorers (candidates, and the champion under a name of its own) on the rows.
 
     Raises:
@@ -52,14 +60,21 @@ def compare(test_rows: pa.Table, scorers: Mapping[str, Scorer], *, capacity: int
         Window.of(test_rows),
         {name: scorer.score(test_rows) for name, scorer in scorers.items()},
         capacity=capacity,
+        action=action,
+        metric=metric,
     )
 
 
 def compare_probabilities(
-    window: Window, probabilities: Mapping[str, NDArray[np.float64]], *, capacity: int
+    window: Window,
+    probabilities: Mapping[str, NDArray[np.float64]],
+    *,
+    capacity: int,
+    action: ActionSpec = FREE_ACTION,
+    metric: str = "pr_auc",
 ) -> Comparison:
     """Return the comparison of probabilities that were computed already."""
-    rows = {name: evaluate(window, p, capacity=capacity) for name, p in probabilities.items()}
+    rows = {name: evaluate(window, p, capacity=capacity, action=action) for name, p in probabilities.items()}
     # Ties keep the order in which the models were given.
-    table = pd.DataFrame.from_dict(rows, orient="index").sort_values("pr_auc", ascending=False, kind="stable")
-    return Comparison(window, table, dict(probabilities))
+    table = pd.DataFrame.from_dict(rows, orient="index").sort_values(metric, ascending=False, kind="stable")
+    return Comparison(window, table, dict(probabilities), metric)

@@ -18,7 +18,7 @@ from ml_assets.learning.calibration import Calibration, fit_calibration
 from ml_assets.learning.export import ExportMismatchError, round_thresholds, to_onnx
 from ml_assets.learning.frames import MISSING_CATEGORY, FeatureNames, model_frame
 from ml_assets.learning.gate import PARITY_TOLERANCE, ModelEvidence
-from ml_assets.learning.metrics import average_precision, evaluate
+from ml_assets.learning.metrics import average_precision, evaluate, population_stability
 from ml_assets.learning.scorer import Manifest, Scorer
 from ml_assets.learning.training_set import TrainingSetError, part_of
 from ml_assets.learning.window import Window
@@ -113,6 +113,8 @@ def fit_candidate(
         parity = prove_export(estimator, scorer, pa.concat_tables([calibration, test]), seed=usecase.seed)
     window = Window.of(test)
     probabilities = scorer.score(test)
+    metrics = evaluate(window, probabilities, capacity=usecase.capacity, action=usecase.action)
+    metrics["score_psi"] = population_stability(scorer.score(calibration), probabilities)
     learned = part_of(training_set, "train", "calibration")
     return FittedCandidate(
         name=candidate.name,
@@ -120,7 +122,7 @@ def fit_candidate(
         estimator=estimator,
         scorer=scorer,
         calibration=fitted_calibration,
-        metrics=evaluate(window, probabilities, capacity=usecase.capacity),
+        metrics=metrics,
         probabilities=probabilities,
         window_hash=window.hash,
         trained_until=pc.max(learned["label_known_at"]).as_py().astimezone(UTC),

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 import msgspec
 
-from ml_assets.spec import GateSpec
+from ml_assets.spec import GateSpec, SliceSpec
 
 # The export must agree with the pipeline to this difference in probability.
 PARITY_TOLERANCE = 1e-6
@@ -17,14 +17,56 @@ class ModelEvidence(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one model on the window. None is unknown, and so is a metric that is absent, None or
     NaN.
 
-    `trained_until` is the time by which the last label was known that the model was fitted or calibrated on.
+    `trained_until` is the time by which the last label was known that the model was fitted or calibrated on;
+    `run_id` is its training's MLflow run.
     """
 
     name: str
+    run_id: str | None = None
     window_hash: str | None = None
     metrics: Mapping[str, float | None] = {}
     trained_until: datetime | None = None
     parity_max_abs_difference: float | None = None
+
+
+class Gain(msgspec.Struct, frozen=True, kw_only=True):
+    """By how much the challenger is better than another model in a metric: the difference and its paired interval.
+
+    The interval is from a bootstrap over `days`, with that confidence and number of resamples.
+    """
+
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    confidence: float
+    resamples: int
+    days: int
+
+
+class SliceEvidence(msgspec.Struct, frozen=True, kw_only=True):
+    """A metric of the challenger and of what it is held against (champion or rule), where a slice has one value."""
+
+    slice: str
+    value: str
+    n: int
+    positives: int
+    metric: str
+    challenger: float | None
+    reference: float | None
+    against: str
+
+    @property
+    def loss(self) -> float | None:
+        """By how much the challenger is worse; None if that is not known."""
+        mine, other = _known(self.challenger), _known(self.reference)
+        return None if mine is None or other is None else other - mine
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """Who is champion at the time of the judgement: its MLflow run, None if there is no champion."""
+
+    run_id: str | None
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +81,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     rule: ModelEvidence | None
     champion_exists: bool | None
     champion: ModelEvidence | None = None
+    gain_over_rule: Gain | None = None
+    gain_over_champion: Gain | None = None
+    slices: tuple[SliceEvidence, ...] = ()
 
     def to_json(self) -> str:
         """Return the evidence as JSON; NaN becomes null."""
@@ -86,10 +131,12 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.decode(text, type=cls)
 
 
-def judge(gate: GateSpec, evidence: Evidence) -> Verdict:
-    """Return the verdict on the challenger; it passes only if every condition holds."""
-    challenger, rule = evidence.challenger, evidence.rule
-    pr_auc = _metric(challenger, "pr_auc")
+def judge(gate: GateSpec, evidence: Evidence, standing: Standing | None = None) -> Verdict:
+    """Return the verdict on the challenger; it passes only if every condition holds.
+
+    With `standing`, evidence against a champion that another has followed meanwhile counts as no.
+    """
+    challenger = evidence.challenger
     conditions = [
         _compare("test_rows", _metric(challenger, "n"), ">=", 1.0, "there are rows to judge on"),
         _compare(
@@ -100,7 +147,7 @@ def judge(gate: GateSpec, evidence: Evidence) -> Verdict:
             "fewer fails say too little",
         ),
         _same_window("challenger", challenger, evidence),
-        _same_window("rule", rule, evidence),
+        _same_window("rule", evidence.rule, evidence),
         _unseen("challenger", challenger, evidence),
         _compare(
             "export_parity",
@@ -110,6 +157,10 @@ def judge(gate: GateSpec, evidence: Evidence) -> Verdict:
             "the ONNX model gives the pipeline's probabilities",
         ),
         _compare("lift", _metric(challenger, "lift"), ">=", gate.min_lift, "PR-AUC above the base rate"),
+        *(
+            _compare(f"floor_{name}", _metric(challenger, name), ">=", least, "the least that this use case asks")
+            for name, least in gate.floors.items()
+        ),
         _compare(
             "calibration_error",
             _metric(challenger, "calibration_error"),
@@ -118,18 +169,35 @@ def judge(gate: GateSpec, evidence: Evidence) -> Verdict:
             "expected costs need probabilities that mean what they say",
         ),
         _compare(
-            "pr_auc_against_rule",
-            pr_auc,
+            "score_psi",
+            _metric(challenger, "score_psi"),
+            "<=",
+            gate.max_score_psi,
+            "scores of the test window are spread as those of the calibration window",
+        ),
+        _compare(
+            f"{gate.metric}_against_rule",
+            _metric(challenger, gate.metric),
             ">=",
-            _add(_metric(rule, "pr_auc"), gate.min_gain),
+            _add(_metric(evidence.rule, gate.metric), gate.min_gain),
             "a model must beat the business rule on the same rows",
         ),
-        *_champion_conditions(gate, evidence, pr_auc),
+        _low_end(
+            "gain_over_rule_low",
+            gate,
+            evidence.gain_over_rule,
+            gate.min_gain_over_rule_low,
+            "the gain over the rule is not chance",
+        ),
+        *_champion_conditions(gate, evidence),
+        *(_slice_condition(gate, spec, evidence) for spec in gate.slices),
     ]
+    if standing is not None:
+        conditions.append(_still_standing(evidence, standing))
     return Verdict(passed=all(c.passed for c in conditions), conditions=tuple(conditions))
 
 
-def _champion_conditions(gate: GateSpec, evidence: Evidence, pr_auc: float | None) -> Iterable[Condition]:
+def _champion_conditions(gate: GateSpec, evidence: Evidence) -> Iterable[Condition]:
     if evidence.champion_exists is False and evidence.champion is None:
         return [
             Condition(
@@ -146,13 +214,75 @@ def _champion_conditions(gate: GateSpec, evidence: Evidence, pr_auc: float | Non
         _same_window("champion", champion, evidence),
         _unseen("champion", champion, evidence),
         _compare(
-            "pr_auc_against_champion",
-            pr_auc,
+            f"{gate.metric}_against_champion",
+            _metric(evidence.challenger, gate.metric),
             ">=",
-            _add(_metric(champion, "pr_auc"), gate.min_gain),
+            _add(_metric(champion, gate.metric), gate.min_gain),
             "the challenger must be as good as the champion on the same rows",
         ),
+        _low_end(
+            "gain_over_champion_low",
+            gate,
+            evidence.gain_over_champion,
+            -gate.max_regret,
+            "the challenger is not likely to be worse than the champion by more",
+        ),
     ]
+
+
+def _low_end(name: str, gate: GateSpec, gain: Gain | None, threshold: float, why: str) -> Condition:
+    """Ask for the low end of an interval that was made as the gate now asks for it; another is not evidence."""
+    asked = (gate.metric, gate.confidence, gate.resamples)
+    if gain is None:
+        return _compare(name, None, ">=", threshold, why)
+    if (gain.metric, gain.confidence, gain.resamples) != asked:
+        made = f"{gain.metric}, {gain.confidence:.0%}, {gain.resamples} resamples"
+        return _compare(name, None, ">=", threshold, f"{why}; the interval at hand is of {made}")
+    measured = f"{gain.confidence:.0%} interval, {gain.days} days resampled"
+    return _compare(name, gain.low, ">=", threshold, f"{why} ({measured})")
+
+
+def _slice_condition(gate: GateSpec, spec: SliceSpec, evidence: Evidence) -> Condition:
+    """Ask that no part of a slice with enough fails has lost too much; parts must add up to the whole window."""
+    name = f"slice_{spec.name}"
+    parts = [part for part in evidence.slices if part.slice == spec.name and part.metric == gate.metric]
+    whole = _known(_metric(evidence.challenger, "n"))
+    if whole is None or sum(part.n for part in parts) != whole:
+        return _compare(name, None, "<=", spec.max_loss, f"no {spec.name} gets worse; its parts are not the window")
+    judged = [part for part in parts if part.positives >= spec.min_positives]
+    if not judged:
+        few = f"none with {spec.min_positives} fails"
+        return Condition(
+            name=name, value=few, comparison="==", threshold=few, passed=True, why=f"no {spec.name} gets worse"
+        )
+    worst = max(judged, key=lambda part: math.inf if part.loss is None else part.loss)
+    why = (
+        f"no {spec.name} gets worse; worst of {len(judged)} is {worst.value}, {gate.metric} {_said(worst.challenger)} "
+        f"against the {worst.against}'s {_said(worst.reference)} on {worst.n:,} decisions"
+    )
+    return _compare(name, worst.loss, "<=", spec.max_loss, why)
+
+
+def _still_standing(evidence: Evidence, standing: Standing) -> Condition:
+    """Ask that the champion of the evidence is the champion of now, or that the challenger has become it."""
+    compared = evidence.champion.run_id if evidence.champion else None
+    is_challenger = bool(standing.run_id) and evidence.challenger is not None and (
+        standing.run_id == evidence.challenger.run_id
+    )  # fmt: skip
+    nobody = standing.run_id is None and evidence.champion_exists is False
+    return Condition(
+        name="champion_of_now",
+        value=standing.run_id or "none yet",
+        comparison="==",
+        threshold=standing.run_id if is_challenger else compared or "none yet",
+        passed=is_challenger or nobody or (standing.run_id is not None and standing.run_id == compared),
+        why="the evidence is against the champion of now, not an earlier one",
+    )
+
+
+def _said(value: float | None) -> str:
+    known = _known(value)
+    return "unknown" if known is None else f"{known:.3f}"
 
 
 def _compare(

@@ -11,22 +11,29 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from ml_assets.learning.bootstrap import calibration_interval
 from ml_assets.learning.window import Window
+from ml_assets.spec import FREE_ACTION, ActionSpec
 
 Floats = NDArray[np.float64]
 _EDGE = 1e-15
 
 
-def evaluate(window: Window, probabilities: ArrayLike, *, capacity: int) -> dict[str, float]:
+def evaluate(
+    window: Window, probabilities: ArrayLike, *, capacity: int, action: ActionSpec = FREE_ACTION
+) -> dict[str, float]:
     """Return the metrics of probabilities (n,) on a window.
 
     - `n`, `positives`, `base_rate`
     - `pr_auc`: average precision; `lift`: pr_auc minus base_rate; `roc_auc`
     - `per_day_pr_auc`: mean pr_auc of the days with a positive
     - `brier`; `brier_skill`: 1 minus brier over that of the base rate; `log_loss` in nats
-    - `calibration_error`: expected calibration error over ten groups of equal size
-    - `precision_at_capacity`, `recall_at_capacity`, `cost_captured_at_capacity` of the work-lists: the
-      `capacity` decisions of the highest expected cost (probability times cost) of each date and slot
+    - `brier_reliability`, `brier_resolution`, `brier_uncertainty`: see `brier_decomposition`
+    - `calibration_error`: expected calibration error over ten groups of equal size; `calibration_error_low` and
+      `calibration_error_high` are its 95 % interval, days resampled
+    - what the work-lists do, the `capacity` decisions of the highest expected cost (probability times cost) of each
+      date and slot: `precision_at_capacity`, `recall_at_capacity`, `cost_captured_at_capacity`, and those of
+      `decision_metrics`
 
     Raises:
         ValueError: the lengths differ, or a probability is not in [0, 1].
@@ -40,6 +47,7 @@ def evaluate(window: Window, probabilities: ArrayLike, *, capacity: int) -> dict
     at_capacity = confusion_at_capacity(window, p, capacity=capacity)
     chosen = worklist(window, p, capacity=capacity)
     cost = window.costs * y
+    calibration = calibration_interval(window, p)
     return {
         "n": float(n),
         "positives": positives,
@@ -50,16 +58,25 @@ def evaluate(window: Window, probabilities: ArrayLike, *, capacity: int) -> dict
         "per_day_pr_auc": _per_day_pr_auc(window, p),
         "brier": brier,
         "brier_skill": 1 - brier / spread if spread > 0 else math.nan,
+        **brier_decomposition(y, p),
         "log_loss": _log_loss(y, p),
-        "calibration_error": calibration_error(y, p),
+        "calibration_error": calibration.value,
+        "calibration_error_low": calibration.low,
+        "calibration_error_high": calibration.high,
         "precision_at_capacity": _ratio(at_capacity["tp"], at_capacity["tp"] + at_capacity["fp"]),
         "recall_at_capacity": _ratio(at_capacity["tp"], positives),
         "cost_captured_at_capacity": _ratio(float(cost[chosen].sum()), float(cost.sum())),
+        **decision_metrics(window, chosen, action),
     }
 
 
 def by_group(
-    window: Window, probabilities: ArrayLike, *, capacity: int, by: Literal["month", "slot", "date"]
+    window: Window,
+    probabilities: ArrayLike,
+    *,
+    capacity: int,
+    by: Literal["month", "slot", "date"],
+    action: ActionSpec = FREE_ACTION,
 ) -> pd.DataFrame:
     """Return `evaluate` of each month (as 2021-01), slot or date: a row each, in order, indexed by it."""
     p = _checked(window, probabilities)
@@ -69,8 +86,62 @@ def by_group(
         "date": window.dates.astype("datetime64[D]").astype(str),
     }[by]
     groups = {str(key): keys == key for key in np.unique(keys)}
-    rows = [evaluate(window.take(mask), p[mask], capacity=capacity) for mask in groups.values()]
+    rows = [evaluate(window.take(mask), p[mask], capacity=capacity, action=action) for mask in groups.values()]
     return pd.DataFrame(rows, index=pd.Index(groups, name=by, dtype=object))
+
+
+def decision_metrics(window: Window, chosen: NDArray[np.bool_], action: ActionSpec) -> dict[str, float]:
+    """Return what acting on the chosen decisions (a mask, (n,)) would have brought.
+
+    - `value_precision_at_capacity`: of the value acted on, the share that failed; `value_recall_at_capacity`: of the
+      value that failed, the share acted on
+    - `saved_per_day`: what the avoided fails would have cost minus what acting costs, in the use case's currency, a
+      decision date; against no model, which means that nobody acts, so 0. The difference of two models is what one
+      saves against the other
+    - `lead_hours_at_capacity`: mean hours from the first listing of a fail to `action.until` on its outcome date
+
+    An entity that is on several lists before its outcome is acted on once, at its first listing.
+    """
+    rows = np.flatnonzero(chosen)
+    rows = rows[np.argsort(window.decision_times[rows], kind="stable")]
+    subject = _subjects(window)
+    acted = rows[np.unique(subject[rows], return_index=True)[1]]
+    every = np.unique(subject, return_index=True)[1]
+    failed = acted[window.labels[acted] == 1]
+    value, lost = window.values, every[window.labels[every] == 1]
+    caught_value = float(value[failed].sum())
+    days = len(np.unique(window.dates))
+    saved = action.effectiveness * float(window.costs[failed].sum()) - action.cost * len(acted)
+    until = action.until.hour + action.until.minute / 60
+    lead = (window.outcome_dates[failed].astype("datetime64[m]") - window.decision_times[failed]).astype(
+        "timedelta64[m]"
+    ).astype(np.float64) / 60 + until
+    return {
+        "value_precision_at_capacity": _ratio(caught_value, float(value[acted].sum())),
+        "value_recall_at_capacity": _ratio(caught_value, float(value[lost].sum())),
+        "saved_per_day": saved / days if days else math.nan,
+        "lead_hours_at_capacity": float(lead.mean()) if len(lead) else math.nan,
+    }
+
+
+def brier_decomposition(labels: ArrayLike, probabilities: ArrayLike, *, bins: int = 10) -> dict[str, float]:
+    """Return the parts of the Brier score: reliability minus resolution plus uncertainty (Murphy 1973).
+
+    Over groups of equal size. Resolution is the generalised one (Stephenson, Coelho and Jolliffe 2008): it has the
+    spread within the groups, so that the three add up to the Brier score exactly.
+    """
+    p, y = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=np.float64)
+    names = ("brier_reliability", "brier_resolution", "brier_uncertainty")
+    if not len(p):
+        return dict.fromkeys(names, math.nan)
+    table = reliability(y, p, bins=bins)
+    weight = table["n"].to_numpy() / len(p)
+    base_rate = float(y.mean())
+    unreliable = float(np.sum(weight * (table["mean_probability"] - table["observed_rate"]) ** 2))
+    uncertainty = base_rate * (1 - base_rate)
+    return dict(
+        zip(names, (unreliable, unreliable + uncertainty - float(np.mean((p - y) ** 2)), uncertainty), strict=True)
+    )
 
 
 def reliability(labels: ArrayLike, probabilities: ArrayLike, *, bins: int = 10) -> pd.DataFrame:
@@ -133,8 +204,8 @@ def confusion_at_capacity(window: Window, probabilities: ArrayLike, *, capacity:
     }
 
 
-def share_of_best_lift(model: Mapping[str, float], best: Mapping[str, float]) -> float:
-    """Return the model's lift as a share of the best reachable one; NaN if that is not positive.
+def share_of_best(model: Mapping[str, float], best: Mapping[str, float], metric: str = "lift") -> float:
+    """Return the model's metric as a share of the best reachable one; NaN if that is not positive.
 
     `best` is `evaluate` of the true probabilities on the same rows.
 
@@ -146,7 +217,7 @@ def share_of_best_lift(model: Mapping[str, float], best: Mapping[str, float]) ->
             f"the model was evaluated on {model['n']:.0f} rows and {model['positives']:.0f} positives, the "
             f"truth on {best['n']:.0f} and {best['positives']:.0f}; evaluate both on the same rows"
         )
-    return _ratio(model["lift"], best["lift"])
+    return _ratio(model[metric], best[metric])
 
 
 def average_precision(labels: Floats, probabilities: Floats) -> float:
@@ -170,6 +241,30 @@ def roc_auc(labels: Floats, probabilities: Floats) -> float:
         return math.nan
     ranks = float(rankdata(probabilities)[labels > 0].sum())
     return (ranks - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+def _subjects(window: Window) -> NDArray[np.int64]:
+    """Return a number for each row that is the same for decisions about the same outcome of the same entity."""
+    _, entity = np.unique(window.entity_ids.astype(str), return_inverse=True)
+    _, outcome = np.unique(window.outcome_dates, return_inverse=True)
+    return np.asarray(entity * (int(outcome.max(initial=0)) + 1) + outcome, dtype=np.int64)
+
+
+def population_stability(expected: ArrayLike, actual: ArrayLike, *, bins: int = 10) -> float:
+    """Return the population stability index of scores: sum of (a - e) ln(a / e) over groups; NaN without rows.
+
+    The groups hold equal shares of `expected`; e and a are the shares of the two in a group, each with half a row
+    added so that an empty group counts as rare and not as infinite.
+    """
+    before, after = np.asarray(expected, dtype=np.float64), np.asarray(actual, dtype=np.float64)
+    if not len(before) or not len(after):
+        return math.nan
+    edges = np.unique(np.quantile(before, np.linspace(0, 1, bins + 1)[1:-1]))
+    shares = []
+    for scores in (before, after):
+        rows = np.bincount(np.searchsorted(edges, scores, side="right"), minlength=len(edges) + 1) + 0.5
+        shares.append(rows / rows.sum())
+    return float(np.sum((shares[1] - shares[0]) * np.log(shares[1] / shares[0])))
 
 
 def _per_day_pr_auc(window: Window, p: Floats) -> float:

@@ -9,17 +9,19 @@ import pandas as pd
 
 from ml_assets.lake import Lake
 from ml_assets.learning.compare import Comparison, compare
-from ml_assets.learning.gate import Evidence, ModelEvidence, Verdict, judge
+from ml_assets.learning.evidence import build_evidence
+from ml_assets.learning.gate import Evidence, ModelEvidence, Standing, Verdict, judge
 from ml_assets.learning.metrics import by_group
 from ml_assets.learning.plots import precision_recall_plot, reliability_plot
 from ml_assets.learning.scorer import Scorer
 from ml_assets.learning.training_set import part_of
 from ml_assets.lifecycle.training import read_training_set
-from ml_assets.registry import CHALLENGER, CHAMPION, ModelRegistry, ModelVersion
+from ml_assets.registry import CHALLENGER, CHAMPION, CandidateRun, ModelRegistry, ModelVersion
 from ml_assets.spec import UseCase
 
 EVIDENCE = "evidence.json"
 VERDICT = "verdict.json"
+EVALUATED_AS = "evaluated_as"
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class EvaluationReport:
     challenger: str
     challenger_run_id: str
     verdict: Verdict
+    evidence: Evidence
     by_slot: pd.DataFrame
     by_month: pd.DataFrame
     plots: Mapping[str, bytes]
@@ -40,43 +43,39 @@ def evaluate_candidates(
 ) -> EvaluationReport:
     """Compare the candidates of a training date, and the champion, and write down the evidence.
 
-    The challenger is the candidate of the best PR-AUC. Evidence and verdict are artifacts of its MLflow run.
+    The challenger is the candidate that is best in the gate's metric. Evidence and verdict are artifacts of its MLflow
+    run.
 
     Raises:
         LookupError: a candidate has not been trained for this date.
     """
     comparison, run_ids = compare_models(lake, registry, usecase, training_date, threads=threads)
-    measured = {
-        name: msgspec.structs.replace(
-            _model_evidence(registry, run_id),
-            name=name,
-            window_hash=comparison.window.hash,
-            metrics=comparison.of(name),
-        )
-        for name, run_id in run_ids.items()
-        if name in comparison.probabilities
-    }
-    candidates_only = comparison.metrics.drop(index=CHAMPION, errors="ignore")
-    challenger = str(candidates_only["pr_auc"].idxmax())
-    evidence = Evidence(
-        window_hash=comparison.window.hash,
-        window_first_decision=comparison.window.first_decision_time,
-        challenger=measured[challenger],
-        rule=measured[usecase.rule.name],
-        champion_exists=CHAMPION in run_ids,
-        champion=measured.get(CHAMPION),
+    challenger = comparison.best([c.name for c in usecase.candidates])
+    evidence = build_evidence(
+        usecase.gate,
+        comparison,
+        {name: _model_evidence(registry, run_id) for name, run_id in run_ids.items()},
+        challenger=challenger,
+        rule=usecase.rule.name,
+        champion=CHAMPION if CHAMPION in run_ids else None,
+        seed=usecase.seed,
     )
     verdict = judge(usecase.gate, evidence)
     registry.write_evidence(run_ids[challenger], EVIDENCE, evidence.to_json())
     registry.write_evidence(run_ids[challenger], VERDICT, verdict.to_json())
+    for name in (c.name for c in usecase.candidates):
+        registry.tag_run(run_ids[name], {EVALUATED_AS: CHALLENGER if name == challenger else "compared"})
     probabilities = comparison.probabilities[challenger]
     return EvaluationReport(
         comparison=comparison,
         challenger=challenger,
         challenger_run_id=run_ids[challenger],
         verdict=verdict,
-        by_slot=by_group(comparison.window, probabilities, capacity=usecase.capacity, by="slot"),
-        by_month=by_group(comparison.window, probabilities, capacity=usecase.capacity, by="month"),
+        evidence=evidence,
+        by_slot=by_group(comparison.window, probabilities, capacity=usecase.capacity, action=usecase.action, by="slot"),
+        by_month=by_group(
+            comparison.window, probabilities, capacity=usecase.capacity, action=usecase.action, by="month"
+        ),
         plots={
             "precision and recall": precision_recall_plot(comparison.window.labels, comparison.probabilities),
             "reliability": reliability_plot(
@@ -113,7 +112,8 @@ def compare_models(
     }
     if champion is not None and not set(scorers[CHAMPION].manifest.features.all) <= set(test.column_names):
         del scorers[CHAMPION]
-    return compare(test, scorers, capacity=usecase.capacity), run_ids
+    comparison = compare(test, scorers, capacity=usecase.capacity, action=usecase.action, metric=usecase.gate.metric)
+    return comparison, run_ids
 
 
 def register_challenger(registry: ModelRegistry, usecase: UseCase, training_date: date) -> ModelVersion:
@@ -122,11 +122,8 @@ def register_challenger(registry: ModelRegistry, usecase: UseCase, training_date
     Raises:
         LookupError: no candidate run of this date carries an evaluation.
     """
-    for candidate, run in registry.candidate_runs(usecase.name, training_date).items():
-        try:
-            registry.read_evidence(run.run_id, EVIDENCE)
-        except FileNotFoundError:
-            continue
+    if found := _evaluated_challenger(registry, usecase, training_date):
+        candidate, run = found
         return registry.register(
             usecase.name, run.run_id, tags={"candidate": candidate, "training_date": training_date.isoformat()}
         )
@@ -149,19 +146,61 @@ def promote_challenger(
     challenger = registry.resolve(usecase.name, CHALLENGER)
     if challenger is None:
         raise LookupError(f"use case {usecase.name} has no challenger; run the job {usecase.name}_retrain first")
-    try:
-        evidence = Evidence.from_json(registry.read_evidence(challenger.run_id, EVIDENCE))
-    except FileNotFoundError as error:
-        raise LookupError(
-            f"use case {usecase.name}: version {challenger.version} has no {EVIDENCE} on its run {challenger.run_id}; "
-            "materialize the evaluation of its training date, then promote again"
-        ) from error
-    verdict = judge(usecase.gate, evidence)
+    verdict = judge_run(registry, usecase, challenger.run_id)
     if verdict.passed or override:
         registry.promote(usecase.name, challenger.version, override=override if not verdict.passed else "")
     return challenger, verdict
 
 
+def judge_challenger(registry: ModelRegistry, usecase: UseCase, training_date: date) -> tuple[str, Verdict]:
+    """Return the MLflow run that the evaluation of a date chose, and the verdict on it as of now, written beside it.
+
+    Raises:
+        LookupError: no candidate run of this date carries an evaluation.
+    """
+    found = _evaluated_challenger(registry, usecase, training_date)
+    if found is None:
+        raise LookupError(
+            f"use case {usecase.name}: no evaluated candidate of {training_date}; materialize the evaluation first"
+        )
+    run_id = found[1].run_id
+    verdict = judge_run(registry, usecase, run_id)
+    registry.write_evidence(run_id, VERDICT, verdict.to_json())
+    return run_id, verdict
+
+
+def judge_run(registry: ModelRegistry, usecase: UseCase, run_id: str) -> Verdict:
+    """Return the verdict on the model of a run, from its evidence, the use case's gate and the champion of now.
+
+    Raises:
+        LookupError: the run carries no evidence.
+    """
+    try:
+        evidence = Evidence.from_json(registry.read_evidence(run_id, EVIDENCE))
+    except FileNotFoundError as error:
+        raise LookupError(
+            f"use case {usecase.name}: there is no {EVIDENCE} on the run {run_id}; materialize the evaluation of its "
+            "training date, then promote again"
+        ) from error
+    if evidence.challenger is None or evidence.challenger.run_id != run_id:
+        raise LookupError(
+            f"use case {usecase.name}: the {EVIDENCE} on the run {run_id} is of another run; materialize the "
+            "evaluation of its training date again"
+        )
+    champion = registry.resolve(usecase.name, CHAMPION)
+    return judge(usecase.gate, evidence, Standing(champion.run_id if champion else None))
+
+
+def _evaluated_challenger(
+    registry: ModelRegistry, usecase: UseCase, training_date: date
+) -> tuple[str, CandidateRun] | None:
+    """Return the candidate, with its run, that the newest evaluation of a date chose."""
+    for candidate, run in registry.candidate_runs(usecase.name, training_date).items():
+        if run.tags.get(EVALUATED_AS) == CHALLENGER:
+            return candidate, run
+    return None
+
+
 def _model_evidence(registry: ModelRegistry, run_id: str) -> ModelEvidence:
     text = registry.read_evidence(run_id, "model_evidence.json")
-    return msgspec.json.decode(text, type=ModelEvidence)
+    return msgspec.structs.replace(msgspec.json.decode(text, type=ModelEvidence), run_id=run_id)

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.dataset as ds
 
@@ -14,6 +15,7 @@ from ml_assets.lake.counts import counts_by
 from ml_assets.learning.fit import FittedCandidate, fit_candidate
 from ml_assets.learning.metrics import by_group, confusion_at_capacity
 from ml_assets.learning.plots import confusion_plot, importance_plot, reliability_plot
+from ml_assets.learning.slices import with_slices
 from ml_assets.learning.training_set import build_training_set, part_of
 from ml_assets.learning.window import Window
 from ml_assets.registry import Lineage, ModelRegistry
@@ -24,6 +26,15 @@ from ml_assets.spec import Candidate, UseCase
 class TrainingWindow:
     """A cut other than the use case's usual one: see `build_training_set`. None leaves the usual."""
 
+    train_cutoff: datetime | None = None
+    test_first: date | None = None
+    test_last: date | None = None
+
+
+class TrainingSetSource(msgspec.Struct, frozen=True):
+    """What a training set was made from: the Delta versions read, and its cut. With these it can be made again."""
+
+    data_versions: dict[str, int]
     train_cutoff: datetime | None = None
     test_first: date | None = None
     test_last: date | None = None
@@ -59,14 +70,35 @@ def assemble_training_set(
         ml_assets.learning.training_set.TrainingSetError: there are too few labelled decisions.
         FileNotFoundError: there are no features or no labels yet.
     """
-    split = usecase.split
+    versions = {name: _version(lake, name) for name in (features_table(usecase), labels_table(usecase))}
+    source = TrainingSetSource(versions, window.train_cutoff, window.test_first, window.test_last)
+    rows = build_from(lake, usecase, training_date, source)
+    # It travels with the rows: whoever reads them knows where they are from, whatever has been written meanwhile.
+    made = rows.append_column(_DATE, pa.array([training_date] * len(rows), pa.date32())).append_column(
+        _SOURCE, pa.array([msgspec.json.encode(source).decode()] * len(rows), pa.string())
+    )
+    table = training_set_table(usecase)
+    version = lake.replace(table, made, "training_date", [training_date])
+    return TrainingSetReport(
+        parts={part: _describe(part_of(rows, part)) for part in counts_by(rows, "part")},
+        data_versions={**versions, table: version},
+    )
+
+
+def build_from(lake: Lake, usecase: UseCase, training_date: date, source: TrainingSetSource) -> pa.Table:
+    """Return the training set of a date, made from these versions of the lake's tables: the same whenever it is made.
+
+    Raises:
+        ml_assets.learning.training_set.TrainingSetError: there are too few labelled decisions.
+        FileNotFoundError: there are no features or no labels.
+    """
+    split, versions = usecase.split, source.data_versions
     decision_days = split.train_days + split.calibration_days + split.test_days
     # In calendar days, and as far again for outcomes that are known late.
-    anchor = min(training_date, window.test_first or training_date)
+    anchor = min(training_date, source.test_first or training_date)
     first = anchor - timedelta(days=decision_days * 7 // 5 + 90)
     in_reach = (ds.field("decision_date") >= first) & (ds.field("decision_date") <= training_date)
     columns = [*_KEY_COLUMNS, *(f.name for f in usecase.features if f.name not in _KEY_COLUMNS)]
-    versions = {name: _version(lake, name) for name in (features_table(usecase), labels_table(usecase))}
     features = lake.read(
         features_table(usecase), columns=columns, where=in_reach, version=versions[features_table(usecase)]
     )
@@ -80,30 +112,51 @@ def assemble_training_set(
         labels,
         split,
         as_of_training(training_date),
-        train_cutoff=window.train_cutoff,
-        test_first=window.test_first,
-        test_last=window.test_last,
+        train_cutoff=source.train_cutoff,
+        test_first=source.test_first,
+        test_last=source.test_last,
     )
-    table = training_set_table(usecase)
-    dated = rows.append_column(
-        pa.field("training_date", pa.date32(), nullable=False), pa.array([training_date] * len(rows), pa.date32())
+    tested = part_of(rows, "test")["decision_date"].unique()
+    described = lake.read(
+        features_table(usecase),
+        columns=["entity_id", "decision_time", "attributes"],
+        where=ds.field("decision_date").isin(tested),
+        version=versions[features_table(usecase)],
     )
-    versions[table] = lake.replace(table, dated, "training_date", [training_date])
-    return TrainingSetReport(
-        parts={part: _describe(part_of(rows, part)) for part in counts_by(rows, "part")}, data_versions=versions
-    )
+    return with_slices(usecase, rows, described)
 
 
-def read_training_set(lake: Lake, usecase: UseCase, training_date: date) -> pa.Table:
-    """Return the training set of a date, in the order in which it was built.
+def read_training_set(lake: Lake, usecase: UseCase, training_date: date, version: int | None = None) -> pa.Table:
+    """Return the training set of a date, in the order in which it was built; `version` is the table's, None the newest.
 
     Raises:
         LookupError: there is none.
     """
-    rows = lake.read(training_set_table(usecase), where=ds.field("training_date") == training_date)
+    rows = lake.read(training_set_table(usecase), where=ds.field("training_date") == training_date, version=version)
     if not rows.num_rows:
         raise LookupError(f"use case {usecase.name} has no training set of {training_date}; materialize it first")
-    return rows.drop_columns(["training_date"]).sort_by([("decision_time", "ascending"), ("entity_id", "ascending")])
+    return rows.drop_columns([_DATE.name, _SOURCE.name]).sort_by(
+        [("decision_time", "ascending"), ("entity_id", "ascending")]
+    )
+
+
+def training_set_source(lake: Lake, usecase: UseCase, training_date: date, version: int) -> TrainingSetSource:
+    """Return what the training set of a date was made from, as it says itself.
+
+    Raises:
+        LookupError: this version of the table has no training set of the date.
+    """
+    dataset = lake.dataset(training_set_table(usecase), version)
+    rows = (
+        None
+        if dataset is None
+        else dataset.head(1, columns=[_SOURCE.name], filter=ds.field(_DATE.name) == training_date)
+    )
+    if rows is None or not rows.num_rows:
+        raise LookupError(
+            f"use case {usecase.name}: version {version} of the training sets has none of {training_date}"
+        )
+    return msgspec.json.decode(rows[_SOURCE.name][0].as_py(), type=TrainingSetSource)
 
 
 def train_candidate(
@@ -117,7 +170,9 @@ def train_candidate(
     threads: int = 0,
 ) -> tuple[str, FittedCandidate, dict[str, bytes]]:
     """Fit a candidate on the training set of a date and track it; return MLflow run id, model and plots by name."""
-    rows = read_training_set(lake, usecase, training_date)
+    version = _version(lake, training_set_table(usecase))
+    rows = read_training_set(lake, usecase, training_date, version)
+    source = training_set_source(lake, usecase, training_date, version)
     fitted = fit_candidate(usecase, candidate, rows, threads=threads)
     test = Window.of(part_of(rows, "test"))
     title = f"{candidate.name}, {training_date}"
@@ -134,18 +189,17 @@ def train_candidate(
         git_commit=origin.code_version,
         dagster_run_id=origin.dagster_run_id,
         feature_set_hash=usecase.feature_set_hash,
-        data_versions={
-            name: _version(lake, name)
-            for name in (features_table(usecase), labels_table(usecase), training_set_table(usecase))
-        },
+        data_versions={**source.data_versions, training_set_table(usecase): version},
         train_first=dates["learned"][0],
         train_last=dates["learned"][1],
         test_first=dates["test"][0],
         test_last=dates["test"][1],
         window_hash=fitted.window_hash,
     )
-    month = by_group(test, fitted.probabilities, capacity=usecase.capacity, by="month")
-    slot = by_group(test, fitted.probabilities, capacity=usecase.capacity, by="slot")
+    month, slot = (
+        by_group(test, fitted.probabilities, capacity=usecase.capacity, action=usecase.action, by=by)
+        for by in ("month", "slot")
+    )
     with tempfile.TemporaryDirectory() as folder:
         fitted.scorer.save(Path(folder))
         run_id = registry.log_candidate(
@@ -167,12 +221,12 @@ def train_candidate(
 
 
 _KEY_COLUMNS = ("entity_id", "decision_time", "decision_date", "slot", "outcome_date", "cost_if_fail")
+_DATE = pa.field("training_date", pa.date32(), nullable=False)
+_SOURCE = pa.field("made_from", pa.string(), nullable=False)
 _PARTS = {"learned": ("train", "calibration"), "test": ("test",)}
 
 
 def _encode(fitted: FittedCandidate) -> str:
-    import msgspec
-
     return msgspec.json.encode(fitted.evidence).decode()
 
 

@@ -208,6 +208,11 @@ class ModelRegistry:
                         raise
         return folder
 
+    def tag_run(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a run, in place of earlier ones of the same name."""
+        for name, value in tags.items():
+            self._client.set_tag(run_id, name, value)
+
     def write_evidence(self, run_id: str, name: str, text: str) -> None:
         """Write a text as an artifact of a run, in place of an earlier one."""
         self._client.log_text(run_id, text, name)

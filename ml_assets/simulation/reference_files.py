@@ -10,6 +10,8 @@ from ml_assets.simulation.world import ASSET_CLASSES, COUNTRIES, PLACES, World
 # When the annex of Delegated Regulation (EU) 2017/389 began to be applied.
 _PENALTIES_SINCE = date(2022, 2, 1)
 _LEAD = timedelta(days=30)
+# Of ten counterparties.
+_TIERS = ("core",) * 2 + ("established",) * 3 + ("other",) * 5
 
 
 def write_reference_files(world: World, folder: Path) -> None:
@@ -58,7 +60,13 @@ def _securities(world: World) -> list[dict[str, object]]:
 
 def _counterparties(world: World) -> list[dict[str, object]]:
     return [
-        {"lei": lei, "bic": _bic(number), "name": f"Counterparty {number}", "country": _country(number)}
+        {
+            "lei": lei,
+            "bic": _bic(number),
+            "name": f"Counterparty {number}",
+            "country": _country(number),
+            "tier": _TIERS[min(number * 10 // len(world.leis), 9)],
+        }
         for number, lei in enumerate(world.leis)
     ]
 

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from ml_assets.database.work_list import next_outcome_date, work_list
 from ml_assets.lake import curated_table, features_table, labels_table, predictions_table, quarantine_table
-from ml_assets.lifecycle.evaluation import EVIDENCE
+from ml_assets.lifecycle.evaluation import EVIDENCE, judge_run
 from ml_assets.local_runs import RunFailedError
 from ml_assets.registry import CHALLENGER, CHAMPION
 from ml_assets.sensors import landed_data_sensor
@@ -78,9 +78,14 @@ def test_making_everything_again_changes_no_row(bank):
 
 def test_retraining_judges_the_new_challenger_against_the_champion(bank):
     bank.runs.run("retrain", [bank.days[-1]])
-    assert "| champion |" in bank.latest("evaluation")["models on the same window"]
-    gate = bank.latest("champion")["gate"]
-    assert "pr_auc_against_champion" in gate
+    evaluated = bank.latest("evaluation")
+    assert "| champion |" in evaluated["ranking"]
+    assert "| country | DE |" in evaluated["slices"]
+    verdict = bank.latest("verdict")
+    assert verdict["passed"] is True
+    for condition in ("pr_auc_against_champion", "gain_over_champion_low", "slice_country", "score_psi"):
+        assert f"| {condition} | yes |" in verdict["gate"]
+    assert "| champion_of_now | yes |" in bank.latest("champion")["gate"]
 
 
 def test_training_too_early_says_how_many_dates_are_missing(bank):
@@ -104,11 +109,18 @@ def test_scoring_without_a_champion_says_what_to_do(make_bank):
         other.runs.run("score", [other.days[1]])
 
 
-def test_promotion_without_evidence_is_refused(make_bank):
-    """Guards: a later run of the champion alone must not slip past a comparison that was never made."""
-    other = make_bank("no_evidence")
+@pytest.fixture(scope="module")
+def contested(make_bank) -> Bank:
+    """A bank with a champion of its own, for tests that move its aliases."""
+    other = make_bank("contested")
     other.runs.run("ingest", other.days)
     other.runs.run("retrain", [other.days[-1]])
+    return other
+
+
+def test_promotion_without_evidence_is_refused(contested):
+    """Guards: a later run of the champion alone must not slip past a comparison that was never made."""
+    other = contested
     registry, name = other.platform.registry, other.usecase.name
     untested = next(
         run.run_id
@@ -125,6 +137,23 @@ def test_promotion_without_evidence_is_refused(make_bank):
     assert registry.resolve(name, CHAMPION) == before
     with pytest.raises(FileNotFoundError):
         registry.read_evidence(untested, EVIDENCE)
+
+
+def test_evidence_against_a_champion_that_was_followed_is_refused(contested):
+    """Guards: a challenger that was compared before another was promoted must be compared again."""
+    other = contested
+    registry, name = other.platform.registry, other.usecase.name
+    champion, rule = registry.resolve(name, CHAMPION), other.usecase.rule.name
+    run_ids = {c: run.run_id for c, run in registry.candidate_runs(name, other.days[-1]).items()}
+    chosen = next(c for c, run_id in run_ids.items() if run_id == champion.run_id)
+    registry.promote(name, registry.register(name, run_ids[rule if chosen != rule else "logistic"], tags={}).version)
+    verdict = judge_run(registry, other.usecase, champion.run_id)
+    assert [c.name for c in verdict.failures] == ["champion_of_now"]
+    evidence = registry.read_evidence(champion.run_id, EVIDENCE)
+    copied = run_ids[rule if chosen != rule else "logistic"]
+    registry.write_evidence(copied, EVIDENCE, evidence)
+    with pytest.raises(LookupError, match="is of another run"):
+        judge_run(registry, other.usecase, copied)
 
 
 def test_too_many_bad_rows_stop_the_run_before_features(make_bank):

@@ -9,7 +9,6 @@ from pytest_bdd import given, parsers, scenarios, then, when
 from ml_assets.database.work_list import next_outcome_date, work_list
 from ml_assets.lifecycle.evaluation import promote_challenger
 from ml_assets.registry import CHALLENGER, CHAMPION, ModelVersion
-from ml_assets.spec import GateSpec
 from ml_assets_tests.assets.conftest import Bank
 
 scenarios("operations.feature")
@@ -35,7 +34,7 @@ def whole_lifecycle(bank, story):
 @given("a gate that no model passes")
 def impossible_gate(story):
     bank = story["bank"]
-    strict = dataclasses.replace(bank.usecase, gate=GateSpec(min_test_positives=5, min_lift=0.99))
+    strict = dataclasses.replace(bank.usecase, gate=dataclasses.replace(bank.usecase.gate, min_lift=0.99))
     story["bank"] = dataclasses.replace(bank, usecase=strict)
 
 

@@ -2,7 +2,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,14 +9,15 @@ import pytest
 
 from ml_assets.learning.calibration import Calibration
 from ml_assets.learning.compare import compare
+from ml_assets.learning.evidence import build_evidence
 from ml_assets.learning.export import ExportMismatchError
 from ml_assets.learning.fit import FittedCandidate, fit_candidate, prove_export
-from ml_assets.learning.gate import Evidence, judge
-from ml_assets.learning.metrics import evaluate, share_of_best_lift
+from ml_assets.learning.gate import judge
+from ml_assets.learning.metrics import evaluate, share_of_best
 from ml_assets.learning.scorer import Scorer
 from ml_assets.learning.training_set import TrainingSetError, part_of
 from ml_assets.learning.window import Window
-from ml_assets.spec import GateSpec, UseCase
+from ml_assets.spec import GateSpec, SliceSpec, UseCase
 from ml_assets_tests.learning.conftest import draw
 
 
@@ -33,7 +33,7 @@ def test_candidates_find_what_is_there(fitted: dict[str, FittedCandidate], train
     test = part_of(training_set, "test")
     window = Window.of(test)
     best = evaluate(window, [true_p[i] for i in test["entity_id"].to_pylist()], capacity=20)
-    assert 0.5 < share_of_best_lift(fitted["logistic"].metrics, best) < 1.1
+    assert 0.5 < share_of_best(fitted["logistic"].metrics, best) < 1.1
     for name in ("logistic", "lightgbm", "hist_gradient_boosting"):
         assert fitted[name].metrics["pr_auc"] > fitted["rule"].metrics["pr_auc"]
         assert next(iter(fitted[name].importances)) in {"scarcity", "fail_rate_20d"}
@@ -90,37 +90,41 @@ def test_test_window_without_a_fail_is_undefined_not_an_error(usecase: UseCase, 
     quiet = training_set.set_column(training_set.column_names.index("label"), "label", labels)
     logistic = fit_candidate(usecase, usecase.candidates[1], quiet)
     assert np.isnan(logistic.metrics["pr_auc"])
-    window = Window.of(part_of(quiet, "test"))
-    evidence = Evidence(
-        window_hash=window.hash,
-        window_first_decision=window.first_decision_time,
-        challenger=logistic.evidence,
-        rule=logistic.evidence,
-        champion_exists=False,
-    )
-    assert not judge(GateSpec(), evidence).passed
+    comparison = compare(part_of(quiet, "test"), {"rule": logistic.scorer, "logistic": logistic.scorer}, capacity=20)
+    evidence = build_evidence(
+        GateSpec(), comparison, dict.fromkeys(("rule", "logistic"), logistic.evidence),
+        challenger="logistic", rule="rule", champion=None, seed=1,
+    )  # fmt: skip
+    undefined = {"lift", "pr_auc_against_rule", "gain_over_rule_low"}
+    assert undefined <= {c.name for c in judge(GateSpec(), evidence).failures}
+    with pytest.raises(ValueError, match="the test window has no fail"):
+        comparison.best(["rule", "logistic"])
 
 
 def test_compare_then_judge(fitted: dict[str, FittedCandidate], usecase: UseCase, training_set: pa.Table) -> None:
     test = part_of(training_set, "test")
+    test = test.append_column("slice__class", test["asset_class"])
     comparison = compare(
         test,
         {name: c.scorer for name, c in fitted.items()} | {"champion": fitted["rule"].scorer},
         capacity=20,
     )
-    assert comparison.best in {"logistic", "lightgbm", "hist_gradient_boosting"}
-    assert comparison.of("champion") == pytest.approx(fitted["rule"].metrics)
-    best = fitted[comparison.best]
+    chosen = comparison.best(fitted)
+    assert chosen in {"logistic", "lightgbm", "hist_gradient_boosting"}
+    once_more = comparison.of("champion") | {"score_psi": fitted["rule"].metrics["score_psi"]}
+    assert once_more == pytest.approx(fitted["rule"].metrics, nan_ok=True)
+    best = fitted[chosen]
     assert best.trained_until < comparison.window.first_decision_time
-    evidence = Evidence(
-        window_hash=comparison.window.hash,
-        window_first_decision=comparison.window.first_decision_time,
-        challenger=best.evidence,
-        rule=fitted["rule"].evidence,
-        champion_exists=True,
-        champion=msgspec.structs.replace(fitted["rule"].evidence, name="champion"),
+    gate = replace(usecase.gate, min_test_positives=50, slices=(SliceSpec("class", "asset_class", min_positives=20),))
+    models = {name: c.evidence for name, c in fitted.items()} | {"champion": fitted["rule"].evidence}
+    evidence = build_evidence(
+        gate, comparison, models, challenger=chosen, rule="rule", champion="champion", seed=usecase.seed
     )
-    assert judge(replace(usecase.gate, min_test_positives=50), evidence).passed
+    assert not judge(gate, evidence).failures
+    by_class = {part.value: part for part in evidence.slices}
+    assert set(by_class) == {"BOND", "EQUITY", "ETF", "unknown"}
+    assert sum(part.n for part in by_class.values()) == len(comparison.window)
+    assert evidence.gain_over_champion == evidence.gain_over_rule, "the champion is the rule here"
     assert best.trained_until.tzinfo is UTC
     assert best.trained_until < datetime(2024, 2, 1, tzinfo=UTC)
     assert isinstance(best.calibration, Calibration)

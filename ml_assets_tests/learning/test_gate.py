@@ -1,23 +1,41 @@
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
 
-from ml_assets.learning.gate import Evidence, ModelEvidence, Verdict, judge
-from ml_assets.spec import GateSpec
+from ml_assets.learning.gate import Evidence, Gain, ModelEvidence, SliceEvidence, Standing, Verdict, judge
+from ml_assets.spec import GateSpec, SliceSpec
 
 START = datetime(2024, 3, 1, 7, tzinfo=UTC)
-GOOD = {"n": 1000.0, "positives": 150.0, "pr_auc": 0.5, "lift": 0.35, "calibration_error": 0.01}
+GOOD = {"n": 1000.0, "positives": 150.0, "pr_auc": 0.5, "lift": 0.35, "calibration_error": 0.01, "score_psi": 0.05}
+GATE = GateSpec(slices=(SliceSpec("market", "mic", min_positives=50, max_loss=0.05),), floors={"roc_auc": 0.6})
+GOOD["roc_auc"] = 0.8
 CHALLENGER = ModelEvidence(
     name="lightgbm",
+    run_id="challenger's run",
     window_hash="w",
     metrics=GOOD,
     trained_until=START - timedelta(days=1),
     parity_max_abs_difference=1e-7,
 )
 RULE = msgspec.structs.replace(CHALLENGER, name="rule", metrics=GOOD | {"pr_auc": 0.3})
-CHAMPION = msgspec.structs.replace(CHALLENGER, name="champion", metrics=GOOD | {"pr_auc": 0.45})
+CHAMPION = msgspec.structs.replace(
+    CHALLENGER, name="champion", run_id="champion's run", metrics=GOOD | {"pr_auc": 0.45}
+)
+GAIN = Gain(metric="pr_auc", value=0.05, low=-0.005, high=0.1, confidence=0.95, resamples=400, days=10)
+PART = SliceEvidence(
+    slice="market",
+    value="XETR",
+    n=600,
+    positives=100,
+    metric="pr_auc",
+    challenger=0.5,
+    reference=0.52,
+    against="champion",
+)
+SMALL = msgspec.structs.replace(PART, value="XPAR", n=400, positives=49, challenger=0.1)
 EVIDENCE = Evidence(
     window_hash="w",
     window_first_decision=START,
@@ -25,17 +43,45 @@ EVIDENCE = Evidence(
     rule=RULE,
     champion_exists=True,
     champion=CHAMPION,
+    gain_over_rule=msgspec.structs.replace(GAIN, value=0.2, low=0.1, high=0.3),
+    gain_over_champion=GAIN,
+    slices=(PART, SMALL),
 )
-FIRST = msgspec.structs.replace(EVIDENCE, champion_exists=False, champion=None)
+FIRST = msgspec.structs.replace(EVIDENCE, champion_exists=False, champion=None, gain_over_champion=None)
 
 
 def _with(who: str, **changes: object) -> Evidence:
     return msgspec.structs.replace(EVIDENCE, **{who: msgspec.structs.replace(getattr(EVIDENCE, who), **changes)})
 
 
+def _gain(which: str, **changes: object) -> Evidence:
+    return msgspec.structs.replace(EVIDENCE, **{which: msgspec.structs.replace(getattr(EVIDENCE, which), **changes)})
+
+
+def _parts(*parts: SliceEvidence) -> Evidence:
+    return msgspec.structs.replace(EVIDENCE, slices=parts)
+
+
 def test_good_evidence_passes() -> None:
-    assert judge(GateSpec(), EVIDENCE).passed
-    assert judge(GateSpec(), FIRST).passed
+    assert not judge(GATE, EVIDENCE).failures
+    assert not judge(GATE, FIRST).failures
+    assert not judge(GATE, EVIDENCE, Standing("champion's run")).failures
+    assert not judge(GATE, FIRST, Standing(None)).failures
+
+
+@pytest.mark.parametrize(
+    ("evidence", "standing"),
+    [(EVIDENCE, "a later champion's run"), (EVIDENCE, None), (FIRST, "champion's run")],
+)
+def test_evidence_against_an_earlier_champion_is_none(evidence: Evidence, standing: str | None) -> None:
+    """Guards: a challenger compared before another was promoted would have replaced a better model."""
+    verdict = judge(GATE, evidence, Standing(standing))
+    assert [c.name for c in verdict.failures] == ["champion_of_now"]
+
+
+def test_the_champion_itself_may_be_judged_again() -> None:
+    assert judge(GATE, EVIDENCE, Standing("challenger's run")).passed
+    assert judge(GATE, FIRST, Standing("challenger's run")).passed
 
 
 @pytest.mark.parametrize(
@@ -50,8 +96,10 @@ def test_good_evidence_passes() -> None:
                 ("pr_auc", "pr_auc_against_champion"),
                 ("lift", "lift"),
                 ("calibration_error", "calibration_error"),
+                ("score_psi", "score_psi"),
+                ("roc_auc", "floor_roc_auc"),
             ]
-            for bad in (math.nan, None, math.inf if key == "calibration_error" else -math.inf)
+            for bad in (math.nan, None, math.inf if key in {"calibration_error", "score_psi"} else -math.inf)
         ],
         (_with("challenger", metrics={}), "lift"),
         (_with("challenger", metrics=GOOD | {"n": 0.0}), "test_rows"),
@@ -59,6 +107,28 @@ def test_good_evidence_passes() -> None:
         (_with("challenger", metrics=GOOD | {"calibration_error": 0.06}), "calibration_error"),
         (_with("challenger", metrics=GOOD | {"pr_auc": 0.44}), "pr_auc_against_champion"),
         (_with("challenger", metrics=GOOD | {"pr_auc": 0.29}), "pr_auc_against_rule"),
+        (_with("challenger", metrics=GOOD | {"score_psi": 0.26}), "score_psi"),
+        (_with("challenger", metrics=GOOD | {"roc_auc": 0.59}), "floor_roc_auc"),
+        *[
+            (_gain(f"gain_over_{who}", **changes), f"gain_over_{who}_low")
+            for who, bad in (("champion", -0.011), ("rule", -0.001))
+            for changes in (
+                {"low": bad},
+                {"low": math.nan},
+                {"low": None},
+                {"metric": "brier_skill"},
+                {"confidence": 0.9},
+                {"resamples": 10},
+            )
+        ],
+        (msgspec.structs.replace(EVIDENCE, gain_over_rule=None), "gain_over_rule_low"),
+        (msgspec.structs.replace(EVIDENCE, gain_over_champion=None), "gain_over_champion_low"),
+        (_parts(msgspec.structs.replace(PART, challenger=0.46), SMALL), "slice_market"),
+        (_parts(msgspec.structs.replace(PART, challenger=math.nan), SMALL), "slice_market"),
+        (_parts(msgspec.structs.replace(PART, reference=None), SMALL), "slice_market"),
+        (_parts(msgspec.structs.replace(PART, metric="roc_auc"), SMALL), "slice_market"),
+        (_parts(PART), "slice_market"),
+        (_parts(), "slice_market"),
         (_with("challenger", window_hash="other"), "challenger_window"),
         (_with("challenger", window_hash=None), "challenger_window"),
         (_with("challenger", trained_until=START + timedelta(hours=1)), "challenger_unseen"),
@@ -84,7 +154,7 @@ def test_good_evidence_passes() -> None:
 )
 def test_fails_closed(evidence: Evidence, failing: str) -> None:
     """Guards the gate: what is missing, NaN or not comparable is never a pass."""
-    verdict = judge(GateSpec(), evidence)
+    verdict = judge(GATE, evidence)
     assert not verdict.passed
     assert failing in {c.name for c in verdict.failures}
     assert all(c.why for c in verdict.conditions)
@@ -93,13 +163,28 @@ def test_fails_closed(evidence: Evidence, failing: str) -> None:
 @pytest.mark.parametrize("evidence", [EVIDENCE, FIRST, _with("challenger", metrics=GOOD | {"lift": math.nan})])
 def test_round_trip_gives_the_same_verdict(evidence: Evidence) -> None:
     """Guards replaying a promotion from its stored evidence."""
-    verdict = judge(GateSpec(), evidence)
+    verdict = judge(GATE, evidence)
     again = Evidence.from_json(evidence.to_json())
-    assert judge(GateSpec(), again) == verdict
+    assert judge(GATE, again) == verdict
     assert Evidence.from_json(again.to_json()) == again
     assert Verdict.from_json(verdict.to_json()) == verdict
 
 
 def test_gain_is_asked_of_rule_and_champion() -> None:
-    verdict = judge(GateSpec(min_gain=0.06), EVIDENCE)
+    verdict = judge(replace(GATE, min_gain=0.06), EVIDENCE)
     assert {c.name for c in verdict.failures} == {"pr_auc_against_champion"}
+
+
+def test_a_slice_with_few_fails_is_shown_and_not_judged() -> None:
+    verdict = judge(GATE, _parts(msgspec.structs.replace(PART, positives=49), SMALL))
+    (condition,) = (c for c in verdict.conditions if c.name == "slice_market")
+    assert condition.passed
+    assert condition.value == "none with 50 fails"
+
+
+def test_the_worst_part_is_named() -> None:
+    good = msgspec.structs.replace(PART, value="XAMS", n=100, challenger=0.6)
+    bad = msgspec.structs.replace(PART, value="XLUX", n=300, challenger=0.4)
+    (failure,) = judge(GATE, _parts(msgspec.structs.replace(PART, n=600), good, bad)).failures
+    assert failure.value == pytest.approx(0.12)
+    assert "worst of 3 is XLUX, pr_auc 0.400 against the champion's 0.520 on 300 decisions" in failure.why

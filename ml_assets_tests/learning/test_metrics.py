@@ -1,19 +1,23 @@
 import math
+from datetime import time
 
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
 from ml_assets.learning.metrics import (
+    brier_decomposition,
     by_group,
     calibration_error,
     confusion_at_capacity,
     evaluate,
+    population_stability,
     reliability,
-    share_of_best_lift,
+    share_of_best,
     worklist,
 )
 from ml_assets.learning.window import Window
+from ml_assets.spec import ActionSpec
 
 
 def _window(n: int = 3000, seed: int = 0, first: str = "2020-12-28") -> tuple[Window, np.ndarray]:
@@ -28,6 +32,8 @@ def _window(n: int = 3000, seed: int = 0, first: str = "2020-12-28") -> tuple[Wi
             slots=rng.choice(np.array(["a", "b"], dtype=object), n),
             labels=(rng.random(n) < p).astype(np.int8),
             costs=rng.lognormal(8, 2, n),
+            outcome_dates=dates + 1,
+            values=rng.lognormal(12, 1, n),
         ),
         np.round(p, 2),  # with ties
     )
@@ -58,6 +64,8 @@ def test_at_capacity_by_hand() -> None:
         slots=np.array(["x"] * 6, dtype=object),
         labels=np.array([0, 1, 0, 1, 0, 1], dtype=np.int8),
         costs=np.array([1.0, 100.0, 1.0, 50.0, 500.0, 10.0]),
+        outcome_dates=np.array(["2021-01-05"] * 3 + ["2021-01-06"] * 3, dtype="datetime64[D]"),
+        values=np.full(6, np.nan),
     )
     p = np.array([0.9, 0.1, 0.2, 0.5, 0.1, 0.9])
     assert worklist(window, p, capacity=1).tolist() == [False, True, False, False, True, False]
@@ -66,6 +74,47 @@ def test_at_capacity_by_hand() -> None:
     assert metrics["precision_at_capacity"] == 0.5
     assert metrics["recall_at_capacity"] == pytest.approx(1 / 3)
     assert metrics["cost_captured_at_capacity"] == pytest.approx(100 / 160)
+
+
+def test_what_a_work_list_saves_by_hand() -> None:
+    """One entity is listed at two times before the same outcome: it is acted on, and saved, once."""
+    first, second = np.datetime64("2021-01-04T20:00", "us"), np.datetime64("2021-01-05T15:00", "us")
+    window = Window(
+        entity_ids=np.array(["a", "b", "c", "a", "b", "c"], dtype=object),
+        decision_times=np.array([first] * 3 + [second] * 3),
+        dates=np.array(["2021-01-04"] * 3 + ["2021-01-05"] * 3, dtype="datetime64[D]"),
+        slots=np.array(["evening"] * 3 + ["afternoon"] * 3, dtype=object),
+        labels=np.array([1, 0, 1, 1, 0, 1], dtype=np.int8),
+        costs=np.array([100.0, 60.0, 40.0] * 2),
+        outcome_dates=np.full(6, np.datetime64("2021-01-06", "D")),
+        values=np.array([1000.0, 600.0, 400.0] * 2),
+    )
+    p = np.array([0.9, 0.5, 0.1, 0.9, 0.1, 0.8])  # first list: a, b; second: a, c
+    metrics = evaluate(window, p, capacity=2, action=ActionSpec(cost=10, effectiveness=0.5, until=time(16)))
+    assert metrics["saved_per_day"] == pytest.approx((0.5 * (100 + 40) - 10 * 3) / 2)
+    assert metrics["value_precision_at_capacity"] == pytest.approx(1400 / 2000)
+    assert metrics["value_recall_at_capacity"] == 1.0
+    assert metrics["lead_hours_at_capacity"] == pytest.approx((44 + 25) / 2)
+
+
+def test_the_decomposition_adds_up_to_the_brier_score() -> None:
+    window, p = _window()
+    parts = brier_decomposition(window.labels, p)
+    total = parts["brier_reliability"] - parts["brier_resolution"] + parts["brier_uncertainty"]
+    assert total == pytest.approx(brier_score_loss(window.labels, p))
+    assert parts["brier_uncertainty"] == pytest.approx(window.labels.mean() * (1 - window.labels.mean()))
+    flat = brier_decomposition(window.labels, np.full(len(window), 0.5))
+    assert flat["brier_resolution"] == pytest.approx(0, abs=1e-12), "a constant tells nothing apart"
+    assert flat["brier_reliability"] == pytest.approx((window.labels.mean() - 0.5) ** 2, rel=0.02)
+
+
+def test_scores_that_move_are_unstable() -> None:
+    rng = np.random.default_rng(0)
+    before = rng.beta(1, 9, 20_000)
+    assert population_stability(before, rng.beta(1, 9, 20_000)) < 0.01
+    assert population_stability(before, rng.beta(2, 9, 20_000)) > 0.25
+    assert math.isnan(population_stability(before, []))
+    assert math.isfinite(population_stability(np.full(10, 0.1), np.full(10, 0.9))), "an empty group is not infinite"
 
 
 @pytest.mark.parametrize("label", [0, 1])
@@ -116,13 +165,13 @@ def test_reliability_of_the_truth_is_good() -> None:
     assert calibration_error(outcome, np.full(20_000, 0.5)) == pytest.approx(0.4, abs=0.01)
 
 
-def test_share_of_best_lift_refuses_other_rows() -> None:
+def test_share_of_best_refuses_other_rows() -> None:
     window, p = _window()
     best = evaluate(window, p, capacity=10)
-    assert share_of_best_lift(best, best) == 1.0
+    assert share_of_best(best, best) == 1.0
     half = np.arange(len(window)) < 1500
     with pytest.raises(ValueError, match="same rows"):
-        share_of_best_lift(evaluate(window.take(half), p[half], capacity=10), best)
+        share_of_best(evaluate(window.take(half), p[half], capacity=10), best)
 
 
 def test_window_hash_knows_rows_and_labels_but_not_their_order() -> None:

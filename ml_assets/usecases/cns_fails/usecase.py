@@ -6,7 +6,7 @@ from pathlib import Path
 from ml_assets.calendars import BusinessCalendar
 from ml_assets.learning.candidates import lightgbm, logistic, rule
 from ml_assets.simulation.sec_ftd import TOPIC, publication_time
-from ml_assets.spec import EventSpec, Feature, GateSpec, LabelSpec, Slot, SplitSpec, UseCase
+from ml_assets.spec import ActionSpec, EventSpec, Feature, GateSpec, LabelSpec, SliceSpec, Slot, SplitSpec, UseCase
 from ml_assets.usecases.cns_fails.contracts import CnsFail
 
 
@@ -86,7 +86,17 @@ USE_CASE = UseCase(
         lightgbm(n_estimators=250, learning_rate=0.05, num_leaves=31, min_child_samples=500, colsample_bytree=0.5),
     ),
     capacity=100,
-    gate=GateSpec(),
+    # Work-lists are daily, and so is what models are compared by.
+    gate=GateSpec(
+        metric="per_day_pr_auc",
+        floors={"brier_skill": 0.0},
+        # The files of 2021 tell of another market than those of 2020: see docs/models.md.
+        max_score_psi=0.5,
+        slices=(SliceSpec("price", "attributes.price_band"), SliceSpec("recency", "attributes.recency")),
+    ),
+    # A look at the open deliveries of a security; the balance of the whole market moves little by what one bank does.
+    action=ActionSpec(cost=5.0, effectiveness=0.2, until=time(16)),
+    value="attributes.known_mean_fail_value",
     currency="USD",
     publication_pause=timedelta(days=35),
 )

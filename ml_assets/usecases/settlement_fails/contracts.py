@@ -83,12 +83,13 @@ class Security(ReferenceRow, frozen=True, kw_only=True):
 
 
 class Counterparty(ReferenceRow, frozen=True, kw_only=True):
-    """A counterparty."""
+    """A counterparty. `tier` is that of the client relationship: core, established or other."""
 
     lei: str
     bic: str
     name: str
     country: str
+    tier: Literal["core", "established", "other"]
 
 
 class StandingSettlementInstruction(ReferenceRow, frozen=True, kw_only=True):

@@ -5,7 +5,18 @@ from pathlib import Path
 
 from ml_assets.calendars import BusinessCalendar
 from ml_assets.learning.candidates import lightgbm, logistic, rule
-from ml_assets.spec import EventSpec, Feature, GateSpec, LabelSpec, ReferenceSpec, Slot, SplitSpec, UseCase
+from ml_assets.spec import (
+    ActionSpec,
+    EventSpec,
+    Feature,
+    GateSpec,
+    LabelSpec,
+    ReferenceSpec,
+    SliceSpec,
+    Slot,
+    SplitSpec,
+    UseCase,
+)
 from ml_assets.usecases.settlement_fails.contracts import (
     Counterparty,
     CutOff,
@@ -151,6 +162,20 @@ USE_CASE = UseCase(
         lightgbm(n_estimators=200, learning_rate=0.12, num_leaves=5, min_child_samples=1000, subsample_freq=0),
     ),
     capacity=100,
-    gate=GateSpec(min_test_positives=500, min_lift=0.05),
+    gate=GateSpec(
+        min_test_positives=500,
+        min_lift=0.05,
+        max_calibration_error=0.02,
+        floors={"brier_skill": 0.0},
+        slices=(
+            SliceSpec("market", "attributes.market"),
+            SliceSpec("asset_class", "asset_class"),
+            SliceSpec("counterparty_tier", "attributes.counterparty_tier"),
+            SliceSpec("slot", "slot"),
+        ),
+    ),
+    # A few minutes of an analyst; one fail in two that is chased in time is settled in time.
+    action=ActionSpec(cost=5.0, effectiveness=0.5, until=time(16)),
+    value="attributes.amount",
     currency="EUR",
 )

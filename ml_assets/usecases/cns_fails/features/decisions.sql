@@ -10,6 +10,7 @@ recent AS (
     SELECT
         symbol,
         arg_max(description, settlement_date) AS description,
+        arg_max(price, settlement_date) AS price,
         sum(quantity * coalesce(price, 0)) / 20 AS mean_fail_value,
         max(settlement_date) AS last_seen
     FROM cns_fails SEMI JOIN covered USING (settlement_date)
@@ -23,6 +24,11 @@ SELECT
         'symbol', symbol,
         'description', description,
         'known_mean_fail_value', round(mean_fail_value),
-        'last_published', (SELECT max(settlement_date) FROM covered)
+        'last_published', (SELECT max(settlement_date) FROM covered),
+        'price_band', CASE WHEN price < 5 THEN 'below 5' WHEN price < 25 THEN '5 to 25' ELSE '25 or more' END,
+        'recency', CASE
+            WHEN last_seen = (SELECT max(settlement_date) FROM covered) THEN 'on the last date'
+            ELSE 'earlier'
+        END
     )::VARCHAR AS attributes
 FROM recent

@@ -23,7 +23,9 @@ SELECT
     json_object(
         'security', securities.name,
         'isin', o.isin,
+        'market', securities.mic,
         'counterparty', counterparties.name,
+        'counterparty_tier', counterparties.tier,
         'movement', o.movement,
         'amount', round(o.amount),
         'pset', o.pset,

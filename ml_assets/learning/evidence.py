@@ -1,0 +1,117 @@
+"""From a comparison of models on one window to the evidence that the gate judges."""
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ml_assets.learning.bootstrap import metric_statistic, paired_interval
+from ml_assets.learning.compare import Comparison
+from ml_assets.learning.gate import Evidence, Gain, ModelEvidence, SliceEvidence
+from ml_assets.learning.window import Window
+from ml_assets.spec import GateSpec
+
+Floats = NDArray[np.float64]
+
+
+def build_evidence(
+    gate: GateSpec,
+    comparison: Comparison,
+    models: Mapping[str, ModelEvidence],
+    *,
+    challenger: str,
+    rule: str,
+    champion: str | None,
+    seed: int,
+) -> Evidence:
+    """Return the evidence on the challenger: what was measured of it, of the rule and of the champion, on the window.
+
+    `models` has what each training said of its model; its metrics are replaced by those of the comparison, and what
+    the comparison does not have (`score_psi`) stays. `champion` is None if there is none; a champion that could not be
+    compared is missing in `comparison.probabilities`.
+
+    Raises:
+        KeyError: challenger or rule is not in `models`.
+    """
+    window, probabilities = comparison.window, comparison.probabilities
+    measured = {
+        name: msgspec.structs.replace(
+            model,
+            name=name,
+            window_hash=window.hash,
+            metrics={**{k: v for k, v in model.metrics.items() if k in _OWN}, **comparison.of(name)},
+        )
+        for name, model in models.items()
+        if name in probabilities
+    }
+
+    def gain_over(other: str) -> Gain | None:
+        if other not in probabilities:
+            return None
+        interval = paired_interval(
+            window,
+            probabilities[challenger],
+            probabilities[other],
+            metric=gate.metric,
+            confidence=gate.confidence,
+            resamples=gate.resamples,
+            seed=seed,
+        )
+        return Gain(
+            metric=gate.metric,
+            value=interval.value,
+            low=interval.low,
+            high=interval.high,
+            confidence=gate.confidence,
+            resamples=gate.resamples,
+            days=len(np.unique(window.days)),
+        )
+
+    reference = champion if champion is not None and champion in probabilities else rule
+    return Evidence(
+        window_hash=window.hash,
+        window_first_decision=window.first_decision_time,
+        challenger=measured[challenger],
+        rule=measured[rule],
+        champion_exists=champion is not None,
+        champion=measured.get(champion) if champion is not None else None,
+        gain_over_rule=gain_over(rule),
+        gain_over_champion=gain_over(champion) if champion is not None else None,
+        slices=tuple(_by_slice(gate, window, probabilities[challenger], probabilities[reference], against=reference)),
+    )
+
+
+# Metrics that a training measures beside those of the comparison.
+_OWN = ("score_psi",)
+
+
+def _by_slice(
+    gate: GateSpec, window: Window, challenger: Floats, reference: Floats, *, against: str
+) -> Iterator[SliceEvidence]:
+    for spec in gate.slices:
+        values = window.slices.get(spec.name)
+        if values is None:
+            continue  # the gate misses it
+        named = np.array([UNKNOWN if value is None else str(value) for value in values], dtype=object)
+        for value in sorted(set(named)):
+            mask = named == value
+            part = window.take(mask)
+            yield SliceEvidence(
+                slice=spec.name,
+                value=value,
+                n=len(part),
+                positives=int(part.labels.sum()),
+                metric=gate.metric,
+                challenger=_metric(part, challenger[mask], gate.metric),
+                reference=_metric(part, reference[mask], gate.metric),
+                against=against,
+            )
+
+
+UNKNOWN = "unknown"
+
+
+def _metric(window: Window, p: Floats, metric: str) -> float:
+    once = np.ones((1, int(window.days.max()) + 1))
+    return float(metric_statistic(window, p, metric)(once)[0])

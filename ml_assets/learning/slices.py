@@ -1,0 +1,52 @@
+"""What a decision is about, beside its features: the value at stake, and the slices in which models are compared."""
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ml_assets.learning.window import SLICE_PREFIX, VALUE_COLUMN
+from ml_assets.spec import UseCase
+
+_ATTRIBUTE = "attributes."
+
+
+def with_slices(usecase: UseCase, training_set: pa.Table, attributes: pa.Table) -> pa.Table:
+    """Return the training set with the columns that `Window.of` takes for value at stake and slices.
+
+    Only the test part has values in them, which is where models are compared; it is the end of the table.
+    `attributes` has entity_id, decision_time and attributes (a JSON object, or null) of the test decisions.
+
+    Raises:
+        ValueError: a source is neither a column nor `attributes.<key>`.
+    """
+    columns = {SLICE_PREFIX + spec.name: f"{_source(usecase, spec.source, training_set)}::VARCHAR"
+               for spec in usecase.gate.slices}  # fmt: skip
+    if usecase.value:
+        columns[VALUE_COLUMN] = f"try_cast({_source(usecase, usecase.value, training_set)} AS DOUBLE)"
+    if not columns:
+        return training_set
+    is_test = pc.equal(training_set["part"], "test")
+    test = training_set.filter(is_test)
+    with duckdb.connect() as db:
+        db.execute("SET timezone = 'UTC'")
+        db.register("rows", test)
+        db.register("described", attributes)
+        found: pa.Table = db.sql(
+            f"SELECT {', '.join(f'{sql} AS {name}' for name, sql in columns.items())} "
+            "FROM rows LEFT JOIN described USING (entity_id, decision_time) ORDER BY decision_time, entity_id"
+        ).to_arrow_table()
+    for name in columns:
+        test = test.append_column(name, found[name])
+    return pa.concat_tables([training_set.filter(pc.invert(is_test)), test], promote_options="default")
+
+
+def _source(usecase: UseCase, source: str, rows: pa.Table) -> str:
+    """Return the SQL of a source."""
+    if source.startswith(_ATTRIBUTE):
+        return f"json_extract_string(described.attributes, '$.{source.removeprefix(_ATTRIBUTE)}')"
+    if source not in rows.column_names:
+        raise ValueError(
+            f"use case {usecase.name}: {source!r} is no column of the training set; name a feature, or a key of the "
+            "attributes as attributes.<key>"
+        )
+    return f"rows.{source}"

@@ -72,9 +72,11 @@ def simulate(
     dirty: Annotated[float, typer.Option(min=0, max=0.5, help="share of duplicate, late, malformed messages")] = 0.002,
 ) -> None:
     """Simulate a market and produce its events to Kafka; reference files and the truth go below the home folder."""
+    from ml_assets.object_store import use_s3
     from ml_assets.simulation.market import MarketConfig, simulate
 
     settings = Settings()
+    use_s3(settings)
     market = simulate(
         MarketConfig(
             start=start.date(), days=days, instructions_per_day=instructions, seed=seed, stress=stress, dirty=dirty
@@ -109,11 +111,17 @@ def land(
     from ml_assets.embedded.broker import broker_for
     from ml_assets.lake import Lake
     from ml_assets.landing.lander import Lander
+    from ml_assets.object_store import lake_options
 
     settings = Settings()
     events = [event for usecase in _usecases(settings) for event in usecase.events]
     bootstrap = settings.kafka_bootstrap or broker_for(settings.home_path)
-    lander = Lander(Lake(settings.lake_uri), events, bootstrap, clock="replay" if replay else settings.landing_clock)
+    lander = Lander(
+        Lake(settings.lake_uri, lake_options(settings)),
+        events,
+        bootstrap,
+        clock="replay" if replay else settings.landing_clock,
+    )
     with console.status("landing") as status:
         landed = 0
 

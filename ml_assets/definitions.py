@@ -6,6 +6,7 @@ import dagster as dg
 
 from ml_assets.assets import build_assets
 from ml_assets.jobs import build_jobs
+from ml_assets.jobs.maintenance import maintenance_job, maintenance_schedule
 from ml_assets.resources import Platform
 from ml_assets.schedules import retraining_schedule
 from ml_assets.sensors import automation_sensor, landed_data_sensor
@@ -28,8 +29,8 @@ def build_definitions(usecases: Sequence[UseCase] | None = None, platform: Platf
     assets = {_key(asset): asset for usecase in usecases for asset in build_assets(usecase)}
     return dg.Definitions(
         assets=list(assets.values()),
-        jobs=[job for usecase in usecases for job in build_jobs(usecase)],
-        schedules=[retraining_schedule(usecase) for usecase in usecases],
+        jobs=[*(job for usecase in usecases for job in build_jobs(usecase)), maintenance_job],
+        schedules=[*(retraining_schedule(usecase) for usecase in usecases), maintenance_schedule],
         sensors=[*(landed_data_sensor(usecase) for usecase in usecases), automation_sensor()],
         resources={"platform": platform or Platform()},
         executor=dg.in_process_executor,

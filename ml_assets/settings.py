@@ -7,14 +7,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _or(name: str, *standard: str) -> AliasChoices:
+    """Return the names of a knob that has standard variables of its own too: ours first, then theirs."""
+    return AliasChoices(f"ML_ASSETS_{name}", *standard)
 
 
 class Settings(BaseSettings):
     """Where things are and how much they may use. Empty addresses mean the embedded server below `home`."""
 
-    model_config = SettingsConfigDict(env_prefix="ML_ASSETS_", env_file=".env", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="ML_ASSETS_", env_file=".env", extra="ignore", populate_by_name=True)
 
     home: Path = Field(Path(".ml_assets"), description="folder of everything that is made locally")
     usecase_packages: list[str] = Field(["ml_assets.usecases"], description="packages that are searched for use cases")
@@ -30,6 +35,46 @@ class Settings(BaseSettings):
     postgres_url: SecretStr = Field(
         SecretStr(""), description="postgresql://user:password@host:port; empty: the embedded server"
     )
+    postgres_sslmode: Literal["", "require", "verify-ca", "verify-full"] = Field(
+        "", description="TLS to the server of postgres_url; verify-full in production; empty: as the URL says"
+    )
+    postgres_ca: str = Field("", description="file of the certificate authority of the server of postgres_url")
+    migrate_on_connect: bool = Field(
+        True, description="migrate the application's database when it is opened; false where a Job does it beforehand"
+    )
+    mlflow_uri: str = Field(
+        "", description="http(s):// of the MLflow server, or a database; empty: the database of postgres_url"
+    )
+    mlflow_username: str = Field(
+        "", description="user on the MLflow server", validation_alias=_or("MLFLOW_USERNAME", "MLFLOW_TRACKING_USERNAME")
+    )
+    mlflow_password: SecretStr = Field(
+        SecretStr(""),
+        description="its password",
+        validation_alias=_or("MLFLOW_PASSWORD", "MLFLOW_TRACKING_PASSWORD"),
+    )
+    s3_endpoint: str = Field(
+        "",
+        description="URL of the S3 server; empty: AWS",
+        validation_alias=_or("S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+    )
+    s3_region: str = Field("", description="region", validation_alias=_or("S3_REGION", "AWS_REGION"))
+    s3_access_key: SecretStr = Field(
+        SecretStr(""),
+        description="access key; empty: the role of the pod or machine",
+        validation_alias=_or("S3_ACCESS_KEY", "AWS_ACCESS_KEY_ID"),
+    )
+    s3_secret_key: SecretStr = Field(
+        SecretStr(""), description="its secret", validation_alias=_or("S3_SECRET_KEY", "AWS_SECRET_ACCESS_KEY")
+    )
+    s3_encryption: Literal["", "AES256", "aws:kms"] = Field(
+        "", description="server-side encryption asked for with each upload; empty: the bucket's default"
+    )
+    s3_kms_key: str = Field("", description="key of aws:kms; empty: the account's default key")
+    event_log_days: int = Field(
+        90, ge=1, description="Dagster's logs of runs that ended so many days ago are purged; runs and assets stay"
+    )
+    prediction_months: int = Field(24, ge=1, description="months for which predictions are kept in PostgreSQL")
     threads: int = Field(0, ge=0, description="threads of DuckDB, LightGBM and ONNX Runtime; 0: one a core")
     max_concurrent_runs: int = Field(2, ge=1, description="Dagster runs at a time; the others wait in the queue")
     traceback: bool = Field(False, description="show where an error of the command line comes from")

@@ -40,6 +40,22 @@ def migrate(where: Engine | str) -> bool:
         return True
 
 
+def require_newest(where: Engine | str) -> None:
+    """Do nothing if the database is at the schema of this code.
+
+    Raises:
+        RuntimeError: it is not; whoever runs this may not be allowed to migrate.
+    """
+    newest = ScriptDirectory.from_config(_config()).get_current_head()
+    with begin(where) as connection:
+        found = revision(connection)
+        if found != newest or _views(connection) != {view: _fingerprint(view) for view in VIEWS}:
+            raise RuntimeError(
+                f"the database is at revision {found or 'none'}, with views of that time; this code needs {newest}: "
+                "run `ml-assets prepare` with the role that migrates, as the migration Job does before a rollout"
+            )
+
+
 def downgrade(where: Engine | str, to: str) -> None:
     """Take the tables back to an earlier revision, or to `base`, and drop the views, which belong to the newest."""
     with begin(where) as connection:
@@ -55,10 +71,15 @@ def revision(connection: Connection) -> str | None:
 
 def _locked(connection: Connection) -> Config:
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATING})
+    config = _config()
+    config.attributes["connection"] = connection
+    return config
+
+
+def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", "ml_assets.database:migrations")
     config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
     return config
 
 

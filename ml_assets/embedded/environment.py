@@ -25,6 +25,8 @@ def database_url(settings: Settings, database: str = "ml_assets", driver: Driver
     if not configured:
         return server_for(settings.home_path).url(database, driver)
     url = make_url(configured).set(drivername=f"postgresql+{driver}", database=database)
+    tls = {"sslmode": settings.postgres_sslmode, "sslrootcert": settings.postgres_ca}
+    url = url.update_query_dict({name: value for name, value in tls.items() if value})
     return url.render_as_string(hide_password=False)
 
 

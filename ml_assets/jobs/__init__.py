@@ -9,6 +9,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from ml_assets.assets.common import key
+from ml_assets.jobs.pods import pod_tags
 from ml_assets.spec import UseCase
 
 Verb = Literal["ingest", "retrain", "score"]
@@ -93,5 +94,5 @@ def _job(
         job_name(usecase, verb),
         selection=dg.AssetSelection.assets(*keys),
         description=description,
-        tags={"use_case": usecase.name, **(tags or {})},
+        tags={"use_case": usecase.name, **pod_tags(verb), **(tags or {})},
     )

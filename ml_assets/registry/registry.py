@@ -63,12 +63,21 @@ class ModelVersion:
 class ModelRegistry:
     """Tracking and registry of all use cases: an MLflow experiment and a registered model for each.
 
-    `tracking_uri` is a database (`postgresql+psycopg2://...`) or an MLflow server; `artifact_root` is a folder or an
-    `s3://` prefix; downloaded models are kept in the folder `cache`.
+    `tracking_uri` is a database (`postgresql+psycopg2://...`) or an MLflow server, which `credentials` (user and
+    password) open and which keeps the artifacts itself; without a server they lie below `artifact_root`, a folder or
+    an `s3://` prefix. Downloaded models are kept in the folder `cache`.
     """
 
-    def __init__(self, tracking_uri: str, artifact_root: str, *, cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        tracking_uri: str,
+        artifact_root: str,
+        *,
+        cache: Path | None = None,
+        credentials: tuple[str, str] = ("", ""),
+    ) -> None:
         self._tracking_uri = tracking_uri
+        self._credentials = credentials
         self._artifact_root = artifact_root.rstrip("/")
         self._cache = cache
 
@@ -232,11 +241,19 @@ class ModelRegistry:
     def _client(self) -> MlflowClient:
         from mlflow import MlflowClient
 
+        user, password = self._credentials
+        if user and self._is_server:
+            # MLflow's client takes them from nowhere else.
+            os.environ.update(MLFLOW_TRACKING_USERNAME=user, MLFLOW_TRACKING_PASSWORD=password)
         with _one_at_a_time(self._tracking_uri):
             client = MlflowClient(tracking_uri=self._tracking_uri, registry_uri=self._tracking_uri)
             client.search_experiments(max_results=1)  # the first call makes or migrates the tables
             client.search_registered_models(max_results=1)
         return client
+
+    @property
+    def _is_server(self) -> bool:
+        return self._tracking_uri.startswith(("http://", "https://"))
 
     def _experiment(self, usecase: str) -> str:
         """Return the id of a use case's experiment, made if need be."""
@@ -245,7 +262,8 @@ class ModelRegistry:
         if (found := self._client.get_experiment_by_name(usecase)) is not None:
             return str(found.experiment_id)
         try:
-            return str(self._client.create_experiment(usecase, f"{self._artifact_root}/{usecase}"))
+            location = None if self._is_server else f"{self._artifact_root}/{usecase}"
+            return str(self._client.create_experiment(usecase, location))
         except MlflowException:  # another process was faster
             if (found := self._client.get_experiment_by_name(usecase)) is None:
                 raise

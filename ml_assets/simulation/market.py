@@ -57,7 +57,7 @@ class Market:
 
     def write_reference(self, root: str | Path) -> None:
         """Write the reference files to `<root>/settlement_fails/<reference>/<date of publication>.csv`."""
-        write_reference_files(self.world, Path(root) / "settlement_fails")
+        write_reference_files(self.world, f"{str(root).rstrip('/')}/settlement_fails")
 
     def write_truth(self, path: Path) -> None:
         """Write the true probability of a fail of each decision, and the outcome, as Parquet: see `truth_table`."""

@@ -2,7 +2,8 @@
 
 import csv
 from datetime import date, timedelta
-from pathlib import Path
+
+import fsspec
 
 from ml_assets.simulation.events import account
 from ml_assets.simulation.world import ASSET_CLASSES, COUNTRIES, PLACES, World
@@ -14,14 +15,13 @@ _LEAD = timedelta(days=30)
 _TIERS = ("core",) * 2 + ("established",) * 3 + ("other",) * 5
 
 
-def write_reference_files(world: World, folder: Path) -> None:
-    """Write `<folder>/<reference>/<date of publication>.csv` of each reference."""
+def write_reference_files(world: World, folder: str) -> None:
+    """Write `<folder>/<reference>/<date of publication>.csv` of each reference, to a folder or an `s3://` prefix."""
     published = world.config.start - _LEAD
     for name, rows in reference_rows(world).items():
-        path = folder / name / f"{published}.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
         stamped = [{"valid_from": published, **row, "published_at": f"{published}T06:00:00Z"} for row in rows]
-        with path.open("w", encoding="utf-8", newline="") as file:
+        path = f"{folder}/{name}/{published}.csv"
+        with fsspec.open(path, "w", encoding="utf-8", newline="", auto_mkdir=True) as file:
             writer = csv.DictWriter(file, list(stamped[0]))
             writer.writeheader()
             writer.writerows(stamped)

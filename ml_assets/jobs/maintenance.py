@@ -1,0 +1,43 @@
+"""The nightly job that keeps the databases small: Dagster's event logs, and predictions past their retention."""
+
+import dagster as dg
+
+from ml_assets.jobs.pods import pod_tags
+from ml_assets.resources import Platform
+
+
+@dg.op(description="Deletes the logs of runs that ended long ago. Runs, and what they say of assets, stay.")
+def purge_event_logs(context: dg.OpExecutionContext, platform: Platform) -> None:
+    """Delete old event logs and say how many."""
+    from ml_assets.database.event_logs import purge
+
+    url = getattr(context.instance.event_log_storage, "postgres_url", None)
+    if url is None:
+        raise dg.Failure(
+            f"the event logs are in {type(context.instance.event_log_storage).__name__}, not in PostgreSQL; "
+            "only PostgreSQL is purged here",
+            allow_retries=False,
+        )
+    deleted = purge(url, older_than_days=platform.settings.event_log_days)
+    context.log.info("deleted %d rows of event logs", deleted)
+    context.add_output_metadata({"deleted rows": deleted, "kept days": platform.settings.event_log_days})
+
+
+@dg.job(
+    name="maintenance",
+    description="Purges what has been kept long enough: Dagster's event logs.",
+    executor_def=dg.in_process_executor,
+    tags=pod_tags("maintenance"),
+)
+def maintenance_job() -> None:
+    """Run the operations one after the other."""
+    purge_event_logs()
+
+
+maintenance_schedule = dg.ScheduleDefinition(
+    name="nightly_maintenance",
+    job=maintenance_job,
+    cron_schedule="30 3 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)

@@ -1,0 +1,46 @@
+"""The Dagster instance of a cluster is that of a laptop, but for where it runs and keeps logs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dagster._config import process_config, resolve_to_config_type
+from dagster._core.instance.config import dagster_instance_config_schema
+from dagster_aws.s3.compute_log_manager import S3ComputeLogManager
+from dagster_k8s import K8sRunLauncher
+
+ROOT = Path(__file__).parents[2]
+ELSEWHERE = {"compute_logs", "local_artifact_storage", "run_launcher"}
+
+
+def load(path: str) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((ROOT / path).read_text())
+    return config
+
+
+def names_of_env(config: object) -> set[str]:
+    """The names of all `{env: NAME}` in a configuration."""
+    if isinstance(config, dict):
+        if set(config) == {"env"}:
+            return {config["env"]}
+        return set().union(*map(names_of_env, config.values()), set())
+    return set().union(*map(names_of_env, config), set()) if isinstance(config, list) else set()
+
+
+def test_they_differ_in_launcher_and_logs_only() -> None:
+    laptop, cluster = load("dagster.yaml"), load("k8s/base/dagster.yaml")
+    assert set(cluster) - set(laptop) == {"run_launcher"}
+    assert {name for name in laptop if laptop[name] != cluster[name]} <= ELSEWHERE
+
+
+def test_dagster_accepts_the_instance_of_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards a misspelt key, which would stop every process at its start."""
+    cluster = load("k8s/base/dagster.yaml")
+    for name in names_of_env(cluster):
+        monkeypatch.setenv(name, "1")
+    schema = resolve_to_config_type(dagster_instance_config_schema())
+    assert process_config(schema, {k: v for k, v in cluster.items() if k != "storage"}).success
+    for part, loaded in (("run_launcher", K8sRunLauncher), ("compute_logs", S3ComputeLogManager)):
+        result = process_config(resolve_to_config_type(loaded.config_type()), cluster[part]["config"])
+        assert result.success, result.errors

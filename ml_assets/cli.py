@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,7 @@ from rich.table import Table
 from ml_assets.settings import Settings
 
 if TYPE_CHECKING:
+    from ml_assets.database.promotions import Actor
     from ml_assets.demo import Scenario
     from ml_assets.resources import Platform
     from ml_assets.spec import UseCase
@@ -177,28 +178,95 @@ def promote(
     use_case: UseCaseName,
     override: Annotated[str, typer.Option(help="promote against the gate, for this reason, which is recorded")] = "",
 ) -> None:
-    """Make the challenger champion, if the evidence on its run passes the gate."""
-    from ml_assets.lifecycle.evaluation import promote_challenger
+    """Make the challenger champion, if the evidence on its run passes the gate; in the tier high, ask for it."""
+    from ml_assets.lifecycle.promotion import promote_challenger
 
     settings = Settings()
-    challenger, verdict = promote_challenger(
-        _platform(settings).registry, _usecase(settings, use_case), override=override
+    platform = _platform(settings)
+    made = promote_challenger(
+        platform.registry, platform.engine, _usecase(settings, use_case), _actor(settings), override=override
     )
-    table = Table(
-        "condition", "value", "", "threshold", "holds", title=f"gate of {use_case} version {challenger.version}"
-    )
-    for condition in verdict.conditions:
+    version = made.challenger.version
+    table = Table("condition", "value", "", "threshold", "holds", title=f"gate of {use_case} version {version}")
+    for condition in made.verdict.conditions:
         table.add_row(
             condition.name, _show(condition.value), condition.comparison, _show(condition.threshold),
             "yes" if condition.passed else "[red]no[/]",
         )  # fmt: skip
     console.print(table)
-    if not verdict.passed and not override:
+    if made.outcome == "refused":
         raise RuntimeError(
-            f"version {challenger.version} was not promoted; the gate is above. A person may decide otherwise: "
-            '--override "the reason"'
+            f'version {version} was not promoted: {made.why}. A person may decide otherwise: --override "the reason"'
         )
-    console.print(f"{use_case} version {challenger.version} is champion")
+    console.print(f"{use_case} version {version}: {made.outcome}; {made.why}")
+
+
+@app.command()
+def approve(
+    use_case: UseCaseName,
+    reason: Annotated[str, typer.Option(help="why, for the ledger")] = "evidence and model-risk pack reviewed",
+    decline: Annotated[bool, typer.Option("--decline", help="say no to the request")] = False,
+) -> None:
+    """Approve the promotion that awaits it, as another person than the one who asked."""
+    from ml_assets.lifecycle.promotion import approve as answer
+
+    settings = Settings()
+    platform = _platform(settings)
+    entry = answer(
+        platform.registry, platform.engine, _usecase(settings, use_case), _actor(settings), reason=reason,
+        decline=decline,
+    )  # fmt: skip
+    console.print(f"{use_case} version {entry.to_version} {entry.action} by {entry.actor}")
+
+
+@app.command()
+def rollback(
+    use_case: UseCaseName,
+    reason: Annotated[str, typer.Option(help="why, for the ledger")],
+    to: Annotated[int, typer.Option(min=1, help="a former champion; the one before if not given")] = 0,
+) -> None:
+    """Make the former champion score again. Takes effect at once; the newest date is scored anew by `score`."""
+    from ml_assets.database.status import scored_dates
+    from ml_assets.lifecycle.promotion import roll_back
+
+    settings = Settings()
+    platform = _platform(settings)
+    entry = roll_back(
+        platform.registry, platform.engine, _usecase(settings, use_case), _actor(settings), reason=reason,
+        to_version=to or None,
+    )  # fmt: skip
+    console.print(f"{use_case}: champion is version {entry.to_version} again, instead of {_show(entry.from_version)}")
+    if scored := scored_dates(platform.engine, use_case, limit=1):
+        console.print(
+            f"The work-list still shows the other version; `ml-assets score {use_case} --date "
+            f"{scored[0].decision_date}` puts this one's predictions there."
+        )
+
+
+@app.command()
+def history(
+    use_case: UseCaseName, rows: Annotated[int, typer.Option(min=1, help="lines to show, newest first")] = 20
+) -> None:
+    """Show the promotion ledger: who made which version champion, when, why, on what evidence."""
+    from ml_assets.database.promotions import history as lines_of
+    from ml_assets.lifecycle.promotion import agreement
+
+    settings = Settings()
+    platform, usecase = _platform(settings), _usecase(settings, use_case)
+    table = Table("line", "when, UTC", "what", "version", "who", "why", "evidence", title=f"promotions of {use_case}")
+    for line in lines_of(platform.engine, use_case, limit=rows):
+        table.add_row(
+            str(line.id) + (f" (answers {line.request_id})" if line.request_id else ""),
+            f"{line.recorded_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
+            line.action.replace("_", " "),
+            f"{line.from_version or 'none'} -> {line.to_version}",
+            line.actor,
+            line.reason,
+            (line.evidence_hash or "")[:12],
+        )
+    console.print(table)
+    now = agreement(platform.registry, platform.engine, usecase)
+    console.print(str(now), style="" if now.agrees else "red")
 
 
 @app.command("work-list")
@@ -218,14 +286,17 @@ def work_list(
 @app.command()
 def status() -> None:
     """Show for each use case what has landed, who is champion and what was scored last."""
+    from ml_assets.database.promotions import open_request
     from ml_assets.database.status import scored_dates
     from ml_assets.lake import features_table
     from ml_assets.landing.landed import landed_watermark
+    from ml_assets.lifecycle.promotion import agreement
     from ml_assets.registry import CHALLENGER, CHAMPION
 
     settings = Settings()
     platform = _platform(settings)
     table = Table("use case", "landed until", "newest features", "champion", "challenger", "newest scores")
+    said: list[str] = []
     for usecase in _usecases(settings):
         landed = landed_watermark(platform.lake, usecase.events)
         made = [file.partition for file in platform.lake.files(features_table(usecase), "decision_date") if file.rows]
@@ -238,7 +309,16 @@ def status() -> None:
             *(f"version {version.version}" if version else "none" for version in versions),
             f"{scored[0].decision_date}: {scored[0].predictions:,}" if scored else "none",
         )
+        if not (now := agreement(platform.registry, platform.engine, usecase)).agrees:
+            said.append(f"[red]{usecase.name}: {now}[/]; `ml-assets history {usecase.name}` shows the ledger")
+        if request := open_request(platform.engine, usecase.name):
+            said.append(
+                f"{usecase.name}: version {request.to_version} awaits approval, asked for by {request.actor}; "
+                f"`ml-assets approve {usecase.name}`"
+            )
     console.print(table)
+    for line in said:
+        console.print(line)
 
 
 @app.command()
@@ -377,6 +457,14 @@ def _platform(settings: Settings) -> Platform:
     from ml_assets.resources import Platform
 
     return Platform(home=str(settings.home_path))
+
+
+def _actor(settings: Settings) -> Actor:
+    import getpass
+
+    from ml_assets.database.promotions import Actor
+
+    return Actor.person(settings.actor or getpass.getuser())
 
 
 def _truth(settings: Settings) -> Path:

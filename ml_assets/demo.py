@@ -29,6 +29,9 @@ from ml_assets.spec import UseCase
 # Partitions made in one run: enough to share its start, few enough to see progress and to bound memory.
 CHUNK = 20
 _SHOWN = 10
+DEMO_APPROVER = "demo-approver"
+# Log-odds that a cause must add to be shown: it makes a fail a tenth likelier.
+_WORTH_SAYING = 0.1
 
 
 class Source(Protocol):
@@ -88,6 +91,8 @@ def run_demo(settings: Settings, scenario: Scenario, console: Console) -> None:
             config = {f"{usecase.name}__training_set": {"config": scenario.window}} if scenario.window else None
             runs.run("retrain", [scenario.training_date], ops=config)
             advance(len(usecase.candidates))
+        if usecase.needs_approval:
+            _approve(platform, usecase, progress.console)
         with _bar(progress, "dates scored by the champion", len(scenario.scored)) as advance:
             for day in scenario.scored:
                 runs.run("score", [day])
@@ -97,6 +102,20 @@ def run_demo(settings: Settings, scenario: Scenario, console: Console) -> None:
     console.print(f"\nDone in {perf_counter() - started:.0f} s. Where to look next:")
     console.print("  [bold]make ui[/]           asset graph, metadata and checks, on http://localhost:3000")
     console.print("  [bold]ml-assets --help[/]  the command line: work-list, status, score, promote, ...")
+
+
+def _approve(platform: Platform, usecase: UseCase, console: Console) -> None:
+    """Play the person who approves a promotion in the tier `high`, and say so; in production that is a person."""
+    from ml_assets.database.promotions import Actor, open_request
+    from ml_assets.lifecycle.promotion import approve
+
+    if (request := open_request(platform.engine, usecase.name)) is None:
+        return
+    approve(platform.registry, platform.engine, usecase, Actor.person(DEMO_APPROVER), reason="approved by the demo")
+    console.print(
+        f"[dim]{usecase.name} is of tier high: {request.actor} asked for version {request.to_version}, and the demo "
+        f"approved it as the person `{DEMO_APPROVER}`; see `ml-assets history {usecase.name}`[/]"
+    )
 
 
 @contextmanager
@@ -181,12 +200,24 @@ def print_work_list(
     table.add_column("what it is")
     table.add_column("p(fail)", justify="right")
     table.add_column(f"cost, {usecase.currency}", justify="right")
+    if usecase.causes:
+        table.add_column("why, log-odds")
+        table.add_column("what to do")
     for row in rows:
         said = " · ".join(_show(value) for value in (row["attributes"] or {}).values() if value != row["entity_id"])
         table.add_row(
-            str(row["priority"]), row["entity_id"], said, f"{row['probability']:.3f}", f"{row['expected_cost']:,.0f}"
-        )
+            str(row["priority"]), row["entity_id"], said, f"{row['probability']:.3f}", f"{row['expected_cost']:,.0f}",
+            *(_reasons(row["reason_codes"]) if usecase.causes else ()),
+        )  # fmt: skip
     console.print(table)
+
+
+def _reasons(codes: dict[str, Any] | None) -> tuple[str, str]:
+    """Return the causes that raise the probability, and what is done about the first of them."""
+    if codes is None:
+        return "", ""
+    raising = [f"{cause} {value:+.1f}" for cause, value in codes["contributions"].items() if value >= _WORTH_SAYING]
+    return ", ".join(raising), codes["action"] or ""
 
 
 def _print_models(usecase: UseCase, window: Any, probabilities: dict[str, Any], console: Console) -> None:

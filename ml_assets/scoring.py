@@ -80,6 +80,14 @@ def predictions_for(
     return _as_predictions({**decided, **made})
 
 
+def flagged(
+    usecase: UseCase, features: pa.Table, probabilities: npt.NDArray[np.floating[Any]]
+) -> npt.NDArray[np.bool_]:
+    """Return which rows the team is to act on: the first `capacity` of each decision time, by expected cost."""
+    expected_cost = probabilities.astype(np.float64) * features.column("cost_if_fail").to_numpy()
+    return np.asarray(_ranks(features, expected_cost) <= usecase.capacity)
+
+
 def retain_provenance(rows: pa.Table, before: pa.Table) -> pa.Table:
     """Return `rows` in which predictions equal to those in `before` keep the provenance that they had there.
 

@@ -78,6 +78,7 @@ class Settings(BaseSettings):
     threads: int = Field(0, ge=0, description="threads of DuckDB, LightGBM and ONNX Runtime; 0: one a core")
     max_concurrent_runs: int = Field(2, ge=1, description="Dagster runs at a time; the others wait in the queue")
     traceback: bool = Field(False, description="show where an error of the command line comes from")
+    actor: str = Field("", description="who acts on the command line; empty: the login name of the operating system")
     code_version: str = Field("", description="git commit of the running code; empty: asked from git")
 
     @cached_property

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ml_assets.calendars import BusinessCalendar
 from ml_assets.contracts import Event, ReferenceRow
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from sklearn.base import BaseEstimator
 
 
@@ -73,13 +74,29 @@ class DecisionTime:
 
 
 @dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a decision may go wrong, in the terms of whoever acts on it, and what is done about it."""
+
+    code: str
+    name: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
 class Feature:
-    """A column of the feature SQL that models may use."""
+    """A column of the feature SQL that models may use.
+
+    `cause` is the code of the cause that the feature tells of; without one it tells what kind of decision it is.
+    `explained_by` is for a feature that is wholly or partly a formula of others: given their columns by name (n,), the
+    formula's value (n,), in which a missing value counts as 0. Reasons then go to the causes of those others.
+    """
 
     name: str
     description: str
     unit: str = ""
     kind: Literal["numeric", "categorical"] = "numeric"
+    cause: str = ""
+    explained_by: Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +204,9 @@ class UseCase:
     any number of further `features/*.sql` (entity_id and features) and `label.sql` (entity_id, label).
     `capacity` is how many decisions the team can act on per slot and date, `action` what that costs and brings.
     `value` is where the value at stake is found: a column of the features table, or `attributes.<key>`; empty if it is
-    not known. `publication_pause` is the longest pause
-    between two publications of its events, beyond a business day; longer ones are reported as stale data.
+    not known. `publication_pause` is the longest pause between two publications of its events, beyond a business day;
+    longer ones are reported as stale data. `causes` are what reasons are grouped by; `cause_for(code, attributes)`
+    renames one for a decision, as one side's lack of securities is the other side's counterparty that is short.
     """
 
     name: str
@@ -214,6 +232,8 @@ class UseCase:
     currency: str = "EUR"
     publication_pause: timedelta = timedelta()
     seed: int = 20260105
+    causes: tuple[Cause, ...] = ()
+    cause_for: Callable[[str, Mapping[str, Any]], str] | None = None
 
     def __post_init__(self) -> None:
         for what, names in (
@@ -222,10 +242,13 @@ class UseCase:
             ("candidate", [c.name for c in self.candidates]),
             ("slot", [s.name for s in self.slots]),
             ("slice", [s.name for s in self.gate.slices]),
+            ("cause", [c.code for c in self.causes]),
         ):
             twice = sorted({n for n in names if names.count(n) > 1})
             if twice:
                 raise ValueError(f"use case {self.name}: {what} names are not unique: {', '.join(twice)}")
+        if unknown := sorted({f.cause for f in self.features} - {c.code for c in self.causes} - {""}):
+            raise ValueError(f"use case {self.name}: features name causes that are not declared: {', '.join(unknown)}")
         if sum(c.is_rule for c in self.candidates) != 1:
             raise ValueError(f"use case {self.name}: exactly one candidate is the business rule (is_rule=True)")
 
@@ -247,6 +270,11 @@ class UseCase:
         return tuple(
             DecisionTime(slot.name, datetime.combine(decision_date, slot.at, tzinfo=UTC)) for slot in self.slots
         )
+
+    @property
+    def needs_approval(self) -> bool:
+        """Whether a person has to approve each promotion: in the tier `high`."""
+        return self.tier == "high"
 
     @property
     def rule(self) -> Candidate:

@@ -16,14 +16,16 @@ from time import perf_counter
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
+from ml_assets.database.promotions import Actor
 from ml_assets.embedded.broker import stop_broker, temporary_broker
 from ml_assets.embedded.postgres import stop_server
 from ml_assets.lake import features_table
 from ml_assets.landing.lander import Lander
 from ml_assets.landing.produce import ensure_topics, produce
-from ml_assets.lifecycle.evaluation import evaluate_candidates, promote_challenger, register_challenger
+from ml_assets.lifecycle.evaluation import evaluate_candidates, register_challenger
 from ml_assets.lifecycle.features import compute_features, mature_labels
 from ml_assets.lifecycle.ingestion import curate_dates, load_reference
+from ml_assets.lifecycle.promotion import approve, promote_challenger
 from ml_assets.lifecycle.scoring import score_dates
 from ml_assets.lifecycle.training import RunOrigin, assemble_training_set, train_candidate
 from ml_assets.local_runs import LocalRuns, local_instance
@@ -119,6 +121,7 @@ def measure_day(settings: Settings, platform: Platform, usecase: UseCase, config
         runs = LocalRuns(instance, usecase, platform)
         runs.run_in_chunks("ingest", days, 20)
         runs.run("retrain", [last])  # both sides start with everything imported, and with a champion
+        approve(platform.registry, platform.engine, usecase, Actor.person("bench"), reason="to be measured")
         runs.run("score", [last])
         dagster: dict[str, Callable[[], object]] = {
             "ingest": lambda: runs.run("ingest", [last]),
@@ -162,7 +165,7 @@ def retrain(platform: Platform, usecase: UseCase, day: date) -> None:
         train_candidate(platform.lake, platform.registry, usecase, candidate, day, RunOrigin("bench", "bench"))
     evaluate_candidates(platform.lake, platform.registry, usecase, day)
     register_challenger(platform.registry, usecase, day)
-    promote_challenger(platform.registry, usecase)
+    promote_challenger(platform.registry, platform.engine, usecase, Actor.run("bench"))
 
 
 def score(platform: Platform, usecase: UseCase, day: date) -> None:

@@ -38,7 +38,10 @@ def test_errors_say_what_to_do(tmp_path, arguments, says):
 
 def test_help_lists_the_commands(tmp_path):
     said = run(tmp_path, "--help").stdout
-    for command in ("demo", "simulate", "replay-sec", "land", "ingest", "retrain", "score", "promote", "status", "ui"):
+    for command in (
+        "demo", "simulate", "replay-sec", "land", "ingest", "retrain", "score", "promote", "approve", "rollback",
+        "history", "status", "ui",
+    ):  # fmt: skip
         assert command in said
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from ml_assets.assets.common import common, dates_of, key, partitions, retrying_outages_only
-from ml_assets.checks.registration import gate_check, judge_gate
+from ml_assets.checks.registration import gate_check, judge_gate, judge_ledger, ledger_check
 from ml_assets.registry import CHAMPION
 from ml_assets.resources import Platform
 from ml_assets.spec import UseCase
@@ -49,26 +49,32 @@ def champion_asset(usecase: UseCase) -> dg.AssetsDefinition:
         kinds={"mlflow"},
         description=(
             f"`{usecase.name}@champion`, the model that scores. The gate is judged here, from the evidence on the "
-            "challenger's MLflow run: without evidence, or with a metric missing, the champion stays."
+            "challenger's MLflow run: without evidence, or with a metric missing, the champion stays. "
+            + ("A person approves each promotion: `ml-assets approve`." if usecase.needs_approval else "")
         ),
-        check_specs=[gate_check(asset_key)],
+        check_specs=[gate_check(asset_key), ledger_check(asset_key)],
         **common(usecase, "registration"),
     )
     @retrying_outages_only
-    def champion(platform: Platform) -> dg.MaterializeResult:
+    def champion(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
         from ml_assets.assets.evaluation import conditions
-        from ml_assets.lifecycle.evaluation import promote_challenger
+        from ml_assets.database.promotions import Actor
+        from ml_assets.lifecycle.promotion import agreement, promote_challenger
 
-        challenger, verdict = promote_challenger(platform.registry, usecase)
+        made = promote_challenger(platform.registry, platform.engine, usecase, Actor.run(context.run.run_id))
         now = platform.registry.resolve(usecase.name, CHAMPION)
         return dg.MaterializeResult(
             metadata={
                 "champion_version": now.version if now else 0,
-                "challenger_version": challenger.version,
-                "promoted": verdict.passed,
-                "gate": conditions(verdict),
+                "challenger_version": made.challenger.version,
+                "promoted": made.outcome == "promoted",
+                "outcome": f"{made.outcome}: {made.why}",
+                "gate": conditions(made.verdict),
             },
-            check_results=[judge_gate(verdict)],
+            check_results=[
+                judge_gate(made.verdict),
+                judge_ledger(agreement(platform.registry, platform.engine, usecase), asset_key),
+            ],
         )
 
     return champion

@@ -17,6 +17,7 @@ from ml_assets.assets.common import (
     retrying_outages_only,
     table,
 )
+from ml_assets.checks.registration import judge_ledger, ledger_check
 from ml_assets.checks.scoring import judge_scores, score_check
 from ml_assets.lake import predictions_table
 from ml_assets.resources import Platform
@@ -43,7 +44,7 @@ def build(usecase: UseCase) -> Iterator[dg.AssetsDefinition | dg.AssetSpec]:
 
 def predictions_asset(usecase: UseCase) -> dg.AssetsDefinition:
     """Return the asset of the predictions, which is made again whenever the features of its date are."""
-    features = key(usecase, "features")
+    features, asset_key = key(usecase, "features"), key(usecase, "predictions")
     ready = (
         dg.AutomationCondition.any_deps_updated().allow(dg.AssetSelection.assets(features)).since_last_handled()
         & dg.AutomationCondition.all_deps_blocking_checks_passed()
@@ -53,7 +54,7 @@ def predictions_asset(usecase: UseCase) -> dg.AssetsDefinition:
     )
 
     @dg.asset(
-        key=key(usecase, "predictions"),
+        key=asset_key,
         deps=[features, key(usecase, "champion")],
         partitions_def=partitions(usecase),
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -62,12 +63,13 @@ def predictions_asset(usecase: UseCase) -> dg.AssetsDefinition:
         description="Probability and expected cost of every decision, by the champion, in PostgreSQL and in the lake.",
         metadata={"dagster/table_name": predictions_table(usecase)},
         freshness_policy=freshness(usecase),
-        check_specs=[score_check(key(usecase, "predictions"))],
+        check_specs=[score_check(asset_key), ledger_check(asset_key)],
         retry_policy=RETRY,
         **common(usecase, "scoring"),
     )
     @retrying_outages_only
     def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+        from ml_assets.lifecycle.promotion import agreement
         from ml_assets.lifecycle.scoring import score_dates
 
         report = score_dates(
@@ -90,7 +92,10 @@ def predictions_asset(usecase: UseCase) -> dg.AssetsDefinition:
                 "unchanged": report.upserted.unchanged,
                 f"first {_SHOWN} by expected cost": table(_top(report.predictions), digits=3),
             },
-            check_results=[judge_scores(report.probabilities)],
+            check_results=[
+                judge_scores(report.probabilities),
+                judge_ledger(agreement(platform.registry, platform.engine, usecase), asset_key),
+            ],
         )
 
     return predictions
@@ -100,4 +105,11 @@ def _top(predictions: pa.Table) -> list[dict[str, object]]:
     """Return the costliest rows of the last decision date with their attributes as columns."""
     rows = predictions.sort_by([("decision_date", "descending"), ("expected_cost", "descending")]).slice(0, _SHOWN)
     said = ["decision_date", "slot", "outcome_date", "entity_id", "probability", "expected_cost"]
-    return [{**{name: row[name] for name in said}, **json.loads(row["attributes"] or "{}")} for row in rows.to_pylist()]
+    return [
+        {
+            **{name: row[name] for name in said},
+            **{name: json.loads(row["reason_codes"] or "{}").get(name) for name in ("cause", "action")},
+            **json.loads(row["attributes"] or "{}"),
+        }
+        for row in rows.to_pylist()
+    ]

@@ -3,8 +3,10 @@
 import dagster as dg
 
 from ml_assets.learning.gate import Verdict
+from ml_assets.lifecycle.promotion import Agreement
 
 GATE = "gate"
+LEDGER = "champion_is_in_ledger"
 
 
 def gate_check(asset: dg.AssetKey) -> dg.AssetCheckSpec:
@@ -20,4 +22,21 @@ def judge_gate(verdict: Verdict) -> dg.AssetCheckResult:
         passed=verdict.passed,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"failed conditions": failures or "none"},
+    )
+
+
+def ledger_check(asset: dg.AssetKey) -> dg.AssetCheckSpec:
+    """Return the check that the alias `champion` stands where the promotion ledger says."""
+    return dg.AssetCheckSpec(
+        LEDGER, asset=asset, description="The alias `champion` in MLflow names the version of the promotion ledger."
+    )
+
+
+def judge_ledger(agreement: Agreement, asset: dg.AssetKey) -> dg.AssetCheckResult:
+    """Return whether alias and ledger agree."""
+    return dg.AssetCheckResult(
+        check_name=LEDGER,
+        asset_key=asset,
+        passed=agreement.agrees,
+        metadata={"alias": agreement.by_alias or 0, "ledger": agreement.by_ledger or 0, "said": str(agreement)},
     )

@@ -10,7 +10,20 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Any, Final
 
-from sqlalchemy import Date, DateTime, Double, Index, Integer, MetaData, Text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Date,
+    DateTime,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Text,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -87,3 +100,38 @@ class Scoring(Base):
     use_case: Mapped[str] = mapped_column(primary_key=True)
     decision_time: Mapped[datetime] = mapped_column(primary_key=True)
     model_version: Mapped[int]
+
+
+class Promotion(Base):
+    """One line of the promotion ledger. The database adds rows and refuses to change or delete them.
+
+    `action` is `requested` (a version awaits approval), `declined`, `promoted`, `rolled_back`, or `restored` (the alias
+    had been moved past the ledger). `actor` is a person, or the Dagster run that acted by itself. `evidence_hash` is
+    the SHA-256 of the evidence that the decision rests on. `request_id` is the request that an approval answers.
+    """
+
+    __tablename__ = "promotions"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    use_case: Mapped[str]
+    action: Mapped[str]
+    from_version: Mapped[int | None]
+    to_version: Mapped[int]
+    actor: Mapped[str]
+    is_person: Mapped[bool]
+    needs_approval: Mapped[bool]
+    request_id: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("promotions.id"), unique=True)
+    evidence_hash: Mapped[str | None]
+    reason: Mapped[str]
+    recorded_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
+    database_user: Mapped[str] = mapped_column(server_default=text("session_user"))
+
+    __table_args__ = (
+        CheckConstraint("action IN ('requested', 'declined', 'promoted', 'rolled_back', 'restored')", name="action"),
+        CheckConstraint(
+            "action <> 'promoted' OR NOT needs_approval OR (request_id IS NOT NULL AND is_person)", name="approved"
+        ),
+        CheckConstraint("actor <> '' AND reason <> ''", name="said"),
+        CheckConstraint("action NOT IN ('requested', 'promoted') OR evidence_hash IS NOT NULL", name="evidence"),
+        Index(None, "use_case", "id"),
+    )

@@ -81,6 +81,11 @@ def fit_calibration(probabilities: ArrayLike, labels: ArrayLike) -> Calibration:
     return best
 
 
+def log_odds(probabilities: ArrayLike) -> Floats:
+    """Return the log-odds of probabilities, which are kept 1e-9 off 0 and 1e-6 off 1: beyond, they say nothing."""
+    return _logit(np.asarray(probabilities, dtype=np.float64))
+
+
 def brier(probabilities: Floats, labels: Floats) -> float:
     """Return the mean squared difference between probability and outcome (Brier 1950)."""
     return float(np.mean((probabilities - labels) ** 2))

@@ -19,6 +19,7 @@ from ml_assets.learning.export import ExportMismatchError, round_thresholds, to_
 from ml_assets.learning.frames import MISSING_CATEGORY, FeatureNames, model_frame
 from ml_assets.learning.gate import PARITY_TOLERANCE, ModelEvidence
 from ml_assets.learning.metrics import average_precision, evaluate, population_stability
+from ml_assets.learning.reasons import choose_background
 from ml_assets.learning.scorer import Manifest, Scorer
 from ml_assets.learning.training_set import TrainingSetError, part_of
 from ml_assets.learning.window import Window
@@ -108,6 +109,7 @@ def fit_candidate(
             feature_set_hash=usecase.feature_set_hash,
             features=names,
             calibration=fitted_calibration,
+            background=choose_background(names, calibration, uncalibrated),
         )
         scorer = Scorer(to_onnx(estimator, names), manifest, threads=threads)
         parity = prove_export(estimator, scorer, pa.concat_tables([calibration, test]), seed=usecase.seed)

@@ -20,7 +20,10 @@ _BATCH = 65_536
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a scorer must know besides the graph."""
+    """What a scorer must know besides the graph.
+
+    `background` holds some typical decisions, a list a feature: what reasons compare a decision with.
+    """
 
     usecase: str
     candidate: str
@@ -28,6 +31,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     features: FeatureNames
     calibration: Calibration
     classes: tuple[int, int] = (0, 1)
+    background: dict[str, list[float | str | None]] = {}
 
 
 class Scorer:
@@ -77,9 +81,15 @@ class Scorer:
         """
         return self.manifest.calibration.apply(self.score_uncalibrated(rows))
 
+    def score_arrays(self, numbers: NDArray[np.float32], categories: NDArray[np.object_]) -> NDArray[np.float64]:
+        """Return the calibrated probability of each row of the arrays that `model_arrays` makes: (n,)."""
+        return self.manifest.calibration.apply(self._run(numbers, categories))
+
     def score_uncalibrated(self, rows: pd.DataFrame | pa.Table) -> NDArray[np.float64]:
         """Return the probabilities as the ONNX model gives them: (n,)."""
-        numbers, categories = model_arrays(self.manifest.features, rows)
+        return self._run(*model_arrays(self.manifest.features, rows))
+
+    def _run(self, numbers: NDArray[np.float32], categories: NDArray[np.object_]) -> NDArray[np.float64]:
         given = {"numeric": numbers, "categorical": categories}
         probabilities = np.empty(len(numbers), dtype=np.float64)
         for start in range(0, len(numbers), _BATCH):

@@ -1,5 +1,6 @@
-"""Candidates and champion on the same unseen window, the verdict, and promotion on that evidence alone."""
+"""Candidates and champion on the same unseen window, the verdict, and registration."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -132,26 +133,6 @@ def register_challenger(registry: ModelRegistry, usecase: UseCase, training_date
     )
 
 
-def promote_challenger(
-    registry: ModelRegistry, usecase: UseCase, *, override: str = ""
-) -> tuple[ModelVersion, Verdict]:
-    """Judge the challenger anew from the evidence on its MLflow run, and make it champion if it passes.
-
-    The verdict of an earlier step is not trusted: a later run of only this step would slip past it. Without
-    evidence there is no promotion. A person may `override` a no by giving the reason, which is noted on the version.
-
-    Raises:
-        LookupError: there is no challenger, or its run carries no evidence.
-    """
-    challenger = registry.resolve(usecase.name, CHALLENGER)
-    if challenger is None:
-        raise LookupError(f"use case {usecase.name} has no challenger; run the job {usecase.name}_retrain first")
-    verdict = judge_run(registry, usecase, challenger.run_id)
-    if verdict.passed or override:
-        registry.promote(usecase.name, challenger.version, override=override if not verdict.passed else "")
-    return challenger, verdict
-
-
 def judge_challenger(registry: ModelRegistry, usecase: UseCase, training_date: date) -> tuple[str, Verdict]:
     """Return the MLflow run that the evaluation of a date chose, and the verdict on it as of now, written beside it.
 
@@ -175,20 +156,35 @@ def judge_run(registry: ModelRegistry, usecase: UseCase, run_id: str) -> Verdict
     Raises:
         LookupError: the run carries no evidence.
     """
+    return judge_now(registry, usecase, read_evidence(registry, usecase, run_id)[0])
+
+
+def judge_now(registry: ModelRegistry, usecase: UseCase, evidence: Evidence) -> Verdict:
+    """Return the verdict on evidence, by the use case's gate and the champion of now."""
+    champion = registry.resolve(usecase.name, CHAMPION)
+    return judge(usecase.gate, evidence, Standing(champion.run_id if champion else None))
+
+
+def read_evidence(registry: ModelRegistry, usecase: UseCase, run_id: str) -> tuple[Evidence, str]:
+    """Return the evidence on a run, and the SHA-256 of its text.
+
+    Raises:
+        LookupError: the run carries none, or that of another run.
+    """
     try:
-        evidence = Evidence.from_json(registry.read_evidence(run_id, EVIDENCE))
+        written = registry.read_evidence(run_id, EVIDENCE)
     except FileNotFoundError as error:
         raise LookupError(
             f"use case {usecase.name}: there is no {EVIDENCE} on the run {run_id}; materialize the evaluation of its "
             "training date, then promote again"
         ) from error
+    evidence = Evidence.from_json(written)
     if evidence.challenger is None or evidence.challenger.run_id != run_id:
         raise LookupError(
             f"use case {usecase.name}: the {EVIDENCE} on the run {run_id} is of another run; materialize the "
             "evaluation of its training date again"
         )
-    champion = registry.resolve(usecase.name, CHAMPION)
-    return judge(usecase.gate, evidence, Standing(champion.run_id if champion else None))
+    return evidence, hashlib.sha256(written.encode()).hexdigest()
 
 
 def _evaluated_challenger(

@@ -13,10 +13,11 @@ from sqlalchemy import Engine
 from ml_assets.database.predictions import UpsertCount, upsert_predictions
 from ml_assets.database.schema import PREDICTIONS_SCHEMA
 from ml_assets.lake import Lake, features_table, predictions_table
+from ml_assets.learning.reasons import reason_codes
 from ml_assets.learning.scorer import Scorer
 from ml_assets.lifecycle.training import RunOrigin
 from ml_assets.registry import CHAMPION, ModelRegistry, ModelVersion
-from ml_assets.scoring import Provenance, predictions_for, retain_provenance
+from ml_assets.scoring import Provenance, flagged, predictions_for, retain_provenance
 from ml_assets.spec import UseCase
 
 
@@ -43,7 +44,8 @@ def score_dates(
 ) -> ScoringReport:
     """Score the decisions of these dates with the champion.
 
-    Scoring the same features with the same champion again leaves every row as it is.
+    The decisions that the team is to act on carry their reasons. Scoring the same features with the same champion again
+    leaves every row as it is.
 
     Raises:
         LookupError: there is no champion.
@@ -64,6 +66,11 @@ def score_dates(
     version = lake.version(features_table(usecase))
     features = lake.read(features_table(usecase), where=ds.field("decision_date").isin(list(dates)), version=version)
     probabilities = scorer.score(features)
+    acted_on = flagged(usecase, features, probabilities)
+    reasons: list[str | None] = [None] * features.num_rows
+    found = reason_codes(usecase, scorer, features.filter(pa.array(acted_on)), probabilities[acted_on])
+    for row, text in zip(np.flatnonzero(acted_on), found, strict=True):
+        reasons[row] = text
     predictions = predictions_for(
         usecase,
         features,
@@ -78,6 +85,7 @@ def score_dates(
             dagster_run_id=origin.dagster_run_id,
             scored_at=datetime.now(UTC),
         ),
+        reasons,
     )
     predictions = _write(lake, predictions_table(usecase), predictions, dates)
     return ScoringReport(

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from pytest_bdd import given, parsers, scenarios, then, when
 
+from ml_assets.database.promotions import Actor
 from ml_assets.database.work_list import next_outcome_date, work_list
-from ml_assets.lifecycle.evaluation import promote_challenger
+from ml_assets.lifecycle.promotion import promote_challenger
 from ml_assets.registry import CHALLENGER, CHAMPION, ModelVersion
 from ml_assets_tests.assets.conftest import Bank
 
@@ -54,7 +55,9 @@ def retrain(story):
 def promote(story, reason):
     bank = story["bank"]
     story["challenger"] = bank.platform.registry.resolve(bank.usecase.name, CHALLENGER)
-    promote_challenger(bank.platform.registry, bank.usecase, override=reason)
+    promote_challenger(
+        bank.platform.registry, bank.platform.engine, bank.usecase, Actor.person("operations"), override=reason
+    )
 
 
 @then("it has as many rows as the team can act on")

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -12,10 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_assets.features import AsOfDatabase
+from ml_assets.learning.calibration import log_odds
 from ml_assets.learning.fit import fit_candidate
 from ml_assets.learning.metrics import evaluate
+from ml_assets.learning.reasons import reason_codes
 from ml_assets.learning.training_set import build_training_set, part_of
 from ml_assets.learning.window import Window
+from ml_assets.simulation.events import instruction_ids
 from ml_assets.simulation.market import MarketConfig, simulate
 from ml_assets.simulation.truth import SLOTS, truth_table
 from ml_assets.simulation.world import ASSET_CLASSES
@@ -28,7 +32,7 @@ from ml_assets.usecases.settlement_fails.contracts import (
     SettlementInstruction,
     SettlementStatus,
 )
-from ml_assets.usecases.settlement_fails.usecase import USE_CASE
+from ml_assets.usecases.settlement_fails.usecase import USE_CASE, cause_for, checklist, counterparty_part
 from ml_assets_tests.usecases.settlement import curated_by_hand, curated_market, references, row_of
 
 TRADE_DATE, ISD_MINUS_1, ISD = date(2026, 1, 8), date(2026, 1, 9), date(2026, 1, 12)  # a weekend before the ISD
@@ -344,3 +348,94 @@ def test_penalty_rates_are_those_of_the_regulation(reference_data):
         "etf": 0.5,
     }
     assert set(rates) == {asset_class.name for asset_class in ASSET_CLASSES}
+
+
+# Reasons.
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """A market, and a model of its afternoons that has learned from it."""
+    market = simulate(MarketConfig(days=12, instructions_per_day=900, counterparties=12, securities=50, dirty=0))
+    afternoons = tuple(slot for slot in USE_CASE.slots if slot.name == "isd_minus_1")
+    usecase = replace(USE_CASE, slots=afternoons, split=SplitSpec(train_days=5, calibration_days=1, test_days=2))
+    reference = references(market, tmp_path_factory.mktemp("learned"))
+    features, labels = decide(usecase, market, curated_market(market), reference)
+    rows = build_training_set(
+        features, labels.drop_columns(["outcome_date"]), usecase.split, datetime(2027, 1, 1, tzinfo=UTC)
+    )
+    return usecase, market, reference, fit_candidate(usecase, usecase.candidates[1], rows).scorer
+
+
+def reasons_of(learned, market, day):
+    """The probability and the reasons of each decision of a day's afternoon, by instruction."""
+    usecase, _, reference, scorer = learned
+    (decision,) = usecase.decision_times(market.world.calendar[day])
+    with AsOfDatabase(usecase, curated_market(market), reference, threads=2) as db:
+        rows = db.features(decision)
+    probabilities = scorer.score(rows)
+    codes = reason_codes(usecase, scorer, rows, probabilities)
+    return {e: (p, json.loads(c)) for e, p, c in zip(rows["entity_id"].to_pylist(), probabilities, codes, strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("flag", "cause", "action"),
+    [
+        ("old_account", "SSI", "repair the settlement instruction"),
+        ("unmatched", "NMAT", "chase the match; amend what differs"),
+    ],
+)
+def test_a_cause_planted_in_the_market_is_found_in_the_reasons(learned, flag, cause, action):
+    """The same market twice; in the second, some instructions of one day have a cause that they did not have."""
+    market, traded = learned[1], 9
+    trades = market.instructions
+    healthy = (trades.day == traded) & ~trades.old_account & ~trades.unmatched & ~trades.late
+    planted = np.flatnonzero(healthy)[:40]
+    changed = {flag: getattr(trades, flag).copy()}
+    changed[flag][planted] = True
+    before = reasons_of(learned, market, traded + 1)
+    after = reasons_of(learned, replace(market, instructions=replace(trades, **changed)), traded + 1)
+    ids = instruction_ids(market.world, trades)[planted].tolist()
+    found = [after[i][1]["cause"] == cause for i in ids]
+    assert np.mean(found) > 0.8
+    for i in ids:
+        was, now = before[i], after[i]
+        assert now[0] > was[0]
+        assert now[1]["contributions"][cause] > was[1]["contributions"][cause] + 0.5
+        assert now[1]["base"] + sum(now[1]["contributions"].values()) == pytest.approx(log_odds(now[0]), abs=1e-5)
+        if now[1]["cause"] == cause:
+            assert now[1]["action"] == action
+
+
+def test_a_short_position_planted_in_the_market_is_a_lack_to_whom_delivers(learned):
+    market, traded = learned[1], 9
+    short = market.world.short.copy()
+    short[traded] = True
+    planted = replace(market, world=replace(market.world, short=short))
+    before, after = reasons_of(learned, market, traded + 1), reasons_of(learned, planted, traded + 1)
+    trades = market.instructions
+    newly_short = (trades.day == traded) & trades.deliver & ~market.world.short[traded][trades.security]
+    ids = instruction_ids(market.world, trades)[newly_short].tolist()
+    rose = [after[i][1]["contributions"]["LACK"] - before[i][1]["contributions"]["LACK"] > 0.5 for i in ids]
+    assert len(ids) > 50
+    assert np.mean(rose) > 0.9
+
+
+def test_where_we_receive_it_is_the_counterparty_that_lacks():
+    assert cause_for("LACK", {"movement": "RECE"}) == "CLAC"
+    assert cause_for("LACK", {"movement": "DELI"}) == "LACK"
+    assert cause_for("SSI", {"movement": "RECE"}) == "SSI"
+
+
+def test_formulas_of_features_are_those_of_the_sql(market, events, market_references):
+    """Guards: reasons recompute the checklist; if the SQL moves on, so must the formula."""
+    features, _ = decide(USE_CASE, market, events, market_references)
+    columns = {
+        f.name: np.asarray(features[f.name].to_pandas(), dtype=object if f.kind == "categorical" else np.float64)
+        for f in USE_CASE.features
+    }
+    assert checklist(columns) == pytest.approx(columns["checklist_points"], abs=1e-9)
+    own = columns["prior_log_odds"] - counterparty_part(columns)
+    kinds = list(zip(columns["asset_class"], features["decision_time"].to_pylist(), strict=True))
+    by_kind = dict(zip(kinds, own, strict=True))
+    assert own == pytest.approx([by_kind[kind] for kind in kinds], abs=1e-9, nan_ok=True), "the rest is the class"

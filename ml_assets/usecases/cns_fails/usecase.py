@@ -6,7 +6,18 @@ from pathlib import Path
 from ml_assets.calendars import BusinessCalendar
 from ml_assets.learning.candidates import lightgbm, logistic, rule
 from ml_assets.simulation.sec_ftd import TOPIC, publication_time
-from ml_assets.spec import ActionSpec, EventSpec, Feature, GateSpec, LabelSpec, SliceSpec, Slot, SplitSpec, UseCase
+from ml_assets.spec import (
+    ActionSpec,
+    Cause,
+    EventSpec,
+    Feature,
+    GateSpec,
+    LabelSpec,
+    SliceSpec,
+    Slot,
+    SplitSpec,
+    UseCase,
+)
 from ml_assets.usecases.cns_fails.contracts import CnsFail
 
 
@@ -15,32 +26,43 @@ def known_at(outcome_date: date) -> datetime:
     return publication_time(outcome_date)
 
 
+CAUSES = (
+    Cause("RECENT", "a balance now", "borrow or recall before settlement; buy in what is old"),
+    Cause("PERSISTENT", "a security that keeps failing", "look for its owner of record; agree a close-out date"),
+    Cause("PRICE", "price and size of what fails", "check corporate actions and the price"),
+    Cause("MARKET", "fails of the whole market", "raise liquidity and staffing"),
+)
+
 FEATURES = (
-    Feature("last_fail_value", "Balance on the newest published date", "USD"),
-    Feature("second_last_fail_value", "Balance on the published date before", "USD"),
-    Feature("mean_fail_value_3d", "Mean balance over the last 3 published dates", "USD"),
-    Feature("mean_fail_value_5d", "Mean balance over the last 5 published dates", "USD"),
-    Feature("mean_fail_value_10d", "Mean balance over the last 10 published dates", "USD"),
-    Feature("mean_fail_value_20d", "Mean balance over the last 20 published dates", "USD"),
-    Feature("mean_fail_value_60d", "Mean balance over the last 60 published dates", "USD"),
-    Feature("max_fail_value_20d", "Largest balance over the last 20 published dates", "USD"),
-    Feature("median_fail_value", "Median balance of the dates that have one", "USD"),
-    Feature("large_rate_5d", "Share of the last 5 published dates with more than 100,000 USD"),
-    Feature("large_rate_10d", "Share of the last 10 published dates with more than 100,000 USD"),
-    Feature("large_rate_20d", "Share of the last 20 published dates with more than 100,000 USD"),
-    Feature("large_rate_60d", "Share of the last 60 published dates with more than 100,000 USD"),
-    Feature("half_large_rate_60d", "Share of the last 60 published dates with more than 50,000 USD"),
-    Feature("any_rate_5d", "Share of the last 5 published dates with a balance"),
-    Feature("any_rate_20d", "Share of the last 20 published dates with a balance"),
-    Feature("any_rate_60d", "Share of the last 60 published dates with a balance"),
-    Feature("dates_since_large", "Published dates since the balance was above 100,000 USD; 99 if never"),
-    Feature("dates_since_any", "Published dates since there was a balance"),
-    Feature("mean_log_value", "Mean of the logarithm of the balances"),
-    Feature("std_log_value", "Standard deviation of the logarithm of the balances"),
-    Feature("log_price", "Logarithm of the newest published price"),
-    Feature("log_mean_quantity", "Logarithm of the mean number of shares"),
-    Feature("log_price_change", "Logarithm of the newest over the oldest price"),
-    Feature("market_trend", "Fails of the whole market, last 5 over last 20 published dates"),
+    Feature("last_fail_value", "Balance on the newest published date", "USD", cause="RECENT"),
+    Feature("second_last_fail_value", "Balance on the published date before", "USD", cause="RECENT"),
+    Feature("mean_fail_value_3d", "Mean balance over the last 3 published dates", "USD", cause="RECENT"),
+    Feature("mean_fail_value_5d", "Mean balance over the last 5 published dates", "USD", cause="RECENT"),
+    Feature("mean_fail_value_10d", "Mean balance over the last 10 published dates", "USD", cause="PERSISTENT"),
+    Feature("mean_fail_value_20d", "Mean balance over the last 20 published dates", "USD", cause="PERSISTENT"),
+    Feature("mean_fail_value_60d", "Mean balance over the last 60 published dates", "USD", cause="PERSISTENT"),
+    Feature("max_fail_value_20d", "Largest balance over the last 20 published dates", "USD", cause="PERSISTENT"),
+    Feature("median_fail_value", "Median balance of the dates that have one", "USD", cause="PERSISTENT"),
+    Feature("large_rate_5d", "Share of the last 5 published dates with more than 100,000 USD", cause="RECENT"),
+    Feature("large_rate_10d", "Share of the last 10 published dates with more than 100,000 USD", cause="PERSISTENT"),
+    Feature("large_rate_20d", "Share of the last 20 published dates with more than 100,000 USD", cause="PERSISTENT"),
+    Feature("large_rate_60d", "Share of the last 60 published dates with more than 100,000 USD", cause="PERSISTENT"),
+    Feature(
+        "half_large_rate_60d", "Share of the last 60 published dates with more than 50,000 USD", cause="PERSISTENT"
+    ),
+    Feature("any_rate_5d", "Share of the last 5 published dates with a balance", cause="RECENT"),
+    Feature("any_rate_20d", "Share of the last 20 published dates with a balance", cause="PERSISTENT"),
+    Feature("any_rate_60d", "Share of the last 60 published dates with a balance", cause="PERSISTENT"),
+    Feature(
+        "dates_since_large", "Published dates since the balance was above 100,000 USD; 99 if never", cause="RECENT"
+    ),
+    Feature("dates_since_any", "Published dates since there was a balance", cause="RECENT"),
+    Feature("mean_log_value", "Mean of the logarithm of the balances", cause="PERSISTENT"),
+    Feature("std_log_value", "Standard deviation of the logarithm of the balances", cause="PERSISTENT"),
+    Feature("log_price", "Logarithm of the newest published price", cause="PRICE"),
+    Feature("log_mean_quantity", "Logarithm of the mean number of shares", cause="PRICE"),
+    Feature("log_price_change", "Logarithm of the newest over the oldest price", cause="PRICE"),
+    Feature("market_trend", "Fails of the whole market, last 5 over last 20 published dates", cause="MARKET"),
     Feature("days_since_published", "Calendar days since the newest published date", "days"),
 )
 
@@ -74,6 +96,7 @@ USE_CASE = UseCase(
     ),
     slots=(Slot("noon", time(12)),),
     features=FEATURES,
+    causes=CAUSES,
     label=LabelSpec(
         name="large_fail",
         description="The balance of the security on the next business day is worth more than 100,000 USD.",

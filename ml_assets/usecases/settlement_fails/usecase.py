@@ -1,12 +1,18 @@
 """The flagship: which settlement instructions will fail, so that operations can act before they do."""
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ml_assets.calendars import BusinessCalendar
 from ml_assets.learning.candidates import lightgbm, logistic, rule
 from ml_assets.spec import (
     ActionSpec,
+    Cause,
     EventSpec,
     Feature,
     GateSpec,
@@ -110,22 +116,67 @@ REFERENCES = (
     ReferenceSpec("cut_offs", CutOff, ("pset",), "Cut-offs of the places of settlement."),
     ReferenceSpec("penalty_rates", PenaltyRate, ("asset_class",), "Cash penalties for fails."),
 )
+# Reason codes of ISO 20022, but SSI; what operations do about each.
+CAUSES = (
+    Cause("LACK", "lack of securities", "borrow, recall or settle partially"),
+    Cause("CLAC", "counterparty short", "chase the counterparty, accept a partial"),
+    Cause("NMAT", "not matched", "chase the match; amend what differs"),
+    Cause("SSI", "another account than the standing one", "repair the settlement instruction"),
+    Cause("MONY", "cash", "fund the account"),
+    Cause("PREA", "held back or instructed late", "release"),
+)
+
+
+def cause_for(code: str, attributes: Mapping[str, Any]) -> str:
+    """Return the cause as it meets us: where we receive, it is the counterparty that lacks a scarce security."""
+    return "CLAC" if code == "LACK" and attributes.get("movement") == "RECE" else code
+
+
+def checklist(columns: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    """Return the points of operations' checklist from the features that it counts, as status.sql does."""
+    fee = np.nan_to_num(np.exp(columns["log_borrowing_fee"]))
+    points: NDArray[Any] = (
+        3.0 * (columns["matching_status"] == "NMAT")
+        + 2.0 * columns["lacks_inventory"]
+        + 2.0 * columns["differs_from_ssi"]
+        + columns["instructed_late"]
+        + np.minimum(1.9, fee / 100)
+    )
+    return np.asarray(np.nan_to_num(points))
+
+
+def counterparty_part(columns: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    """Return what the counterparty adds to the prior log-odds."""
+    return np.asarray(np.nan_to_num(columns["counterparty_relative_rate"]))
+
+
 FEATURES = (
     Feature("slot", "Decision slot", kind="categorical"),
     Feature("asset_class", "Asset class of the security", kind="categorical"),
-    Feature("matching_status", "Newest matching status: MACH, NMAT or NONE", kind="categorical"),
-    Feature("unmatched_on_isd", "Still not matched on the settlement date"),
-    Feature("log_amount", "Logarithm of the settlement amount", "log EUR"),
-    Feature("differs_from_ssi", "The account is not the counterparty's standing one"),
-    Feature("instructed_late", "Instructed after the trade date"),
-    Feature("lacks_inventory", "We deliver and are short of the security"),
-    Feature("log_borrowing_fee", "Logarithm of the fee to borrow the security", "log bp"),
+    Feature("matching_status", "Newest matching status: MACH, NMAT or NONE", kind="categorical", cause="NMAT"),
+    Feature("unmatched_on_isd", "Still not matched on the settlement date", cause="NMAT"),
+    Feature("log_amount", "Logarithm of the settlement amount", "log EUR", cause="MONY"),
+    Feature("differs_from_ssi", "The account is not the counterparty's standing one", cause="SSI"),
+    Feature("instructed_late", "Instructed after the trade date", cause="PREA"),
+    Feature("lacks_inventory", "We deliver and are short of the security", cause="LACK"),
+    Feature("log_borrowing_fee", "Logarithm of the fee to borrow the security", "log bp", cause="LACK"),
     Feature(
         "checklist_points",
         "Operations' checklist: 3 not matched, 2 short, 2 another account, 1 instructed late, up to 1.9 dear to borrow",
+        explained_by=checklist,
     ),
-    Feature("counterparty_relative_rate", "Fails of the counterparty over those expected, 60 days", "log ratio"),
-    Feature("prior_log_odds", "Fail rate of the asset class, times the counterparty's relative rate", "log-odds"),
+    Feature(
+        "counterparty_relative_rate",
+        "Fails of the counterparty over those expected, 60 days",
+        "log ratio",
+        cause="CLAC",
+    ),
+    Feature(
+        "prior_log_odds",
+        "Fail rate of the asset class, times the counterparty's relative rate",
+        "log-odds",
+        explained_by=counterparty_part,
+    ),
 )
 
 USE_CASE = UseCase(
@@ -149,6 +200,8 @@ USE_CASE = UseCase(
         Slot("end_of_trade_date", time(20)),
     ),
     features=FEATURES,
+    causes=CAUSES,
+    cause_for=cause_for,
     label=LabelSpec(
         name="failed",
         description="The instruction was not fully settled by the cut-off on its intended settlement date.",

@@ -130,6 +130,11 @@ class ApacheKafka:
             raise RuntimeError("Apache Kafka does not run: start() it first")
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether it has been started and not ended since."""
+        return self._process is not None
+
     def start(self) -> None:
         """Start the node on the data that it has, and wait until it serves.
 
@@ -227,6 +232,8 @@ def _properties(data: Path, certificates: Certificates, plain: int, secure: int,
         "log.dirs": data,
         "auto.create.topics.enable": "false",
         "message.max.bytes": 8 * 1024 * 1024,
+        # Tests send old messages on purpose: nothing expires unless a topic says so.
+        "log.retention.ms": -1,
         # One node: nothing is replicated, and internal topics are small.
         "offsets.topic.replication.factor": 1,
         "offsets.topic.num.partitions": 1,

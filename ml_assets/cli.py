@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ml_assets.cli_landing import add_landing_commands
 from ml_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console()
+add_landing_commands(app, console)
 
 UseCaseName = Annotated[str, typer.Argument(help="name of a use case; `ml-assets status` lists them")]
 
@@ -99,49 +101,6 @@ def replay_sec(
     replayed = replay(data, until=until.date() if until else None)
     _say_what_is_missing(replayed)
     _produce(Settings(), replayed)
-
-
-@app.command()
-def land(
-    follow: Annotated[bool, typer.Option(help="go on landing what comes, until Ctrl-C")] = False,
-    replay: Annotated[bool, typer.Option(help="known_at is the broker's time: for history that is played")] = False,
-) -> None:
-    """Land what the broker holds in the lake, each message once."""
-    import threading
-
-    from ml_assets.embedded.broker import broker_for
-    from ml_assets.lake import Lake
-    from ml_assets.landing.lander import Lander
-    from ml_assets.object_store import lake_options
-
-    settings = Settings()
-    events = [event for usecase in _usecases(settings) for event in usecase.events]
-    bootstrap = settings.kafka_bootstrap or broker_for(settings.home_path)
-    lander = Lander(
-        Lake(settings.lake_uri, lake_options(settings)),
-        events,
-        bootstrap,
-        clock="replay" if replay else settings.landing_clock,
-    )
-    with console.status("landing") as status:
-        landed = 0
-
-        def show(messages: int) -> None:
-            nonlocal landed
-            landed += messages
-            status.update(f"{landed:,} messages landed")
-
-        reports = lander.land_available(show)
-        table = Table("topic", *(["consumed", "landed", "dead letters", "seconds"]))
-        for report in reports:
-            table.add_row(
-                report.topic, f"{report.consumed:,}", f"{report.landed:,}", f"{report.dead_lettered:,}",
-                f"{report.seconds:.1f}",
-            )  # fmt: skip
-        console.print(table if reports else f"the broker {bootstrap} has none of the topics yet")
-        if follow:
-            status.update("following; Ctrl-C ends")
-            lander.run(threading.Event())
 
 
 @app.command()
@@ -410,15 +369,15 @@ def _say_what_is_missing(replayed: Any) -> None:
 def _produce(settings: Settings, source: Any) -> None:
     from rich.progress import Progress
 
-    from ml_assets.embedded.broker import broker_for
+    from ml_assets.embedded.environment import kafka_connection
     from ml_assets.landing.produce import ensure_topics, produce
 
-    bootstrap = settings.kafka_bootstrap or broker_for(settings.home_path)
-    ensure_topics(bootstrap, source.topics)
+    kafka = kafka_connection(settings)
+    ensure_topics(kafka, source.topics)
     with Progress(console=console) as progress:
         task = progress.add_task("messages", total=source.message_count)
-        sent = produce(bootstrap, source.messages(), progress=lambda steps: progress.advance(task, steps))
-    console.print(f"{sent:,} messages are on the broker {bootstrap}; `ml-assets land --replay` lands them")
+        sent = produce(kafka, source.messages(), progress=lambda steps: progress.advance(task, steps))
+    console.print(f"{sent:,} messages are on the broker {kafka.bootstrap}; `ml-assets land --replay` lands them")
 
 
 def _run(use_case: str, verb: Any, first: date, last: date) -> None:

@@ -7,7 +7,7 @@ validates with it, and the tables of the lake take their columns from it.
 import types
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import pyarrow as pa
@@ -25,8 +25,12 @@ _ARROW_TYPES: dict[Any, pa.DataType] = {
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened, once. Subclasses add the payload of one topic."""
+    """What happened, once. Subclasses add the payload of one topic.
 
+    `schema_version` counts up when a field is added, removed, renamed or retyped.
+    """
+
+    schema_version: ClassVar[int] = 1
     event_id: str
     event_time: datetime
 

@@ -129,7 +129,7 @@ def _preparing() -> Iterator[None]:
 
 def _land(settings: Settings, platform: Platform, scenario: Scenario, progress: Progress) -> None:
     """Produce the scenario's messages and land them, unless they have landed before."""
-    from ml_assets.embedded.broker import broker_for
+    from ml_assets.embedded.environment import kafka_connection
     from ml_assets.lake import landing_table
     from ml_assets.landing.lander import Lander
     from ml_assets.landing.produce import ensure_topics, produce
@@ -138,12 +138,12 @@ def _land(settings: Settings, platform: Platform, scenario: Scenario, progress: 
     if any(platform.lake.version(landing_table(event.topic)) is not None for event in usecase.events):
         progress.console.print("[dim]events have landed before and are used again; --fresh starts anew[/]")
         return
-    bootstrap = settings.kafka_bootstrap or broker_for(settings.home_path)
-    ensure_topics(bootstrap, source.topics)
+    kafka = kafka_connection(settings)
+    ensure_topics(kafka, source.topics)
     with _bar(progress, "messages produced to Kafka", source.message_count) as advance:
-        sent = produce(bootstrap, source.messages(), progress=advance)
+        sent = produce(kafka, source.messages(), progress=advance)
     with _bar(progress, "messages landed in Delta Lake", sent) as advance:
-        Lander(platform.lake, usecase.events, bootstrap, clock="replay").land_available(advance)
+        Lander(platform.lake, usecase.events, kafka, clock="replay").land_available(advance)
 
 
 def summarize(settings: Settings, platform: Platform, scenario: Scenario, console: Console) -> None:

@@ -1,14 +1,21 @@
 """Every knob of the project, its default and its unit. Nothing else reads the environment.
 
-Set a knob with an environment variable `ML_ASSETS_<NAME>` or a line in `.env`.
+Set a knob with an environment variable `ML_ASSETS_<NAME>`, a line in `.env`, or, for a mounted secret, a file
+`ML_ASSETS_<NAME>` in the folder that `ML_ASSETS_SECRETS_DIR` names.
 """
 
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from pydantic import AliasChoices, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
 
 
 def _or(name: str, *standard: str) -> AliasChoices:
@@ -21,12 +28,46 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="ML_ASSETS_", env_file=".env", extra="ignore", populate_by_name=True)
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - replaced by the folder of the environment
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return where a value is looked for, in this order; the folder of secrets is itself in the environment."""
+        folder = os.environ.get("ML_ASSETS_SECRETS_DIR")
+        secrets = (SecretsSettingsSource(settings_cls, secrets_dir=folder),) if folder else ()
+        return (init_settings, env_settings, dotenv_settings, *secrets)
+
     home: Path = Field(Path(".ml_assets"), description="folder of everything that is made locally")
     usecase_packages: list[str] = Field(["ml_assets.usecases"], description="packages that are searched for use cases")
     lake_root: str = Field("", description="folder or s3:// prefix of the Delta tables; empty: <home>/lake")
     artifact_root: str = Field("", description="folder or s3:// prefix of MLflow's artifacts; empty: <home>/artifacts")
     reference_root: str = Field("", description="folder of dropped reference files; empty: <home>/reference")
     kafka_bootstrap: str = Field("", description="host:port of the broker; empty: the embedded broker")
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="how the brokers are spoken to"
+    )
+    kafka_sasl_mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"] = Field(
+        "SCRAM-SHA-512", description="how we log on, where the protocol is SASL_..."
+    )
+    kafka_username: str = Field("", description="user at the brokers, where the protocol is SASL_...")
+    kafka_password: SecretStr = Field(SecretStr(""), description="password of that user")
+    kafka_ca_file: str = Field("", description="PEM file of the certificates to trust; empty: the system's")
+    schema_registry_url: str = Field("", description="Confluent schema registry of Avro events; empty: no Avro")
+    connect_root: str = Field(
+        "", description="folder or s3:// prefix that Kafka Connect's S3 sink writes to; empty: not used"
+    )
+    landing_assignment: Literal["group", "all"] = Field(
+        "group", description="group: replicas of the lander share the partitions; all: this lander takes every one"
+    )
+    landing_flush_rows: int = Field(50_000, ge=1, description="messages of a topic that are committed together at most")
+    landing_flush_mib: int = Field(32, ge=1, description="MiB of messages held in memory before they are committed")
+    landing_flush_seconds: float = Field(2.0, gt=0, description="seconds after which a message is committed at most")
+    metrics_port: int = Field(0, ge=0, le=65535, description="port of the lander's /metrics, /live, /ready; 0: none")
     landing_clock: Literal["live", "replay"] = Field(
         "live",
         description="live: known_at is the later of broker time and landing; replay: known_at is broker time, "

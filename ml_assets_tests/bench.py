@@ -20,6 +20,7 @@ from ml_assets.database.promotions import Actor
 from ml_assets.embedded.broker import stop_broker, temporary_broker
 from ml_assets.embedded.postgres import stop_server
 from ml_assets.lake import features_table
+from ml_assets.landing.kafka import KafkaConnection
 from ml_assets.landing.lander import Lander
 from ml_assets.landing.produce import ensure_topics, produce
 from ml_assets.lifecycle.evaluation import evaluate_candidates, register_challenger
@@ -80,8 +81,9 @@ def measure_landing(platform: Platform, usecase: UseCase, market: Market, home: 
     """Land everything, against reading the same messages and throwing them away."""
     peer = []
     with temporary_broker(home / "broker") as bootstrap:
-        ensure_topics(bootstrap, market.topics)
-        sent = produce(bootstrap, market.messages())
+        kafka = KafkaConnection(bootstrap)
+        ensure_topics(kafka, market.topics)
+        sent = produce(kafka, market.messages())
         for _ in range(ROUNDS):
             with timed(peer):
                 assert drain(bootstrap, [event.topic for event in usecase.events]) == sent
@@ -89,7 +91,7 @@ def measure_landing(platform: Platform, usecase: UseCase, market: Market, home: 
         for number in range(ROUNDS):
             lake = platform.lake if number == 0 else type(platform.lake)(str(home / f"lake{number}"))
             with timed(ours):
-                reports = Lander(lake, usecase.events, bootstrap, clock="replay").land_available()
+                reports = Lander(lake, usecase.events, kafka, clock="replay").land_available()
             assert sum(report.consumed for report in reports) == sent
     return Pair(f"landing {sent:,} messages", ours, peer, "the same messages consumed and thrown away")
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from hypothesis import settings
 
 from ml_assets.database import migrate
 from ml_assets.embedded.broker import temporary_broker
 from ml_assets.embedded.postgres import EmbeddedPostgres, server_for, stop_server
 from ml_assets.lake import Lake
+from ml_assets.landing.kafka import KafkaConnection
 from ml_assets_tests.kafka.apache import ApacheKafka, apache_kafka, missing_tools
 from ml_assets_tests.s3 import S3Server, s3_server
 
@@ -30,6 +32,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """Say at once why a suite on Apache Kafka cannot run here."""
     if config.getoption("--broker") == "apache" and (lacking := missing_tools()):
         raise pytest.UsageError(lacking)
+
+
+# How long an example takes depends on what else the machine does; a slow one is no defect.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")
@@ -82,13 +89,13 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
 
 
 @pytest.fixture(scope="session")
-def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The host:port of the session's broker, as `--broker` chooses it."""
+def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaConnection]:
+    """How to reach the session's broker, as `--broker` chooses it."""
     if request.config.getoption("--broker") == "apache":
-        yield request.getfixturevalue("kafka").bootstrap
+        yield KafkaConnection(request.getfixturevalue("kafka").bootstrap)
         return
     with temporary_broker(tmp_path_factory.mktemp("broker")) as bootstrap:
-        yield bootstrap
+        yield KafkaConnection(bootstrap)
 
 
 @pytest.fixture(scope="session")

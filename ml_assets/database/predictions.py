@@ -87,6 +87,16 @@ def upsert_predictions(where: Engine | str, rows: pa.Table, *, complete: bool = 
     return UpsertCount(inserted, updated, staged.num_rows - inserted - updated, deleted)
 
 
+def scored_data_versions(where: Engine | str, use_case: str) -> list[str]:
+    """Return the Delta versions that the predictions of a use case were made from: JSON, by table, each set once."""
+    with begin(where) as connection:
+        rows = connection.execute(
+            text("SELECT DISTINCT data_versions::text FROM predictions WHERE use_case = :use_case"),
+            {"use_case": use_case},
+        )
+        return [str(versions) for (versions,) in rows]
+
+
 def _checked(rows: pa.Table) -> pa.Table:
     if missing := [name for name in PREDICTIONS_SCHEMA.names if name not in rows.column_names]:
         raise ValueError(f"predictions lack the columns {', '.join(missing)}; see PREDICTIONS_SCHEMA")

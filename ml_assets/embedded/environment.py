@@ -11,7 +11,9 @@ from pathlib import Path
 from sqlalchemy import make_url
 
 import ml_assets
+from ml_assets.embedded.broker import broker_for
 from ml_assets.embedded.postgres import Driver, server_for
+from ml_assets.landing.kafka import KafkaConnection
 from ml_assets.settings import Settings
 
 
@@ -28,6 +30,24 @@ def database_url(settings: Settings, database: str = "ml_assets", driver: Driver
     tls = {"sslmode": settings.postgres_sslmode, "sslrootcert": settings.postgres_ca}
     url = url.update_query_dict({name: value for name, value in tls.items() if value})
     return url.render_as_string(hide_password=False)
+
+
+def kafka_connection(settings: Settings) -> KafkaConnection:
+    """Return how to reach the broker of the settings, or the embedded one, started if need be.
+
+    Raises:
+        ModuleNotFoundError, RuntimeError: the embedded broker is wanted and does not run; see `broker_for`.
+    """
+    if not settings.kafka_bootstrap:
+        return KafkaConnection(broker_for(settings.home_path))
+    return KafkaConnection(
+        settings.kafka_bootstrap,
+        settings.kafka_security_protocol,
+        settings.kafka_sasl_mechanism,
+        settings.kafka_username,
+        settings.kafka_password,
+        settings.kafka_ca_file,
+    )
 
 
 def environment_for(settings: Settings) -> Mapping[str, str]:

@@ -1,9 +1,8 @@
 """The lake: Delta tables on a folder or on S3. Knows rows and partitions, nothing of models or Dagster."""
 
-from ml_assets.lake.lake import DataFile, Lake
+from ml_assets.lake.lake import Appender, DataFile, Lake, PositionMovedError
 from ml_assets.lake.names import (
     curated_table,
-    dead_letters_table,
     features_table,
     labels_table,
     landing_table,
@@ -14,10 +13,11 @@ from ml_assets.lake.names import (
 )
 
 __all__ = [
+    "Appender",
     "DataFile",
     "Lake",
+    "PositionMovedError",
     "curated_table",
-    "dead_letters_table",
     "features_table",
     "labels_table",
     "landing_table",

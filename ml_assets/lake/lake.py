@@ -1,27 +1,34 @@
 """Read, replace a partition, append once: the three things that the lifecycle does to a Delta table."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
 _WRITER = WriterProperties(compression="ZSTD")
 
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """A file of a table: its partition, and the earliest and latest `known_at` in it if the table has that column."""
+    """A file of a table: its partition, and the range of `known_at` and the newest `landed_at` in it if it has them.
+
+    `modified_at` is when the file was written, which compaction does anew; `landed_until` stays.
+    """
 
     partition: date
     rows: int
     modified_at: datetime
     known_from: datetime | None
     known_until: datetime | None
+    landed_until: datetime | None
 
 
 class Lake:
@@ -29,7 +36,8 @@ class Lake:
 
     def __init__(self, root: str, storage_options: Mapping[str, str] | None = None) -> None:
         self.root = root.rstrip("/")
-        self._options = dict(storage_options or {})
+        self.options = dict(storage_options or {})
+        self.writer = _WRITER
 
     def uri(self, table: str) -> str:
         """Return the address of a table."""
@@ -38,7 +46,7 @@ class Lake:
     def table(self, name: str, version: int | None = None) -> DeltaTable | None:
         """Return the Delta table, or None if nothing has been written to it yet."""
         try:
-            return DeltaTable(self.uri(name), version=version, storage_options=self._options)
+            return DeltaTable(self.uri(name), version=version, storage_options=self.options)
         except TableNotFoundError:
             return None
 
@@ -90,7 +98,7 @@ class Lake:
                 self.uri(name),
                 rows,
                 partition_by=[partition_column],
-                storage_options=self._options,
+                storage_options=self.options,
                 writer_properties=_WRITER,
             )
         elif days:
@@ -115,68 +123,30 @@ class Lake:
             rows,
             mode="overwrite",
             schema_mode="overwrite",
-            storage_options=self._options,
+            storage_options=self.options,
             writer_properties=_WRITER,
         )
         table = self.table(name)
         assert table is not None  # noqa: S101 - it has just been written
         return int(table.version())
 
-    def positions(self, name: str, app_ids: Iterable[str]) -> dict[str, int]:
-        """Return the last version that each application recorded in the table; applications never seen are absent."""
-        table = self.table(name)
-        if table is None:
-            return {}
-        recorded = {app_id: table.transaction_version(app_id) for app_id in app_ids}
-        return {app_id: version for app_id, version in recorded.items() if version is not None}
+    def appender(self, name: str, partition_by: Sequence[str]) -> Appender:
+        """Return a writer that appends to a table each row once; see `Appender`."""
+        return Appender(self, name, partition_by)
 
-    def append_once(
-        self,
-        name: str,
-        rows: pa.Table,
-        partition_column: str,
-        positions: Mapping[str, int],
-        *,
-        expected: Mapping[str, int],
-    ) -> None:
-        """Append rows and record the applications' positions in the same commit.
+    def files(self, name: str, partition_column: str, **where: str) -> list[DataFile]:
+        """Return the files of a table, from the log alone; empty if there is no table.
 
-        The commit only goes through if the table still stands at the `expected` positions (0: never seen): of two
-        writers that started from the same state the later one fails, whether it was slow or paused.
-
-        Raises:
-            deltalake.exceptions.CommitFailedError: another writer has moved one of the positions meanwhile.
+        `where` chooses by the values of other partition columns.
         """
-        table = self.table(name)
-        for app_id, position in expected.items():
-            recorded = 0 if table is None else table.transaction_version(app_id) or 0
-            if recorded != position:
-                raise CommitFailedError(
-                    f"{name}: {app_id} stands at {recorded}, not at {position}: another writer moved it"
-                )
-        properties = CommitProperties(
-            app_transactions=[Transaction(app_id, version) for app_id, version in positions.items()]
-        )
-        # The checked table is passed on, so that the format's own conflict check covers the check above.
-        write_deltalake(
-            table or self.uri(name),
-            rows,
-            mode="append" if table else "error",
-            partition_by=[partition_column],
-            schema_mode="merge" if table else None,
-            storage_options=self._options,
-            writer_properties=_WRITER,
-            commit_properties=properties,
-        )
-
-    def files(self, name: str, partition_column: str) -> list[DataFile]:
-        """Return the files of a table, from the log alone; empty if there is no table."""
         table = self.table(name)
         if table is None:
             return []
         actions = pa.table(table.get_add_actions(flatten=True))
+        for column, value in where.items():
+            actions = actions.filter(pc.equal(actions[f"partition.{column}"], value))
         nothing: list[Any] = [None] * len(actions)
-        days, rows, modified, known_from, known_until = (
+        days, rows, modified, known_from, known_until, landed_until = (
             actions[column].to_pylist() if column in actions.column_names else nothing
             for column in (
                 f"partition.{partition_column}",
@@ -184,7 +154,90 @@ class Lake:
                 "modification_time",
                 "min.known_at",
                 "max.known_at",
+                "max.landed_at",
             )
         )
         written = (datetime.fromtimestamp(milliseconds / 1000, tz=UTC) for milliseconds in modified)
-        return [DataFile(*file) for file in zip(days, rows, written, known_from, known_until, strict=True)]
+        return [
+            DataFile(*file) for file in zip(days, rows, written, known_from, known_until, landed_until, strict=True)
+        ]
+
+
+class PositionMovedError(RuntimeError):
+    """Another writer has moved a position meanwhile: what was to be appended may be in the table already."""
+
+
+class Appender:
+    """Appends rows to a table together with the positions of the applications that they come from.
+
+    A position is a number that only grows, kept in the Delta log by application. An append names the positions from
+    which it starts (0: never seen); it only goes through if the table still stands there. The format's own conflict
+    check covers the moment between looking and committing, so of two writers that started from the same state the
+    later one fails, whether it was slow, paused or thought dead.
+    """
+
+    def __init__(self, lake: Lake, name: str, partition_by: Sequence[str]) -> None:
+        self._lake = lake
+        self._name = name
+        self._partition_by = list(partition_by)
+        self._table: DeltaTable | None = None
+
+    def positions(self, app_ids: Iterable[str]) -> dict[str, int]:
+        """Return the position of each application as the table has it now; 0 for one never seen."""
+        self._table = self._lake.table(self._name)
+        return {app_id: self._position(app_id) for app_id in app_ids}
+
+    def append(self, rows: pa.Table, start: Mapping[str, int], end: Mapping[str, int]) -> None:
+        """Append rows and move positions from `start` to `end` in one commit.
+
+        A commit whose answer was lost, in this call or in an earlier one with the same positions, counts as done.
+
+        Raises:
+            PositionMovedError: the table does not stand at `start`.
+            OSError, deltalake.exceptions.DeltaError: the store failed; it is not known whether the commit happened,
+                and the same call may be made again.
+        """
+        self._table = self._table or self._lake.table(self._name)
+        if self._is_done(start, end):
+            return
+        properties = CommitProperties(
+            app_transactions=[Transaction(app_id, position) for app_id, position in sorted(end.items())]
+        )
+        try:
+            # The table that was looked at is passed on, so that the conflict check begins at that version.
+            write_deltalake(
+                self._table or self._lake.uri(self._name),
+                rows,
+                mode="append" if self._table else "error",
+                partition_by=self._partition_by,
+                schema_mode="merge" if self._table else None,
+                storage_options=self._lake.options,
+                writer_properties=_WRITER,
+                commit_properties=properties,
+            )
+        except DeltaError:  # a conflict, or another writer made the table first: look what stands there now
+            self._table = self._lake.table(self._name)
+            if not self._is_done(start, end):
+                raise
+        except BaseException:
+            self._table = None  # what it knows may be old
+            raise
+
+    def _is_done(self, start: Mapping[str, int], end: Mapping[str, int]) -> bool:
+        """Return whether the table stands at `end` already.
+
+        Raises:
+            PositionMovedError: it stands neither there nor at `start`.
+        """
+        recorded = {app_id: self._position(app_id) for app_id in end}
+        if recorded == dict(end):
+            return True
+        if moved := sorted(app_id for app_id in end if recorded[app_id] != start[app_id]):
+            raise PositionMovedError(
+                f"{self._name}: {moved[0]} stands at {recorded[moved[0]]}, not at {start[moved[0]]}: another writer "
+                "moved it"
+            )
+        return False
+
+    def _position(self, app_id: str) -> int:
+        return 0 if self._table is None else int(self._table.transaction_version(app_id) or 0)

@@ -4,13 +4,8 @@ from ml_assets.spec import EventSpec, ReferenceSpec, UseCase
 
 
 def landing_table(topic: str) -> str:
-    """Decoded events of a topic with their Kafka coordinates, partitioned by business_date."""
+    """All that was consumed of a topic: events, dead letters, gaps; partitioned by kind and business_date."""
     return f"landing/{topic}"
-
-
-def dead_letters_table(topic: str) -> str:
-    """Messages of a topic that could not be decoded: raw bytes, coordinates, reason; partitioned by landed date."""
-    return f"dead_letters/{topic}"
 
 
 def reference_table(usecase: UseCase, reference: ReferenceSpec) -> str:

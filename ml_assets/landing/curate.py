@@ -8,8 +8,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from ml_assets.lake import Lake, dead_letters_table, landing_table
-from ml_assets.landing.schemas import DEAD_LETTERS, QUARANTINE, curated_schema, landing_schema
+from ml_assets.lake import Lake, landing_table
+from ml_assets.landing.dead_letters import waiting_dead_letters
+from ml_assets.landing.schemas import EVENT, QUARANTINE, curated_schema, event_schema
 from ml_assets.spec import EventSpec
 
 # Which of several copies stays: the first that was known, and in a fixed order beyond that.
@@ -26,10 +27,24 @@ class Curated:
 
 
 def read_landed(lake: Lake, event: EventSpec, dates: Sequence[date]) -> tuple[pa.Table, pa.Table]:
-    """Return the landed rows and the dead letters of some business dates; empty where nothing has landed."""
-    landed = _read(lake, landing_table(event.topic), "business_date", dates, landing_schema(event))
-    dead = _read(lake, dead_letters_table(event.topic), "landed_date", dates, DEAD_LETTERS)
-    return landed, dead
+    """Return the events and the dead letters of some business dates; empty where nothing has landed.
+
+    A dead letter that has been replayed since is an event and no dead letter any more.
+    """
+    dataset = lake.dataset(landing_table(event.topic))
+    schema = event_schema(event)
+    if dataset is None:
+        landed = schema.empty_table()
+    else:
+        wanted = (ds.field("kind") == EVENT) & ds.field("business_date").isin(list(dates))
+        present = [name for name in schema.names if name in dataset.schema.names]
+        rows = dataset.to_table(columns=present, filter=wanted)
+        # A field that the contract has got since is empty in what landed before.
+        landed = pa.table(
+            [rows[f.name].cast(f.type) if f.name in present else pa.nulls(rows.num_rows, f.type) for f in schema],
+            names=schema.names,
+        )
+    return landed, waiting_dead_letters(lake, event, dates)
 
 
 def curate(event: EventSpec, landed: pa.Table, dead: pa.Table, *, threads: int = 0) -> Curated:
@@ -62,7 +77,7 @@ def curate(event: EventSpec, landed: pa.Table, dead: pa.Table, *, threads: int =
             SELECT _reason AS reason, json_object({payload})::VARCHAR AS payload, {_COORDINATES}, business_date
             FROM judged WHERE _reason <> ''
             UNION ALL
-            SELECT 'not decodable: ' || reason, {_TEXT}, {_COORDINATES}, landed_date FROM dead
+            SELECT 'not decodable: ' || reason, {_TEXT}, {_COORDINATES}, business_date FROM dead
             ORDER BY business_date, {_FIRST_KNOWN}
             """
         ).to_arrow_table()
@@ -83,10 +98,3 @@ def _reasons(event: EventSpec) -> str:
 
 def _quote(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-
-def _read(lake: Lake, name: str, column: str, dates: Sequence[date], schema: pa.Schema) -> pa.Table:
-    dataset = lake.dataset(name)
-    if dataset is None:
-        return schema.empty_table()
-    return dataset.to_table(columns=schema.names, filter=ds.field(column).isin(list(dates)))

@@ -8,16 +8,19 @@ from typing import Self
 
 import msgspec
 
-from ml_assets.lake import DataFile, Lake, dead_letters_table, landing_table
+from ml_assets.lake import DataFile, Lake, landing_table
+from ml_assets.landing.schemas import DEAD_LETTER, EVENT, REPLAY
 from ml_assets.spec import EventSpec
 
 
 class DateState(msgspec.Struct, frozen=True, array_like=True):
-    """What tells whether the landed data of a business date has changed."""
+    """What tells whether the landed data of a business date has changed: it only grows.
 
-    files: int
+    Files do not tell: compaction writes the same rows into others.
+    """
+
     rows: int
-    modified_at: datetime
+    landed_until: datetime
 
 
 class Landed(msgspec.Struct, frozen=True):
@@ -31,7 +34,7 @@ class Landed(msgspec.Struct, frozen=True):
         """Return the state without those dates of a topic that have data newer than somebody has read of them."""
 
         def read(days: dict[date, DateState]) -> dict[date, DateState]:
-            return {day: s for day, s in days.items() if day in read_until and s.modified_at <= read_until[day]}
+            return {day: s for day, s in days.items() if day in read_until and s.landed_until <= read_until[day]}
 
         return msgspec.structs.replace(
             self,
@@ -65,17 +68,17 @@ def look(lake: Lake, events: Sequence[EventSpec], before: Landed | None = None) 
     rows: dict[str, int] = {}
     watermarks: list[datetime] = []
     for topic in dict.fromkeys(event.topic for event in events):
-        files = lake.files(landing_table(topic), "business_date")
+        files = lake.files(landing_table(topic), "business_date", kind=EVENT)
         landed[topic] = _states(files)
-        dead[topic] = _states(lake.files(dead_letters_table(topic), "landed_date"))
+        dead[topic] = _states(dead_letter_files(lake, topic))
         seen = before.landed.get(topic, {})
         new = [
-            file for file in files if file.partition not in seen or file.modified_at > seen[file.partition].modified_at
+            file for file in files if file.partition not in seen or _landed(file) > seen[file.partition].landed_until
         ]
         known.extend(file.known_from for file in new if file.known_from is not None)
         watermarks.extend(file.known_until for file in files if file.known_until is not None)
         dates |= _changed(seen, landed[topic]) | _changed(before.dead.get(topic, {}), dead[topic])
-        if count := sum(file.rows for file in new):
+        if count := _rows(landed[topic]) - _rows(seen):
             rows[topic] = count
     watermark = max(watermarks, default=None)
     change = Change(tuple(sorted(dates)), min(known, default=None), rows, before.until, watermark)
@@ -90,10 +93,15 @@ def landed_watermark(lake: Lake, events: Sequence[EventSpec]) -> datetime | None
 def landed_until(lake: Lake, event: EventSpec, dates: Sequence[date]) -> datetime | None:
     """Return when the newest landed data of some dates, dead letters included, was written; None if there is none."""
     files = [
-        *lake.files(landing_table(event.topic), "business_date"),
-        *lake.files(dead_letters_table(event.topic), "landed_date"),
+        *lake.files(landing_table(event.topic), "business_date", kind=EVENT),
+        *dead_letter_files(lake, event.topic),
     ]
-    return max((file.modified_at for file in files if file.partition in set(dates)), default=None)
+    return max((_landed(file) for file in files if file.partition in set(dates)), default=None)
+
+
+def dead_letter_files(lake: Lake, topic: str) -> list[DataFile]:
+    """Return the files that hold a topic's dead letters, and what has become of them since."""
+    return [f for kind in (DEAD_LETTER, REPLAY) for f in lake.files(landing_table(topic), "business_date", kind=kind)]
 
 
 def _states(files: Sequence[DataFile]) -> dict[date, DateState]:
@@ -101,9 +109,17 @@ def _states(files: Sequence[DataFile]) -> dict[date, DateState]:
     for file in files:
         by_date[file.partition].append(file)
     return {
-        day: DateState(len(those), sum(f.rows for f in those), max(f.modified_at for f in those))
+        day: DateState(sum(file.rows for file in those), max(map(_landed, those)))
         for day, those in sorted(by_date.items())
     }
+
+
+def _rows(states: Mapping[date, DateState]) -> int:
+    return sum(state.rows for state in states.values())
+
+
+def _landed(file: DataFile) -> datetime:
+    return file.landed_until or file.modified_at
 
 
 def _changed(before: dict[date, DateState], now: dict[date, DateState]) -> set[date]:

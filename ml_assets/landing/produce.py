@@ -7,6 +7,8 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from ml_assets.landing.kafka import KafkaConnection
+
 _REPORT_EVERY = 5_000
 
 
@@ -23,13 +25,13 @@ class Sendable(Protocol):
     def timestamp_ms(self) -> int: ...  # noqa: D102
 
 
-def ensure_topics(bootstrap: str, topics: Iterable[str], *, partitions: int = 2) -> None:
+def ensure_topics(kafka: KafkaConnection, topics: Iterable[str], *, partitions: int = 2) -> None:
     """Create the topics that do not exist.
 
     Raises:
         confluent_kafka.KafkaException: the broker refuses, or does not answer.
     """
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient(kafka.config())
     present = admin.list_topics(timeout=10).topics
     missing = [NewTopic(topic, partitions, 1) for topic in topics if topic not in present]
     if not missing:
@@ -42,7 +44,9 @@ def ensure_topics(bootstrap: str, topics: Iterable[str], *, partitions: int = 2)
                 raise
 
 
-def produce(bootstrap: str, messages: Iterable[Sendable], *, progress: Callable[[int], None] = lambda _: None) -> int:
+def produce(
+    kafka: KafkaConnection, messages: Iterable[Sendable], *, progress: Callable[[int], None] = lambda _: None
+) -> int:
     """Send the messages, wait until the broker has all of them, and return their number.
 
     `progress` is called with the number sent since its last call.
@@ -58,7 +62,7 @@ def produce(bootstrap: str, messages: Iterable[Sendable], *, progress: Callable[
 
     producer = Producer(
         {
-            "bootstrap.servers": bootstrap,
+            **kafka.config(),
             "enable.idempotence": False,  # the embedded broker has no producer ids that outlive a restart
             "linger.ms": 50,
             "batch.num.messages": 10_000,
@@ -83,7 +87,7 @@ def produce(bootstrap: str, messages: Iterable[Sendable], *, progress: Callable[
     left = producer.flush(60)
     if left or failures:
         raise RuntimeError(
-            f"the broker {bootstrap} did not take {left + len(failures)} of {sent} messages"
+            f"the broker {kafka.bootstrap} did not take {left + len(failures)} of {sent} messages"
             + (f"; the first: {failures[0]}" if failures else " within 60 s")
         )
     progress(sent % _REPORT_EVERY)

@@ -1,9 +1,23 @@
-"""The columns of landing, dead-letter, curated and quarantine tables: the contract's, and where a row came from."""
+"""The columns of landing, curated and quarantine tables: the contract's, and where a row came from.
+
+A landing table holds everything that was consumed of a topic, told apart by `kind`: so one Delta commit takes
+events, dead letters and offsets together, and nothing can be in two places or in none.
+"""
+
+from typing import Final, Literal
 
 import pyarrow as pa
 
 from ml_assets.contracts import TIMESTAMP, arrow_schema
 from ml_assets.spec import EventSpec
+
+Kind = Literal["event", "dead_letter", "replay", "gap"]
+EVENT: Final = "event"
+DEAD_LETTER: Final = "dead_letter"
+# A dead letter that has become an event since; beside it, with its coordinates and business date.
+REPLAY: Final = "replay"
+# Offsets without a message, [kafka_offset, gap_until): compaction, transaction markers, or a loss that was accepted.
+GAP: Final = "gap"
 
 COORDINATES = pa.schema(
     [
@@ -20,7 +34,7 @@ DEAD_LETTERS = pa.schema(
         pa.field("key", pa.binary()),
         pa.field("value", pa.binary()),
         *COORDINATES,
-        pa.field("landed_date", pa.date32()),
+        pa.field("business_date", pa.date32()),
     ]
 )
 QUARANTINE = pa.schema(
@@ -32,13 +46,38 @@ QUARANTINE = pa.schema(
     ]
 )
 _BUSINESS_DATE = pa.field("business_date", pa.date32())
+PARTITIONED_BY: Final = ("kind", "business_date")
 
 
-def landing_schema(event: EventSpec) -> pa.Schema:
-    """Return the columns of a landing table: contract, Kafka coordinates, times and business date."""
+def event_schema(event: EventSpec) -> pa.Schema:
+    """Return the columns of landed events: contract, Kafka coordinates, times and business date."""
     return pa.schema([*arrow_schema(event.contract), *COORDINATES, _BUSINESS_DATE])
 
 
+def landing_schema(event: EventSpec) -> pa.Schema:
+    """Return the columns of a landing table, all nullable: each kind of row leaves those of the others empty.
+
+    `landed_at` is when the row was committed, by the clock of the lander. `schema_version` is the version that the
+    message itself declared, if it did. `business_date` of a dead letter or gap is the date on which it came.
+    """
+    contract = [field.with_nullable(True) for field in arrow_schema(event.contract)]
+    return pa.schema(
+        [
+            pa.field("kind", pa.string()),
+            # First, since Delta keeps the range of values in a file only for its first 32 columns.
+            *COORDINATES,
+            pa.field("landed_at", TIMESTAMP),
+            _BUSINESS_DATE,
+            *contract,
+            pa.field("schema_version", pa.int32()),
+            pa.field("reason", pa.string()),
+            pa.field("key", pa.binary()),
+            pa.field("value", pa.binary()),
+            pa.field("gap_until", pa.int64()),
+        ]
+    )
+
+
 def curated_schema(event: EventSpec) -> pa.Schema:
-    """Return the columns of a curated table: those of the landing table, in the same order."""
-    return landing_schema(event)
+    """Return the columns of a curated table: those of landed events, in the same order."""
+    return event_schema(event)

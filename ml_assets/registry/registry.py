@@ -180,6 +180,11 @@ class ModelRegistry:
         found = self._client.search_model_versions(f"name = '{usecase}'")
         return sorted((_model_version(version) for version in found), key=lambda version: -version.version)
 
+    def trained_data_versions(self, usecase: str) -> list[str]:
+        """Return, for each registered version, the Delta versions that it was trained on: JSON, by table."""
+        tags = (self._client.get_run(version.run_id).data.tags for version in self.versions(usecase))
+        return [found["data_versions"] for found in tags if "data_versions" in found]
+
     def promote(self, usecase: str, version: int, *, override: str = "") -> ModelVersion:
         """Give a version the alias `champion`, and note on it which one was champion before.
 

@@ -14,6 +14,7 @@ from ml_assets.embedded.broker import temporary_broker
 from ml_assets.embedded.environment import database_url
 from ml_assets.embedded.postgres import Driver, EmbeddedPostgres
 from ml_assets.lake import Lake
+from ml_assets.landing.kafka import KafkaConnection
 from ml_assets.landing.lander import Lander
 from ml_assets.landing.produce import ensure_topics, produce
 from ml_assets.local_runs import LocalRuns
@@ -33,7 +34,7 @@ class Bank:
     usecase: UseCase
     platform: Platform
     instance: dg.DagsterInstance
-    bootstrap: str
+    kafka: KafkaConnection
     days: list[date] = field(default_factory=list)
 
     @property
@@ -45,8 +46,8 @@ class Bank:
         return LocalRuns(self.instance, self.usecase, self.platform)
 
     def land(self, messages: Sequence[Message]) -> None:
-        produce(self.bootstrap, messages)
-        Lander(self.lake, self.usecase.events, self.bootstrap, clock="replay").land_available()
+        produce(self.kafka, messages)
+        Lander(self.lake, self.usecase.events, self.kafka, clock="replay").land_available()
 
     def latest(self, *names: str) -> dict[str, Any]:
         """Metadata of the newest materialization of an asset, as plain values."""
@@ -57,15 +58,15 @@ class Bank:
 
 
 @pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaConnection]:
     """One broker; each bank has topics of its own."""
     with temporary_broker(tmp_path_factory.mktemp("broker")) as bootstrap:
-        yield bootstrap
+        yield KafkaConnection(bootstrap)
 
 
 @pytest.fixture(scope="session")
 def make_bank(
-    broker: str, postgres_server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory
+    broker: KafkaConnection, postgres_server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Any]:
     """A function that makes a bank whose events of `DAYS` days have landed."""
     with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as instance:

@@ -7,6 +7,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from ml_assets.landing.kafka import KafkaConnection
 from ml_assets.landing.produce import ensure_topics, produce
 from ml_assets.simulation.messages import Message
 from ml_assets_tests.kafka import apache
@@ -22,7 +23,7 @@ class Topic:
     name: str
 
     def send(self, *values):
-        produce(self.bootstrap, [Message(self.name, b"k", value, 1) for value in values])
+        produce(KafkaConnection(self.bootstrap), [Message(self.name, b"k", value, 1) for value in values])
 
     def values(self):
         """All that the topic holds, of its only partition."""
@@ -46,7 +47,7 @@ class Topic:
 @pytest.fixture
 def topic(kafka):
     name = f"apache-{uuid4().hex[:8]}"
-    ensure_topics(kafka.bootstrap, [name], partitions=1)
+    ensure_topics(KafkaConnection(kafka.bootstrap), [name], partitions=1)
     return Topic(kafka.bootstrap, name)
 
 
@@ -74,7 +75,7 @@ def test_a_paused_node_answers_nobody_until_it_goes_on(kafka, topic):
 def test_a_deleted_topic_comes_back_empty(kafka, topic):
     topic.send(b"1")
     delete_topic(kafka.bootstrap, topic.name)
-    ensure_topics(kafka.bootstrap, [topic.name], partitions=1)
+    ensure_topics(KafkaConnection(kafka.bootstrap), [topic.name], partitions=1)
     assert topic.values() == []
 
 

@@ -3,9 +3,8 @@ from datetime import date
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
-from deltalake.exceptions import CommitFailedError
 
-from ml_assets.lake import Lake
+from ml_assets.lake import Lake, PositionMovedError
 
 MONDAY, TUESDAY = date(2026, 1, 5), date(2026, 1, 6)
 
@@ -73,32 +72,51 @@ def test_a_missing_table_says_what_to_do(lake):
 
 
 def test_positions_are_recorded_with_the_rows(lake):
-    assert lake.positions("t", ["a"]) == {}
-    lake.append_once("t", rows((MONDAY, 1)), "day", {"a": 10}, expected={"a": 0})
-    lake.append_once("t", rows((MONDAY, 2)), "day", {"a": 20, "b": 5}, expected={"a": 10, "b": 0})
-    assert lake.positions("t", ["a", "b", "c"]) == {"a": 20, "b": 5}
+    appender = lake.appender("t", ["day"])
+    assert appender.positions(["a"]) == {"a": 0}
+    appender.append(rows((MONDAY, 1)), {"a": 0}, {"a": 10})
+    appender.append(rows((MONDAY, 2)), {"a": 10, "b": 0}, {"a": 20, "b": 5})
+    assert lake.appender("t", ["day"]).positions(["a", "b", "c"]) == {"a": 20, "b": 5, "c": 0}
 
 
 def test_a_writer_with_an_outdated_position_is_refused(lake):
     """Guards against a lander that was paused, woke, and appends what another one has landed meanwhile."""
-    lake.append_once("t", rows((MONDAY, 1)), "day", {"a": 1}, expected={"a": 0})
-    with pytest.raises(CommitFailedError, match="stands at 1"):
-        lake.append_once("t", rows((MONDAY, 1)), "day", {"a": 1}, expected={"a": 0})
+    lake.appender("t", ["day"]).append(rows((MONDAY, 1)), {"a": 0}, {"a": 2})
+    with pytest.raises(PositionMovedError, match="stands at 2"):
+        lake.appender("t", ["day"]).append(rows((MONDAY, 1)), {"a": 0}, {"a": 1})
 
 
-def test_a_writer_that_checked_before_another_committed_is_fenced(lake, monkeypatch):
-    """Guards the moment between check and commit: there the format's own conflict check must stop the later one."""
-    lake.append_once("t", rows((MONDAY, 1)), "day", {"a": 1}, expected={"a": 0})
-    stale = lake.table("t")
-    lake.append_once("t", rows((MONDAY, 2)), "day", {"a": 2}, expected={"a": 1})
-    monkeypatch.setattr(lake, "table", lambda name, version=None: stale)
-    with pytest.raises(CommitFailedError):
-        lake.append_once("t", rows((MONDAY, 2)), "day", {"a": 2}, expected={"a": 1})
+def test_a_writer_that_looked_before_another_committed_is_fenced(lake):
+    """Guards the moment between look and commit: there the format's own conflict check must stop the later one."""
+    stale = lake.appender("t", ["day"])
+    stale.append(rows((MONDAY, 1)), {"a": 0}, {"a": 1})
+    lake.appender("t", ["day"]).append(rows((MONDAY, 2)), {"a": 1}, {"a": 3})
+    with pytest.raises(PositionMovedError, match="stands at 3"):
+        stale.append(rows((MONDAY, 2)), {"a": 1}, {"a": 2})
+    assert lake.read("t").num_rows == 2
+
+
+def test_a_commit_whose_answer_was_lost_is_not_made_twice(lake):
+    """Guards the retry after a time-out: the first attempt may have reached the store."""
+    appender = lake.appender("t", ["day"])
+    for _ in range(2):
+        appender.append(rows((MONDAY, 1)), {"a": 0}, {"a": 1})
+    lake.appender("t", ["day"]).append(rows((MONDAY, 1)), {"a": 0}, {"a": 1})
+    assert lake.read("t").num_rows == 1
+
+
+def test_writers_of_different_applications_do_not_disturb_one_another(lake):
+    one, other = lake.appender("t", ["day"]), lake.appender("t", ["day"])
+    one.append(rows((MONDAY, 1)), {"a": 0}, {"a": 1})
+    other.append(rows((MONDAY, 2)), {"b": 0}, {"b": 1})
+    one.append(rows((MONDAY, 3)), {"a": 1}, {"a": 2})
+    assert sorted(lake.read("t")["n"].to_pylist()) == [1, 2, 3]
 
 
 def test_files_tell_partition_and_rows(lake):
-    lake.append_once("t", rows((MONDAY, 1), (TUESDAY, 1)), "day", {"a": 1}, expected={})
-    lake.append_once("t", rows((MONDAY, 2)), "day", {"a": 2}, expected={})
+    appender = lake.appender("t", ["day"])
+    appender.append(rows((MONDAY, 1), (TUESDAY, 1)), {"a": 0}, {"a": 1})
+    appender.append(rows((MONDAY, 2)), {"a": 1}, {"a": 2})
     assert sorted((file.partition, file.rows) for file in lake.files("t", "day")) == [
         (MONDAY, 1),
         (MONDAY, 1),

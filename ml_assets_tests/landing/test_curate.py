@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from ml_assets.contracts import Event, to_columns
 from ml_assets.landing.curate import curate, read_landed
 from ml_assets.landing.landed import landed_watermark
-from ml_assets.landing.schemas import DEAD_LETTERS, landing_schema
+from ml_assets.landing.schemas import DEAD_LETTERS, event_schema
 from ml_assets.spec import EventSpec
-from ml_assets_tests.landing.conftest import MONDAY, Moved, moved
+from ml_assets_tests.landing.conftest import MONDAY, Moved, append_events, moved
 
 NINE = datetime(2026, 1, 5, 9, tzinfo=UTC)
 EVENT = moved("moved")
@@ -34,7 +34,7 @@ def landed(*rows: tuple, event: EventSpec = EVENT) -> pa.Table:
         "known_at": times,
         "business_date": [one.business_date for one in events],
     }
-    return pa.table([pa.array(columns[f.name], f.type) for f in landing_schema(event)], schema=landing_schema(event))
+    return pa.table([pa.array(columns[f.name], f.type) for f in event_schema(event)], schema=event_schema(event))
 
 
 def an_event(number: int, quantity: int = 5, isin: str = "US0378331005") -> Moved:
@@ -89,7 +89,7 @@ def test_dead_letters_are_readable_in_the_quarantine():
             "kafka_offset": [8, 9],
             "broker_time": [NINE, NINE],
             "known_at": [NINE, NINE],
-            "landed_date": [MONDAY, MONDAY],
+            "business_date": [MONDAY, MONDAY],
         }
     ).cast(DEAD_LETTERS)
     rows = curate(EVENT, landed(), dead).quarantine.to_pylist()
@@ -125,7 +125,7 @@ def test_the_order_in_which_files_are_read_does_not_matter(rows, chance):
 def test_the_watermark_is_the_newest_known_at(lake):
     assert landed_watermark(lake, [EVENT]) is None
     rows = landed((an_event(1), 10), (an_event(2), 45))
-    lake.append_once("landing/moved", rows, "business_date", {"a": 1}, expected={})
+    append_events(lake, EVENT, rows)
     assert landed_watermark(lake, [EVENT]) == NINE + timedelta(minutes=45)
 
 

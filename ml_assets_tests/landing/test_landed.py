@@ -3,15 +3,10 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from ml_assets.landing.landed import Landed, landed_until, look
-from ml_assets_tests.landing.conftest import MONDAY
+from ml_assets_tests.landing.conftest import MONDAY, append_events
 from ml_assets_tests.landing.test_curate import EVENT, NINE, an_event, landed
 
 TUESDAY = MONDAY + timedelta(days=1)
-
-
-def append(lake, rows, position):
-    before = {"a": position - 1} if position > 1 else {}
-    lake.append_once("landing/moved", rows, "business_date", {"a": position}, expected=before)
 
 
 def on_tuesday(number):
@@ -25,12 +20,12 @@ def test_nothing_has_landed_yet(lake):
 
 
 def test_only_what_is_new_is_a_change(lake):
-    append(lake, landed((an_event(1), 0), (on_tuesday(2), 60)), 1)
+    append_events(lake, EVENT, landed((an_event(1), 0), (on_tuesday(2), 60)))
     first, change = look(lake, [EVENT])
     assert change.dates == (MONDAY, TUESDAY)
     assert change.known_from == NINE
     assert look(lake, [EVENT], first)[1].dates == ()
-    append(lake, landed((an_event(3), 600)), 2)
+    append_events(lake, EVENT, landed((an_event(3), 600)))
     _, late = look(lake, [EVENT], first)
     assert late.dates == (MONDAY,)
     assert late.known_from == NINE + timedelta(minutes=600)
@@ -38,14 +33,14 @@ def test_only_what_is_new_is_a_change(lake):
 
 
 def test_the_state_survives_a_cursor(lake):
-    append(lake, landed((an_event(1), 0)), 1)
+    append_events(lake, EVENT, landed((an_event(1), 0)))
     state, _ = look(lake, [EVENT])
     again = msgspec.json.decode(msgspec.json.encode(state), type=Landed)
     assert look(lake, [EVENT], again)[1].dates == ()
 
 
 def test_what_somebody_has_read_up_to_is_seen_and_what_came_later_is_not(lake):
-    append(lake, landed((an_event(1), 0), (on_tuesday(2), 0)), 1)
+    append_events(lake, EVENT, landed((an_event(1), 0), (on_tuesday(2), 0)))
     read = landed_until(lake, EVENT, [MONDAY])
     assert read is not None
     state, _ = look(lake, [EVENT])

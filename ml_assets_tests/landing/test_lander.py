@@ -2,10 +2,12 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 import msgspec
+import pyarrow.compute as pc
 import pytest
 
-from ml_assets.lake import dead_letters_table, landing_table
-from ml_assets.landing.lander import Lander
+from ml_assets.lake import landing_table
+from ml_assets.landing.accounting import account
+from ml_assets.landing.lander import FlushLimits, Lander
 from ml_assets.landing.produce import ensure_topics, produce
 from ml_assets_tests.kafka.topics import delete_topic
 from ml_assets_tests.landing.conftest import MONDAY
@@ -35,8 +37,16 @@ def land(lake, event, broker, **options):
     return report
 
 
+def events(lake, event):
+    return lake.read(landing_table(event.topic), where=pc.field("kind") == "event")
+
+
+def dead_letters(lake, event):
+    return lake.read(landing_table(event.topic), where=pc.field("kind") == "dead_letter")
+
+
 def ids(lake, event):
-    return sorted(int(i) for i in lake.read(landing_table(event.topic))["event_id"].to_pylist())
+    return sorted(int(i) for i in events(lake, event)["event_id"].to_pylist())
 
 
 def test_each_message_lands_once_and_the_next_run_goes_on_from_there(lake, event, broker):
@@ -50,7 +60,7 @@ def test_each_message_lands_once_and_the_next_run_goes_on_from_there(lake, event
 
 def test_small_batches_land_the_same(lake, event, broker):
     send(broker, event, [message(event, n) for n in range(100)])
-    land(lake, event, broker, batch_rows=7)
+    land(lake, event, broker, limits=FlushLimits(rows=7))
     assert ids(lake, event) == list(range(100))
 
 
@@ -96,52 +106,58 @@ def test_what_cannot_be_decoded_is_a_dead_letter_and_the_good_ones_land(lake, ev
     report = land(lake, event, broker)
     assert (report.consumed, report.landed, report.dead_lettered) == (3, 2, 1)
     assert ids(lake, event) == [1, 2]
-    (letter,) = lake.read(dead_letters_table(event.topic)).to_pylist()
+    (letter,) = dead_letters(lake, event).to_pylist()
     assert letter["value"] == value
     assert reason.lower() in letter["reason"].lower()
 
 
-def test_a_crash_between_dead_letters_and_rows_doubles_and_loses_nothing(lake, event, broker, monkeypatch):
-    """Guards the order of the two commits: the dead letters' own position makes the second attempt skip them."""
+class Crash(BaseException):
+    """The lander's end at a step."""
+
+
+def crash_at(step):
+    def at_step(name):
+        if name == step:
+            raise Crash(step)
+
+    return at_step
+
+
+@pytest.mark.parametrize("step", ["before_write", "after_commit"])
+def test_a_crash_at_any_step_doubles_and_loses_nothing(lake, event, broker, step):
+    """Guards: events, dead letters and offsets are one commit, so the next lander finds all of them or none."""
     send(broker, event, [message(event, 1), Message(event.topic, b"bad", b"{"), message(event, 2)])
-    append = lake.append_once
-
-    def crash_before_rows(name, *args, **kwargs):
-        if name == landing_table(event.topic):
-            raise KeyboardInterrupt
-        append(name, *args, **kwargs)
-
-    monkeypatch.setattr(lake, "append_once", crash_before_rows)
-    with pytest.raises(KeyboardInterrupt):
-        land(lake, event, broker)
-    monkeypatch.undo()
+    with pytest.raises(Crash):
+        land(lake, event, broker, at_step=crash_at(step))
     send(broker, event, [Message(event.topic, b"bad", b"]"), message(event, 3)])
     land(lake, event, broker)
     assert ids(lake, event) == [1, 2, 3]
-    assert sorted(lake.read(dead_letters_table(event.topic))["value"].to_pylist()) == [b"]", b"{"]
+    assert sorted(dead_letters(lake, event)["value"].to_pylist()) == [b"]", b"{"]
+    assert all(partition.is_right for partition in account(lake, event))
 
 
-def test_a_lander_that_was_overtaken_takes_up_the_new_position(lake, event, broker, monkeypatch):
+def test_a_lander_that_was_overtaken_takes_up_the_new_position(lake, event, broker):
     """Guards against two landers on one topic: the stale one is fenced, reloads and lands only what is left."""
     send(broker, event, [message(event, n) for n in range(50)])
-    append, overtaken = lake.append_once, []
+    overtaken = []
 
-    def overtake_once(name, *args, **kwargs):
-        if not overtaken:
-            overtaken.append(True)
-            land(lake, event, broker)
-        append(name, *args, **kwargs)
+    def overtake(step):
+        if step == "before_write" and not overtaken:
+            send(broker, event, [message(event, n) for n in range(50, 60)])
+            overtaken.append(land(lake, event, broker))
+            send(broker, event, [message(event, n) for n in range(60, 65)])
 
-    monkeypatch.setattr(lake, "append_once", overtake_once)
-    land(lake, event, broker)
-    assert overtaken
-    assert ids(lake, event) == list(range(50))
+    report = land(lake, event, broker, at_step=overtake)
+    assert overtaken[0].landed == 60
+    assert report.landed == 5
+    assert ids(lake, event) == list(range(65))
+    assert all(partition.is_right for partition in account(lake, event))
 
 
 def test_a_new_life_of_a_topic_is_landed_from_its_start(lake, event, broker):
     """Guards against a recreated topic whose offsets start at 0 again: its messages are new, not landed ones."""
     for life in (0, 1):
-        delete_topic(broker, event.topic)
+        delete_topic(broker.bootstrap, event.topic)
         send(broker, event, [message(event, life * 10 + n) for n in range(3)])
         land(lake, event, broker)
     assert ids(lake, event) == [0, 1, 2, 10, 11, 12]

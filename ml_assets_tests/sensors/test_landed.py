@@ -19,7 +19,7 @@ def usecase(tmp_path_factory) -> UseCase:
 
 
 def landed(*days: date) -> Landed:
-    return Landed({"late_payments_invoices": {day: DateState(1, 10, datetime.combine(day, NOON)) for day in days}})
+    return Landed({"late_payments_invoices": {day: DateState(10, datetime.combine(day, NOON)) for day in days}})
 
 
 def asked(usecase, landed, change, looked_at, now):
@@ -83,7 +83,7 @@ def test_the_same_landed_data_is_asked_for_by_the_same_run_key(usecase):
     def keys(state: Landed) -> list:
         return [request.run_key for request in plan(usecase, state, change, at(MONDAY, 9), at(MONDAY, 10))]
 
-    more = Landed({"late_payments_invoices": {MONDAY: DateState(2, 11, at(MONDAY, 13))}})
+    more = Landed({"late_payments_invoices": {MONDAY: DateState(11, at(MONDAY, 13))}})
     assert keys(landed(MONDAY)) == keys(landed(MONDAY))
     assert keys(landed(MONDAY)) != keys(more)
 

@@ -13,6 +13,7 @@ import pytest
 from ml_assets.embedded.broker import temporary_broker
 from ml_assets.embedded.environment import environment_for
 from ml_assets.embedded.postgres import EmbeddedPostgres
+from ml_assets.landing.kafka import KafkaConnection
 from ml_assets.landing.lander import Lander
 from ml_assets.landing.produce import ensure_topics, produce
 from ml_assets.registry import CHAMPION
@@ -30,12 +31,12 @@ DAYS = 20
 class Station:
     usecase: UseCase
     platform: Platform
-    bootstrap: str
+    kafka: KafkaConnection
     daemon: Daemon
 
     def land(self, messages: list) -> None:
-        produce(self.bootstrap, messages)
-        Lander(self.platform.lake, self.usecase.events, self.bootstrap, clock="replay").land_available()
+        produce(self.kafka, messages)
+        Lander(self.platform.lake, self.usecase.events, self.kafka, clock="replay").land_available()
 
     def materialized(self, asset: str) -> set[str]:
         key = dg.AssetKey([NAME, *asset.split("/")])
@@ -57,11 +58,11 @@ def station(tmp_path_factory: pytest.TempPathFactory, postgres_server: EmbeddedP
         for name, value in environment_for(settings).items():
             patch.setenv(name, value)
         usecase = late_payments.usecase_of(package)
-        ensure_topics(bootstrap, [event.topic for event in usecase.events])
+        ensure_topics(KafkaConnection(bootstrap), [event.topic for event in usecase.events])
         late_payments.write_reference(Path(settings.reference_uri), NAME)
         platform = Platform(home=str(home))
         with daemon_of("ml_assets.definitions") as daemon:
-            station = Station(usecase, platform, bootstrap, daemon)
+            station = Station(usecase, platform, KafkaConnection(bootstrap), daemon)
             yield station
         platform.close()
 

@@ -1,0 +1,117 @@
+"""Dead letters: messages that broke their contract when they came. After a fix they are replayed, each once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from ml_assets.contracts import Event
+from ml_assets.lake import Lake, PositionMovedError, landing_table
+from ml_assets.landing.batch import business_dates, columns_of, in_landing_schema, later
+from ml_assets.landing.decode import Decoder, Records, RefusedError
+from ml_assets.landing.schemas import (
+    DEAD_LETTER,
+    DEAD_LETTERS,
+    EVENT,
+    PARTITIONED_BY,
+    REPLAY,
+)
+from ml_assets.spec import EventSpec
+
+_WHERE = ("kafka_epoch", "kafka_partition", "kafka_offset")
+_ORDER = [(name, "ascending") for name in ("broker_time", *_WHERE)]
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayReport:
+    """What became of the dead letters that were tried again. `dates` are the business dates that have changed."""
+
+    topic: str
+    landed: int
+    refused: dict[str, int]
+    dates: tuple[date, ...]
+
+
+def waiting_dead_letters(lake: Lake, event: EventSpec, dates: Sequence[date] | None = None) -> pa.Table:
+    """Return the dead letters, of some dates or all, that have not been replayed: `DEAD_LETTERS`, oldest first."""
+    dataset = lake.dataset(landing_table(event.topic))
+    if dataset is None:
+        return DEAD_LETTERS.empty_table()
+
+    def of(kind: str, columns: Sequence[str]) -> pa.Table:
+        wanted = ds.field("kind") == kind
+        if dates is not None:
+            wanted = wanted & ds.field("business_date").isin(list(dates))
+        return dataset.to_table(columns=list(columns), filter=wanted)
+
+    letters, replayed = of(DEAD_LETTER, DEAD_LETTERS.names), of(REPLAY, _WHERE)
+    if replayed.num_rows:
+        letters = letters.append_column("row", pa.array(range(letters.num_rows), pa.int64()))
+        rows = letters.select([*_WHERE, "row"]).join(replayed, keys=list(_WHERE), join_type="left anti")["row"]
+        letters = letters.take(rows).drop_columns(["row"])
+    return letters.sort_by(_ORDER).cast(DEAD_LETTERS)
+
+
+def replay(
+    lake: Lake, event: EventSpec, *, records: Records | None = None, now: datetime | None = None
+) -> ReplayReport:
+    """Decode the waiting dead letters with the contract as it is now, and land those that keep it.
+
+    A row lands with its own coordinates and is known from now on, not from when the message came. Event and mark of
+    the replay are one commit, fenced like that of a lander: of two replays at once, one lands a letter.
+
+    Raises:
+        OSError, deltalake.exceptions.DeltaError: the store failed; nothing is half done, try again.
+    """
+    appender = lake.appender(landing_table(event.topic), PARTITIONED_BY)
+    application = f"replay:{event.topic}"
+    for _ in range(_ATTEMPTS):
+        before = appender.positions([application])
+        letters = waiting_dead_letters(lake, event)
+        rows, good, refused = _decode_again(event, letters, records, now or datetime.now(UTC))
+        if not good.num_rows:
+            return ReplayReport(event.topic, 0, refused, ())
+        try:
+            appender.append(rows, before, {application: before[application] + good.num_rows})
+        except PositionMovedError:
+            continue  # another replay was faster: look again what still waits
+        dates = pc.unique(rows["business_date"].combine_chunks()).to_pylist()
+        return ReplayReport(event.topic, good.num_rows, refused, tuple(sorted(dates)))
+    raise OSError(f"topic {event.topic}: other replays were faster {_ATTEMPTS} times; let them end, then replay again")
+
+
+def _decode_again(
+    event: EventSpec, letters: pa.Table, records: Records | None, now: datetime
+) -> tuple[pa.Table, pa.Table, dict[str, int]]:
+    """Return rows of events and replay marks, the letters that they come from, and the others by reason."""
+    decoder = Decoder(event.contract, records)
+    events: list[Event] = []
+    good: list[int] = []
+    refused: dict[str, int] = {}
+    for number, value in enumerate(letters["value"].to_pylist()):
+        try:
+            events.append(decoder.decode(value))
+        except RefusedError as error:
+            refused[str(error)] = refused.get(str(error), 0) + 1
+        else:
+            good.append(number)
+    kept = letters.take(pa.array(good, pa.int64()))
+    payload = columns_of(event.contract, events)
+    known = later(kept["known_at"], now)
+    origin = {name: kept[name] for name in (*_WHERE, "broker_time")}
+    landed = {
+        "kind": EVENT,
+        **payload,
+        **origin,
+        "known_at": known,
+        "business_date": business_dates(event.contract, events, payload["event_time"]),
+    }
+    marks = {"kind": REPLAY, **origin, "known_at": known, "business_date": kept["business_date"]}
+    rows = pa.concat_tables([in_landing_schema(event, columns, now) for columns in (landed, marks)])
+    return rows, kept, refused

@@ -1,0 +1,111 @@
+"""From the bytes of a message to an event of its contract, or to the reason why not.
+
+What a contract accepts, beyond its types:
+
+- a missing optional field, and a new field that the contract does not know yet: readers and writers are not
+  released at the same moment;
+- not a renamed field. An unknown field beside a missing one is taken for a rename, even of an optional field, since
+  that would silently lose its values. A message that declares a newer schema version than the contract's (header
+  `schema-version`) is trusted to have added and not renamed.
+
+JSON is always understood. A value that starts with the zero byte of Confluent's wire format is Avro, its schema
+taken from a registry, and held against the same contract.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from ml_assets.contracts import Event
+
+VERSION_HEADER = "schema-version"
+_AVRO = b"\x00"
+
+
+class RefusedError(ValueError):
+    """A message does not keep its contract; the text is the reason that its dead letter carries."""
+
+
+class Records(Protocol):
+    """Turns a value in a binary encoding into a mapping of fields."""
+
+    def read(self, value: bytes) -> Mapping[str, Any]:
+        """Return the fields.
+
+        Raises:
+            RefusedError: the value is not what it says it is.
+        """
+        ...
+
+
+class Decoder:
+    """Decodes the messages of one contract. `records` reads Avro; without it Avro is refused."""
+
+    def __init__(self, contract: type[Event], records: Records | None = None) -> None:
+        self._contract = contract
+        self._records = records
+        self._names = frozenset(contract.__struct_encode_fields__)
+        # The same contract that minds unknown fields: the usual message has none and takes the fast way.
+        strict: type[Event] = types.new_class(
+            contract.__name__, (contract,), {"forbid_unknown_fields": True, "frozen": True, "kw_only": True}
+        )
+        self._strict: msgspec.json.Decoder[Event] = msgspec.json.Decoder(strict)
+        self._lenient = msgspec.json.Decoder(contract)
+        self._fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+    def decode(self, value: bytes | None, version: int | None = None) -> Event:
+        """Return the event.
+
+        Raises:
+            RefusedError: the value does not keep the contract.
+        """
+        if not value:
+            raise RefusedError("Input data was truncated: the message is empty")
+        if value[:1] == _AVRO:
+            return self._from_avro(value, version)
+        try:
+            return self._strict.decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            try:
+                event = self._lenient.decode(value)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise RefusedError(str(error)) from error
+        self._refuse_renamed(self._fields.decode(value), version)
+        return event
+
+    def _from_avro(self, value: bytes, version: int | None) -> Event:
+        if self._records is None:
+            raise RefusedError(
+                "the message is Avro and no schema registry is configured; set ML_ASSETS_SCHEMA_REGISTRY_URL and replay"
+            )
+        fields = self._records.read(value)
+        try:
+            event = msgspec.convert(fields, self._contract)
+        except msgspec.ValidationError as error:
+            raise RefusedError(str(error)) from error
+        self._refuse_renamed(fields, version)
+        return event
+
+    def _refuse_renamed(self, fields: Mapping[str, Any], version: int | None) -> None:
+        unknown, missing = fields.keys() - self._names, self._names - fields.keys()
+        if unknown and missing and (version is None or version <= self._contract.schema_version):
+            raise RefusedError(
+                f"Object contains unknown field {_list(unknown)} and lacks {_list(missing)}: taken for a rename. A "
+                f"message with new fields declares a schema version above {self._contract.schema_version}"
+            )
+
+
+def declared_version(headers: Any) -> int | None:
+    """Return the schema version that a message's headers declare, or None; what is no number declares nothing."""
+    for name, value in headers or ():
+        if name == VERSION_HEADER and isinstance(value, bytes) and value.isdigit():
+            return int(value)
+    return None
+
+
+def _list(names: Any) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names))

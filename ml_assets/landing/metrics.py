@@ -1,0 +1,110 @@
+"""What the lander says of itself: metrics for Prometheus, and whether it lives and is ready."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+# The loop of a lander turns several times a second; one that has not turned for so long hangs.
+_HANGS_AFTER = 60.0
+
+
+class LanderMetrics:
+    """Counters and gauges by topic, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        of: dict[str, Any] = {"registry": self.registry}
+        self.rows = Counter("lander_rows", "Events landed", ["topic"], **of)
+        self.bytes = Counter("lander_bytes", "Bytes of messages landed, dead letters included", ["topic"], **of)
+        self.dead_letters = Counter("lander_dead_letters", "Messages that break their contract", ["topic"], **of)
+        self.gaps = Counter("lander_gap_offsets", "Offsets that held no message", ["topic"], **of)
+        self.fenced = Counter("lander_fenced", "Batches dropped since another lander was faster", ["topic"], **of)
+        self.store_errors = Counter("lander_store_errors", "Commits that failed and were tried again", ["topic"], **of)
+        self.flush_seconds = Histogram(
+            "lander_flush_seconds", "Seconds to decode and commit a batch", ["topic"], buckets=_SECONDS, **of
+        )
+        self.last_commit = Gauge("lander_last_commit_timestamp_seconds", "Time of the last commit", ["topic"], **of)
+        self.lag = Gauge("lander_lag_messages", "Offsets not landed yet", ["topic", "partition"], **of)
+        self.lost = Gauge(
+            "lander_lost_offsets", "Offsets deleted by the broker before they were landed", ["topic", "partition"], **of
+        )
+        self.buffered = Gauge("lander_buffered_bytes", "Bytes of messages in memory", **of)
+
+
+@dataclass
+class Health:
+    """Whether the lander lives (its loop turns) and is ready (broker and store do what they should)."""
+
+    clock: Callable[[], float] = time.monotonic
+    _beat: float = field(default=float("-inf"), init=False)
+    _troubles: dict[str, str] = field(default_factory=dict, init=False)
+    _started: bool = field(default=False, init=False)
+
+    def beat(self) -> None:
+        """Note that the loop turns."""
+        self._beat = self.clock()
+
+    def started(self) -> None:
+        """Note that the broker has answered and partitions are known."""
+        self._started = True
+
+    def trouble(self, what: str, why: str = "") -> None:
+        """Note that something is wrong, or with no `why` that it is right again."""
+        if why:
+            self._troubles[what] = why
+        else:
+            self._troubles.pop(what, None)
+
+    def live(self) -> tuple[bool, str]:
+        """Return whether the loop turns, and a word on it."""
+        silent = self.clock() - self._beat
+        return silent < _HANGS_AFTER, "turning" if silent < _HANGS_AFTER else f"no turn for {silent:.0f} s"
+
+    def ready(self) -> tuple[bool, str]:
+        """Return whether messages are being landed as they should, and what is wrong if not."""
+        alive, why = self.live()
+        if not alive:
+            return False, why
+        if not self._started:
+            return False, "the broker has not answered yet"
+        troubles = dict(self._troubles)
+        return not troubles, "; ".join(f"{what}: {why}" for what, why in sorted(troubles.items())) or "landing"
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's signature
+        """Say nothing: probes come every few seconds."""
+
+
+def serve(metrics: LanderMetrics, health: Health, port: int, host: str = "0.0.0.0") -> WSGIServer:  # noqa: S104
+    """Serve /metrics, /live and /ready in a thread of their own; port 0 takes a free one. `shutdown()` ends it."""
+    exposition = make_wsgi_app(metrics.registry)
+    answers = {"/live": health.live, "/ready": health.ready}
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path == "/metrics":
+            found: Iterable[bytes] = exposition(environ, start_response)
+            return found
+        if path in answers:
+            good, why = answers[path]()
+            status = "200 OK" if good else "503 Service Unavailable"
+        else:
+            status, why = "404 Not Found", "there are /metrics, /live and /ready"
+        start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+        return [f"{why}\n".encode()]
+
+    server = make_server(host, port, app, handler_class=_Quiet)
+    threading.Thread(target=server.serve_forever, name="lander-metrics", daemon=True).start()
+    return server

@@ -1,0 +1,68 @@
+"""Housekeeping of the whole lake: every table of every use case, and the versions that models and predictions need."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+from sqlalchemy import Engine
+
+from ml_assets.database.predictions import scored_data_versions
+from ml_assets.lake import (
+    Lake,
+    curated_table,
+    features_table,
+    labels_table,
+    landing_table,
+    predictions_table,
+    quarantine_table,
+    training_set_table,
+)
+from ml_assets.lake.maintenance import MaintenanceReport, maintain
+from ml_assets.registry import ModelRegistry
+from ml_assets.spec import UseCase
+
+KEEP_HOURS = 7 * 24
+
+
+def maintain_lake(
+    lake: Lake,
+    registry: ModelRegistry,
+    engine: Engine,
+    usecases: Sequence[UseCase],
+    *,
+    keep_hours: int = KEEP_HOURS,
+    at_step: Callable[[str], None] = lambda _: None,
+) -> list[MaintenanceReport]:
+    """Compact and vacuum the tables of these use cases and return a report a table that exists.
+
+    Versions that a registered model was trained on, or that a prediction was made from, stay readable.
+    """
+    return maintain(
+        lake,
+        tables_of(usecases),
+        keep_hours=keep_hours,
+        pinned=pinned_versions(registry, engine, usecases),
+        at_step=at_step,
+    )
+
+
+def tables_of(usecases: Sequence[UseCase]) -> list[str]:
+    """Return the names of the tables of these use cases, each once."""
+    names = []
+    for usecase in usecases:
+        for event in usecase.events:
+            names += [landing_table(event.topic), curated_table(usecase, event), quarantine_table(usecase, event)]
+        names += [of(usecase) for of in (features_table, labels_table, training_set_table, predictions_table)]
+    return list(dict.fromkeys(names))
+
+
+def pinned_versions(registry: ModelRegistry, engine: Engine, usecases: Sequence[UseCase]) -> Mapping[str, set[int]]:
+    """Return, by table, the versions from which a registered model or a kept prediction was made."""
+    pinned: dict[str, set[int]] = defaultdict(set)
+    for usecase in usecases:
+        for text in [*registry.trained_data_versions(usecase.name), *scored_data_versions(engine, usecase.name)]:
+            for table, version in json.loads(text).items():
+                pinned[table].add(int(version))
+    return pinned

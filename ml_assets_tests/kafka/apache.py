@@ -181,7 +181,8 @@ class ApacheKafka:
         self._process = None
 
     def _format(self) -> None:
-        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # An id that starts with "-" would be taken for an option; the first byte decides.
+        cluster = urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
         scram = f"SCRAM-SHA-512=[name={self.username},password={self.password}]"
         command = self._java(
             "kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(self._config),

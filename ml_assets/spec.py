@@ -180,6 +180,9 @@ class GateSpec:
     - `confidence` and `resamples` are those of the bootstrap over days
     - `max_calibration_error` is the expected calibration error; `max_score_psi` the population stability index of the
       scores, test against calibration window (above 0.25 is commonly called a major shift)
+    - `max_serving_ms` is the median time of scoring one decision with the saved model, in milliseconds
+    - a training set in which one feature alone has an AUC above `max_feature_auc` is not trained on: nothing honest is
+      that good
     """
 
     min_test_positives: int = 100
@@ -194,6 +197,8 @@ class GateSpec:
     max_calibration_error: float = 0.05
     max_score_psi: float = 0.25
     slices: tuple[SliceSpec, ...] = ()
+    max_serving_ms: float = 20.0
+    max_feature_auc: float = 0.95
 
 
 @dataclass(frozen=True)

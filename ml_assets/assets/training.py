@@ -17,6 +17,7 @@ from ml_assets.assets.common import (
     retrying_outages_only,
     table,
 )
+from ml_assets.checks.training import judge_leaks, leak_check
 from ml_assets.lake import training_set_table
 from ml_assets.resources import Platform
 from ml_assets.spec import Candidate, UseCase
@@ -52,12 +53,14 @@ def training_set_asset(usecase: UseCase) -> dg.AssetsDefinition:
             f"{split.embargo} before the first test decision are left out."
         ),
         metadata={"dagster/table_name": training_set_table(usecase)},
+        check_specs=[leak_check(key(usecase, "training_set"))],
         **common(usecase, "training"),
     )
     @retrying_outages_only
     def training_set(
         context: dg.AssetExecutionContext, config: TrainingWindowConfig, platform: Platform
     ) -> dg.MaterializeResult:
+        from ml_assets.lifecycle.audit import audit_training_set
         from ml_assets.lifecycle.training import TrainingWindow, assemble_training_set
 
         (training_date,) = dates_of(context)
@@ -71,12 +74,17 @@ def training_set_asset(usecase: UseCase) -> dg.AssetsDefinition:
                 test_last=date.fromisoformat(config.test_last) if config.test_last else None,
             ),
         )
+        leaks = audit_training_set(platform.lake, usecase, training_date, threads=platform.settings.threads)
         return dg.MaterializeResult(
             metadata={
                 "parts": table([{"part": name, **part} for name, part in report.parts.items()]),
                 "dagster/row_count": sum(part["rows"] for part in report.parts.values()),
                 "delta versions": dg.MetadataValue.json(report.data_versions),
-            }
+                "what each feature alone ranks": table(
+                    [{"feature": name, "AUC": auc} for name, auc in leaks.auc.items()], digits=3
+                ),
+            },
+            check_results=[judge_leaks(leaks)],
         )
 
     return training_set

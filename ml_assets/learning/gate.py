@@ -69,10 +69,24 @@ class Standing(msgspec.Struct, frozen=True):
     run_id: str | None
 
 
+class ServingEvidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What a fresh process found of a saved model: `model_hash` is the SHA-256 of its ONNX file.
+
+    `latency_ms` is the median time of scoring one decision, `load_ms` that of opening the model.
+    """
+
+    model_hash: str
+    rows: int
+    max_abs_difference: float | None
+    latency_ms: float | None
+    load_ms: float | None
+
+
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a promotion rests on.
 
-    `champion_exists` False says that there is none yet; None says that nobody looked, which is not the same.
+    `serving` is what a fresh process found of the challenger's saved model. `champion_exists` False says that there is
+    none yet; None says that nobody looked, which is not the same.
     """
 
     window_hash: str
@@ -84,6 +98,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     gain_over_rule: Gain | None = None
     gain_over_champion: Gain | None = None
     slices: tuple[SliceEvidence, ...] = ()
+    serving: ServingEvidence | None = None
 
     def to_json(self) -> str:
         """Return the evidence as JSON; NaN becomes null."""
@@ -156,6 +171,7 @@ def judge(gate: GateSpec, evidence: Evidence, standing: Standing | None = None) 
             PARITY_TOLERANCE,
             "the ONNX model gives the pipeline's probabilities",
         ),
+        *_serving_conditions(gate, evidence.serving),
         _compare("lift", _metric(challenger, "lift"), ">=", gate.min_lift, "PR-AUC above the base rate"),
         *(
             _compare(f"floor_{name}", _metric(challenger, name), ">=", least, "the least that this use case asks")
@@ -195,6 +211,25 @@ def judge(gate: GateSpec, evidence: Evidence, standing: Standing | None = None) 
     if standing is not None:
         conditions.append(_still_standing(evidence, standing))
     return Verdict(passed=all(c.passed for c in conditions), conditions=tuple(conditions))
+
+
+def _serving_conditions(gate: GateSpec, serving: ServingEvidence | None) -> Iterable[Condition]:
+    return [
+        _compare(
+            "serving_parity",
+            serving.max_abs_difference if serving else None,
+            "<=",
+            PARITY_TOLERANCE,
+            "the saved model, loaded in a fresh process, gives the pipeline's probabilities on the golden sample",
+        ),
+        _compare(
+            "serving_latency_ms",
+            serving.latency_ms if serving else None,
+            "<=",
+            gate.max_serving_ms,
+            "one decision is scored within the budget, at the median",
+        ),
+    ]
 
 
 def _champion_conditions(gate: GateSpec, evidence: Evidence) -> Iterable[Condition]:

@@ -1,9 +1,12 @@
 """Candidates and champion on the same unseen window, the verdict, and registration."""
 
 import hashlib
+import logging
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 
 import msgspec
 import pandas as pd
@@ -11,7 +14,8 @@ import pandas as pd
 from ml_assets.lake import Lake
 from ml_assets.learning.compare import Comparison, compare
 from ml_assets.learning.evidence import build_evidence
-from ml_assets.learning.gate import Evidence, ModelEvidence, Standing, Verdict, judge
+from ml_assets.learning.gate import Evidence, ModelEvidence, ServingEvidence, Standing, Verdict, judge
+from ml_assets.learning.golden import GOLDEN_SAMPLE, ServingCheckError, check_in_fresh_process
 from ml_assets.learning.metrics import by_group
 from ml_assets.learning.plots import precision_recall_plot, reliability_plot
 from ml_assets.learning.scorer import Scorer
@@ -23,6 +27,7 @@ from ml_assets.spec import UseCase
 EVIDENCE = "evidence.json"
 VERDICT = "verdict.json"
 EVALUATED_AS = "evaluated_as"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ def evaluate_candidates(
         champion=CHAMPION if CHAMPION in run_ids else None,
         seed=usecase.seed,
     )
+    evidence = msgspec.structs.replace(evidence, serving=check_serving(registry, run_ids[challenger]))
     verdict = judge(usecase.gate, evidence)
     registry.write_evidence(run_ids[challenger], EVIDENCE, evidence.to_json())
     registry.write_evidence(run_ids[challenger], VERDICT, verdict.to_json())
@@ -115,6 +121,21 @@ def compare_models(
         del scorers[CHAMPION]
     comparison = compare(test, scorers, capacity=usecase.capacity, action=usecase.action, metric=usecase.gate.metric)
     return comparison, run_ids
+
+
+def check_serving(registry: ModelRegistry, run_id: str) -> ServingEvidence | None:
+    """Return what a fresh process finds of a run's saved model, fetched anew; None if it cannot be found out.
+
+    None counts as no at the gate; why it is None is in the log.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            sample = Path(folder) / GOLDEN_SAMPLE
+            sample.write_text(registry.read_evidence(run_id, GOLDEN_SAMPLE), encoding="utf-8")
+            return check_in_fresh_process(registry.fetch_model(run_id, Path(folder)), sample)
+        except (FileNotFoundError, ServingCheckError) as error:
+            _log.warning("no serving check of MLflow run %s: %s", run_id, error)
+            return None
 
 
 def register_challenger(registry: ModelRegistry, usecase: UseCase, training_date: date) -> ModelVersion:

@@ -13,6 +13,7 @@ import pyarrow.dataset as ds
 from ml_assets.lake import Lake, features_table, labels_table, training_set_table
 from ml_assets.lake.counts import counts_by
 from ml_assets.learning.fit import FittedCandidate, fit_candidate
+from ml_assets.learning.golden import GOLDEN_SAMPLE, golden_sample
 from ml_assets.learning.metrics import by_group, confusion_at_capacity
 from ml_assets.learning.plots import confusion_plot, importance_plot, reliability_plot
 from ml_assets.learning.slices import with_slices
@@ -213,6 +214,7 @@ def train_candidate(
                 "metrics_by_month.csv": month.to_csv(),
                 "metrics_by_slot.csv": slot.to_csv(),
                 "model_evidence.json": _encode(fitted),
+                GOLDEN_SAMPLE: golden_sample(fitted, part_of(rows, "test")),
             },
             model_folder=Path(folder),
             lineage=lineage,

@@ -227,6 +227,10 @@ class ModelRegistry:
         for name, value in tags.items():
             self._client.set_tag(run_id, name, value)
 
+    def fetch_model(self, run_id: str, folder: Path) -> Path:
+        """Return where in `folder` the model of a run lies, fetched anew from the artifacts: not from the cache."""
+        return Path(self._client.download_artifacts(run_id, _MODEL, str(folder)))
+
     def write_evidence(self, run_id: str, name: str, text: str) -> None:
         """Write a text as an artifact of a run, in place of an earlier one."""
         self._client.log_text(run_id, text, name)

@@ -5,7 +5,16 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from ml_assets.learning.gate import Evidence, Gain, ModelEvidence, SliceEvidence, Standing, Verdict, judge
+from ml_assets.learning.gate import (
+    Evidence,
+    Gain,
+    ModelEvidence,
+    ServingEvidence,
+    SliceEvidence,
+    Standing,
+    Verdict,
+    judge,
+)
 from ml_assets.spec import GateSpec, SliceSpec
 
 START = datetime(2024, 3, 1, 7, tzinfo=UTC)
@@ -46,6 +55,7 @@ EVIDENCE = Evidence(
     gain_over_rule=msgspec.structs.replace(GAIN, value=0.2, low=0.1, high=0.3),
     gain_over_champion=GAIN,
     slices=(PART, SMALL),
+    serving=ServingEvidence(model_hash="h", rows=256, max_abs_difference=1e-8, latency_ms=0.3, load_ms=20.0),
 )
 FIRST = msgspec.structs.replace(EVIDENCE, champion_exists=False, champion=None, gain_over_champion=None)
 
@@ -135,6 +145,12 @@ def test_the_champion_itself_may_be_judged_again() -> None:
         (_with("challenger", parity_max_abs_difference=2e-6), "export_parity"),
         (_with("challenger", parity_max_abs_difference=None), "export_parity"),
         (_with("challenger", parity_max_abs_difference=math.nan), "export_parity"),
+        (_with("serving", max_abs_difference=2e-6), "serving_parity"),
+        (_with("serving", max_abs_difference=None), "serving_parity"),
+        (_with("serving", latency_ms=21.0), "serving_latency_ms"),
+        (_with("serving", latency_ms=math.nan), "serving_latency_ms"),
+        (msgspec.structs.replace(EVIDENCE, serving=None), "serving_parity"),
+        (msgspec.structs.replace(EVIDENCE, serving=None), "serving_latency_ms"),
         (_with("rule", metrics={}), "pr_auc_against_rule"),
         (_with("rule", window_hash="other"), "rule_window"),
         (_with("champion", window_hash="other"), "champion_window"),

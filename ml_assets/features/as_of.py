@@ -11,6 +11,7 @@ writes the SQL. The SQL may use
 """
 
 import re
+import secrets
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, timedelta
 from types import TracebackType
@@ -69,21 +70,23 @@ class AsOfDatabase:
         self._usecase = usecase
         self._calendar: tuple[date, pa.Table] | None = None
         for stem, sql in {**usecase.feature_sql, "label": usecase.label_sql}.items():
-            if re.search(r"\bhistory\s*\.", sql, flags=re.IGNORECASE):
+            if re.search(r'\bhistory"?\s*\.', sql, flags=re.IGNORECASE):
                 raise ValueError(
                     f"use case {usecase.name}: {stem}.sql reads the schema `history`, which is not cut at the as-of "
                     "time; read the table of the same name without the schema"
                 )
         self._db = duckdb.connect(":memory:", config={"threads": threads} if threads else {})
         self._db.execute("SET timezone = 'UTC'")
-        self._db.execute("CREATE SCHEMA history")
+        # SQL cannot name what it would have to guess, and cannot read files, where outcomes lie about.
+        self._history = f"history_{secrets.token_hex(8)}"
+        self._db.execute(f"CREATE SCHEMA {self._history}")
         for event in usecase.events:
             empty = arrow_schema(event.contract).append(pa.field("known_at", TIMESTAMP))
             if "business_date" not in empty.names:
                 empty = empty.append(pa.field("business_date", pa.date32()))
             self._load(event.name, events.get(event.name, empty.empty_table()))
             self._db.execute(
-                f"CREATE VIEW {event.name} AS SELECT * FROM history.{event.name} "
+                f"CREATE VIEW {event.name} AS SELECT * FROM {self._history}.{event.name} "
                 "WHERE known_at <= getvariable('as_of') "
                 f"AND business_date >= getvariable('decision_date')::DATE - INTERVAL {event.history.days} DAY"
             )
@@ -91,15 +94,18 @@ class AsOfDatabase:
             empty = arrow_schema(reference.contract).append(pa.field("known_at", TIMESTAMP))
             self._load(reference.name, references.get(reference.name, empty.empty_table()))
             self._db.execute(
-                f"CREATE VIEW {reference.name} AS SELECT * FROM history.{reference.name} "
+                f"CREATE VIEW {reference.name} AS SELECT * FROM {self._history}.{reference.name} "
                 "WHERE known_at <= getvariable('as_of') AND valid_from <= getvariable('decision_date')::DATE "
                 f"QUALIFY row_number() OVER (PARTITION BY {', '.join(reference.key)} "
                 "ORDER BY valid_from DESC, known_at DESC) = 1"
             )
 
+        self._db.execute("SET enable_external_access = false")
+        self._db.execute("SET lock_configuration = true")
+
     def _load(self, name: str, rows: pa.Table | ds.Dataset) -> None:
         self._db.register("incoming", rows)
-        self._db.execute(f"CREATE TABLE history.{name} AS SELECT * FROM incoming")
+        self._db.execute(f"CREATE TABLE {self._history}.{name} AS SELECT * FROM incoming")
         self._db.unregister("incoming")
 
     def __enter__(self) -> Self:

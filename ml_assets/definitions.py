@@ -4,12 +4,14 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from ml_assets.assets import build_assets
+from ml_assets.assets import build_assets, maintenance
+from ml_assets.checks.landing import accounting_check
 from ml_assets.jobs import build_jobs
+from ml_assets.jobs.landing import connect_job, connect_schedule, landing_schedules
 from ml_assets.jobs.maintenance import maintenance_job, maintenance_schedule
 from ml_assets.resources import Platform
 from ml_assets.schedules import retraining_schedule
-from ml_assets.sensors import automation_sensor, landed_data_sensor
+from ml_assets.sensors import automation_sensor, kafka_lag_sensor, landed_data_sensor, reference_files_sensor
 from ml_assets.settings import Settings
 from ml_assets.spec import UseCase
 from ml_assets.usecases import discover
@@ -27,11 +29,26 @@ def build_definitions(usecases: Sequence[UseCase] | None = None, platform: Platf
         usecases = discover(Settings().usecase_packages)
     _refuse_two_contracts(usecases)
     assets = {_key(asset): asset for usecase in usecases for asset in build_assets(usecase)}
+    assets |= {_key(asset): asset for asset in maintenance.build(usecases)}
+    topics = {event.topic: event for usecase in usecases for event in usecase.events}
+    accounts = [accounting_check(event) for event in topics.values()]
+    connect = connect_job(usecases)
     return dg.Definitions(
         assets=list(assets.values()),
-        jobs=[*(job for usecase in usecases for job in build_jobs(usecase)), maintenance_job],
-        schedules=[*(retraining_schedule(usecase) for usecase in usecases), maintenance_schedule],
-        sensors=[*(landed_data_sensor(usecase) for usecase in usecases), automation_sensor()],
+        asset_checks=accounts,
+        jobs=[*(job for usecase in usecases for job in build_jobs(usecase)), maintenance_job, connect],
+        schedules=[
+            *(retraining_schedule(usecase) for usecase in usecases),
+            maintenance_schedule,
+            *landing_schedules(accounts),
+            connect_schedule(connect),
+        ],
+        sensors=[
+            *(landed_data_sensor(usecase) for usecase in usecases),
+            *(reference_files_sensor(usecase) for usecase in usecases if usecase.references),
+            kafka_lag_sensor(usecases),
+            automation_sensor(),
+        ],
         resources={"platform": platform or Platform()},
         executor=dg.in_process_executor,
     )

@@ -76,7 +76,7 @@ def use_s3(settings: Settings) -> None:
     fsspec has options a protocol, so that code that opens an address needs to know nothing of S3. MLflow reads only
     the environment.
     """
-    if not any(map(is_s3, (settings.lake_uri, settings.reference_uri, settings.artifact_uri))):
+    if not any(map(is_s3, (settings.lake_uri, settings.reference_uri, settings.artifact_uri, settings.connect_root))):
         return
     from fsspec.config import conf
 

@@ -28,6 +28,8 @@ class EventSpec:
 
     `key` tells duplicates: of the events that share it, the one that was known first stays. `rules` maps the
     reason why a row is quarantined to an SQL predicate over the contract's columns that is true for a bad row.
+    `max_dead_letter_rate` is the share of a date's messages that may break the contract, `silence` for how long the
+    topic may have nothing new.
     `history` is how far back the features of a decision look; older rows are not read.
     """
 
@@ -38,6 +40,8 @@ class EventSpec:
     key: tuple[str, ...] = ("event_id",)
     rules: Mapping[str, str] = field(default_factory=dict)
     max_quarantine_rate: float = 0.02
+    max_dead_letter_rate: float = 0.01
+    silence: timedelta = timedelta(days=4)
     history: timedelta = timedelta(days=90)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from ml_assets.assets.common import RETRY, common, counts, dates_of, key, partitions, retrying_outages_only
-from ml_assets.checks.ingestion import judge_quarantine, quarantine_check
+from ml_assets.checks.ingestion import curation_checks, judge_curation
 from ml_assets.contracts import describe_fields
 from ml_assets.lake import curated_table, landing_table, quarantine_table, reference_table
 from ml_assets.landing.schemas import curated_schema
@@ -33,10 +33,16 @@ def landing_key(event: EventSpec) -> dg.AssetKey:
     return dg.AssetKey(["landing", event.topic])
 
 
+def topic_key(topic: str) -> dg.AssetKey:
+    """Return the key of a topic."""
+    return dg.AssetKey(["kafka", topic])
+
+
 def topic_spec(event: EventSpec) -> dg.AssetSpec:
     """Return the Kafka topic, which others fill."""
     return dg.AssetSpec(
-        ["kafka", event.topic],
+        topic_key(event.topic),
+        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=event.silence, warn_window=event.silence / 2),
         group_name="kafka",
         kinds={"kafka"},
         description=f"Kafka topic `{event.topic}`. {event.description}",
@@ -47,7 +53,7 @@ def landing_spec(event: EventSpec) -> dg.AssetSpec:
     """Return the landing table, which the lander fills."""
     return dg.AssetSpec(
         landing_key(event),
-        deps=[["kafka", event.topic]],
+        deps=[topic_key(event.topic)],
         group_name="landing",
         kinds={"deltalake"},
         description=(
@@ -73,7 +79,7 @@ def curated_asset(usecase: UseCase, event: EventSpec) -> dg.AssetsDefinition:
             f"`{quarantine_table(usecase, event)}` with the reason."
         ),
         metadata={"dagster/table_name": curated_table(usecase, event), "dagster/column_schema": schema},
-        check_specs=[quarantine_check(key(usecase, "curated", event.name), event)],
+        check_specs=curation_checks(key(usecase, "curated", event.name), event),
         retry_policy=RETRY,
         **common(usecase, "ingestion"),
     )
@@ -82,7 +88,7 @@ def curated_asset(usecase: UseCase, event: EventSpec) -> dg.AssetsDefinition:
         report = curate_dates(platform.lake, usecase, event, dates_of(context))
         return dg.MaterializeResult(
             metadata=_show(report),
-            check_results=[judge_quarantine(event, report)],
+            check_results=judge_curation(event, report),
         )
 
     return curated

@@ -34,13 +34,17 @@ def broker_for(home: Path) -> str:
         ModuleNotFoundError: the extra `embedded` is not installed.
         RuntimeError: the broker does not answer in time.
     """
-    record = _record(home)
-    running = _read(record)
-    if running is not None and _answers(running.bootstrap, seconds=2):
-        return running.bootstrap
-    started = _start(home)
+    if (running := running_broker(home)) is not None:
+        return running
+    record, started = _record(home), _start(home)
     record.write_bytes(msgspec.json.encode(started))
     return started.bootstrap
+
+
+def running_broker(home: Path) -> str | None:
+    """Return host:port of the broker of a home folder if it answers."""
+    running = _read(_record(home))
+    return running.bootstrap if running is not None and _answers(running.bootstrap, seconds=2) else None
 
 
 def stop_broker(home: Path) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy import make_url
 
 import ml_assets
-from ml_assets.embedded.broker import broker_for
+from ml_assets.embedded.broker import broker_for, running_broker
 from ml_assets.embedded.postgres import Driver, server_for
 from ml_assets.landing.kafka import KafkaConnection
 from ml_assets.settings import Settings
@@ -48,6 +48,13 @@ def kafka_connection(settings: Settings) -> KafkaConnection:
         settings.kafka_password,
         settings.kafka_ca_file,
     )
+
+
+def running_kafka(settings: Settings) -> KafkaConnection | None:
+    """Return how to reach the broker of the settings, or the embedded one if it is up; it is not started."""
+    if not settings.kafka_bootstrap and running_broker(settings.home_path) is None:
+        return None
+    return kafka_connection(settings)
 
 
 def environment_for(settings: Settings) -> Mapping[str, str]:

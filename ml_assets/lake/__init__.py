@@ -8,6 +8,7 @@ from ml_assets.lake.names import (
     landing_table,
     predictions_table,
     quarantine_table,
+    reference_quarantine_table,
     reference_table,
     training_set_table,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "landing_table",
     "predictions_table",
     "quarantine_table",
+    "reference_quarantine_table",
     "reference_table",
     "training_set_table",
 ]

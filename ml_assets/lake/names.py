@@ -13,6 +13,11 @@ def reference_table(usecase: UseCase, reference: ReferenceSpec) -> str:
     return f"reference/{usecase.name}/{reference.name}"
 
 
+def reference_quarantine_table(usecase: UseCase, reference: ReferenceSpec) -> str:
+    """Lines of reference files that break their contract, with file, line and reason."""
+    return f"quarantine/{usecase.name}/reference/{reference.name}"
+
+
 def curated_table(usecase: UseCase, event: EventSpec) -> str:
     """Typed events, one of each key, that keep the rules; partitioned by business_date."""
     return f"curated/{usecase.name}/{event.name}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -67,13 +67,11 @@ class _Line:
         return None
 
 
-def sink_objects(
-    root: str, topic: str, storage_options: Mapping[str, Any] | None = None
-) -> dict[int, list[SinkObject]]:
+def sink_objects(root: str, topic: str) -> dict[int, list[SinkObject]]:
     """Return the objects of a topic below a folder or prefix, by partition, in the order of their offsets."""
-    files, base = fsspec.core.url_to_fs(root, **(storage_options or {}))
+    files, base = fsspec.core.url_to_fs(root)
     found: dict[int, list[SinkObject]] = defaultdict(list)
-    for path in files.glob(f"{base.rstrip('/')}/**/{glob_escape(topic)}+*.json*"):
+    for path in files.glob(f"{base.rstrip('/')}/**/{_literal(topic)}+*.json*"):
         named = _NAME.search(str(path))
         if named and named["topic"] == topic:
             one = SinkObject(str(path), int(named["partition"]), int(named["offset"]))
@@ -88,7 +86,6 @@ def land_objects(
     *,
     clock: Clock = "live",
     records: Records | None = None,
-    storage_options: Mapping[str, Any] | None = None,
 ) -> list[TopicReport]:
     """Land the objects that have not been landed yet, each in one commit, and return a report a topic that has any.
 
@@ -97,10 +94,10 @@ def land_objects(
     Raises:
         OSError, deltalake.exceptions.DeltaError: an object cannot be read or the store failed; run it again.
     """
-    files, _ = fsspec.core.url_to_fs(root, **(storage_options or {}))
+    files, _ = fsspec.core.url_to_fs(root)
     reports = []
     for event in events:
-        objects = sink_objects(root, event.topic, storage_options)
+        objects = sink_objects(root, event.topic)
         if not objects:
             continue
         report, started = TopicReport(event.topic), time.perf_counter()
@@ -121,11 +118,6 @@ def land_objects(
         report.seconds = time.perf_counter() - started
         reports.append(report)
     return reports
-
-
-def glob_escape(text: str) -> str:
-    """Return a text that a glob takes literally."""
-    return re.sub(r"([*?\[])", r"[\1]", text)
 
 
 def _land(
@@ -160,3 +152,8 @@ def _lines(files: Any, one: SinkObject) -> Iterator[_Line]:
         texts = (line.rstrip(b"\r\n") for line in stream)
         for number, text in enumerate(text for text in texts if text):
             yield _Line(number, one, milliseconds, text)
+
+
+def _literal(text: str) -> str:
+    """Return a text that a glob takes literally."""
+    return re.sub(r"([*?\[])", r"[\1]", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -78,7 +79,8 @@ def replay(
         if not good.num_rows:
             return ReplayReport(event.topic, 0, refused, ())
         try:
-            appender.append(rows, before, {application: before[application] + good.num_rows})
+            # The moment tells one replay from another, so that nobody takes another's commit for his own.
+            appender.append(rows, before, {application: max(time.time_ns(), before[application] + 1)})
         except PositionMovedError:
             continue  # another replay was faster: look again what still waits
         dates = pc.unique(rows["business_date"].combine_chunks()).to_pylist()

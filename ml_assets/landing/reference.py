@@ -44,6 +44,12 @@ def read_reference(root: str, usecase_name: str, spec: ReferenceSpec) -> tuple[p
     return rows.append_column("known_at", known_at), pa.Table.from_pylist(bad, schema=REFERENCE_QUARANTINE)
 
 
+def reference_files(root: str, usecase_name: str, spec: ReferenceSpec) -> dict[str, str]:
+    """Return the files of a reference with a fingerprint of each, which changes when the file does."""
+    files, base = fsspec.core.url_to_fs(f"{root.rstrip('/')}/{usecase_name}/{spec.name}")
+    return {str(path): str(files.ukey(path)) for path in sorted(files.glob(f"{base}/*.csv"))}
+
+
 def _read_file(
     spec: ReferenceSpec, path: str, text: str, good: list[ReferenceRow], bad: list[dict[str, object]]
 ) -> None:

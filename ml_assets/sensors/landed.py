@@ -98,9 +98,26 @@ def plan(
     newest = max(fingerprints, default=None)
     if newest is None:
         return
-    seeing = {day for day in _seeing_more(usecase, change, newest, looked_at, now) if day.isoformat() in known_keys}
-    for first, last in _ranges(usecase, sorted(seeing - set(touched))):
-        yield _request(usecase, "features", feature_keys(usecase), first, last, f"{version}:{now:%Y%m%dT%H%M}")
+    seeing = set(dates_seeing_more(usecase, change, newest, looked_at, now))
+    dates = sorted(seeing - set(touched))
+    yield from requests_of(usecase, "features", feature_keys(usecase), dates, f"{version}:{now:%Y%m%dT%H%M}")
+
+
+def dates_seeing_more(
+    usecase: UseCase, change: Change, newest: date, looked_at: datetime | None = None, now: datetime | None = None
+) -> list[date]:
+    """Return the partitions with a decision that what is new lets see more; `newest` is the newest landed date."""
+    known_keys = set(partitions(usecase).get_partition_keys())
+    seeing = set(_seeing_more(usecase, change, newest, looked_at, now or datetime.now(UTC)))
+    return sorted(day for day in seeing if day.isoformat() in known_keys)
+
+
+def requests_of(
+    usecase: UseCase, what: str, keys: list[dg.AssetKey], dates: Sequence[date], version: str
+) -> Iterator[dg.RunRequest]:
+    """Yield the runs that make these assets of these dates; `version` tells the data that asks for it."""
+    for first, last in _ranges(usecase, dates):
+        yield _request(usecase, what, keys, first, last, _digest([version]))
 
 
 def _seeing_more(

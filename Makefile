@@ -38,7 +38,8 @@ test: check ## set up, then lint, types and all tests
 
 test-kafka: $(INSTALLED) ## landing on Apache Kafka, TLS and SASL included (needs Java 17 and Maven)
 	$(BIN)/python -m ml_assets_tests.kafka.apache
-	$(BIN)/python -m pytest -q --broker apache -m "not faults" ml_assets_tests/landing ml_assets_tests/kafka
+	$(BIN)/python -m pytest -q --broker apache -m "not faults" ml_assets_tests/landing ml_assets_tests/kafka \
+		ml_assets_tests/sensors/test_lag.py
 
 check: $(INSTALLED) ## ruff, mypy and Dagster's definitions
 	$(BIN)/ruff check .

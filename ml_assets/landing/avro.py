@@ -29,7 +29,9 @@ class RegistryRecords:
                 f"events in Avro need the extra: `pip install 'ml_assets[avro]'` ({error})", name=error.name
             ) from error
         self._fastavro = fastavro
-        self._client = SchemaRegistryClient({"url": url})
+        self._url = url
+        # The lander itself goes on trying; the client must not keep it from ending meanwhile.
+        self._client = SchemaRegistryClient({"url": url, "timeout": 10, "max.retries": 1})
         self._schemas: dict[int, Any] = {}
 
     def read(self, value: bytes) -> Mapping[str, Any]:
@@ -37,8 +39,7 @@ class RegistryRecords:
 
         Raises:
             RefusedError: there is no such schema, or the value does not follow it.
-            confluent_kafka.schema_registry.error.SchemaRegistryError, OSError: the registry does not answer: an
-                outage, and no reason to give up a message.
+            OSError: the registry does not answer: an outage, and no reason to give up a message.
         """
         schema = self._schema(int.from_bytes(value[1:_HEADER], "big"))
         try:
@@ -51,13 +52,11 @@ class RegistryRecords:
 
     def _schema(self, number: int) -> Any:
         if number not in self._schemas:
-            from confluent_kafka.schema_registry.error import SchemaRegistryError
-
             try:
                 text = self._client.get_schema(number).schema_str
-            except SchemaRegistryError as error:
-                if error.http_status_code == 404:
+            except Exception as error:  # the registry's own, or whatever its HTTP client met
+                if getattr(error, "http_status_code", None) == 404:
                     raise RefusedError(f"the schema registry has no Avro schema {number}") from error
-                raise
+                raise OSError(f"the schema registry {self._url} does not do its work: {error}") from error
             self._schemas[number] = self._fastavro.parse_schema(json.loads(text or ""))
         return self._schemas[number]

@@ -228,6 +228,30 @@ def history(
     console.print(str(now), style="" if now.agrees else "red")
 
 
+@app.command("reproduce")
+def reproduce_version(
+    use_case: UseCaseName, version: Annotated[int, typer.Argument(min=1, help="version of the model")]
+) -> None:
+    """Make a model again from the data versions that it was trained on, and compare rows, parameters, probabilities."""
+    from ml_assets.lifecycle.reproduce import reproduce
+
+    settings = Settings()
+    platform = _platform(settings)
+    made = reproduce(
+        platform.lake, platform.registry, _usecase(settings, use_case), version, code_version=platform.code,
+        threads=settings.threads,
+    )  # fmt: skip
+    table = Table("what", "on record", "made again", "same", title=f"{use_case} version {version}, made again")
+    for compared in made.comparisons:
+        table.add_row(compared.what, compared.recorded, compared.made_again, "yes" if compared.same else "[red]no[/]")
+    console.print(table)
+    if made.code != made.code_now:
+        console.print(f"It was trained by commit {made.code or 'unknown'}; this is {made.code_now or 'unknown'}.")
+    if not made.same:
+        raise RuntimeError(f"version {version} did not come out the same; see above")
+    console.print("The same model.")
+
+
 @app.command("work-list")
 def work_list(
     use_case: UseCaseName,

@@ -117,26 +117,68 @@ class SplitSpec:
     """How a time-ordered training set is cut: train, then calibration, then an unseen test window.
 
     All counts are decision dates. Training uses labels known at least `embargo` before the first decision of
-    the test window.
+    the test window. `folds` walk-forward folds of `fold_days` each are the end of the train part: candidates are
+    measured and searched on them (see `learning.folds`); 0 folds leaves that out.
     """
 
     train_days: int
     calibration_days: int
     test_days: int
     embargo: timedelta = timedelta(days=1)
+    folds: int = 0
+    fold_days: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform:
+    """A number from `low` to `high`, drawn evenly, or evenly in its logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Integer:
+    """A whole number from `low` to `high`, both included."""
+
+    low: int
+    high: int
+    log: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of a few values."""
+
+    options: tuple[bool | int | float | str | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSpec:
+    """Which parameters of a candidate's model are searched, and the budget: whichever of the two is used up first.
+
+    `seconds` is checked between folds, so the fit that is running then is finished.
+    """
+
+    space: Mapping[str, Uniform | Integer | Choice]
+    trials: int = 20
+    seconds: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A model to fit: `build(features, seed)` returns an unfitted scikit-learn classifier over a feature frame.
 
-    The candidate with `is_rule` is the business rule that every model must beat.
+    The candidate with `is_rule` is the business rule that every model must beat. With `search`, parameters of the
+    pipeline's last step are searched before it is fitted.
     """
 
     name: str
     description: str
     build: Callable[[tuple[Feature, ...], int], BaseEstimator]
     is_rule: bool = False
+    search: SearchSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

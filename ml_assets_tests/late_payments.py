@@ -66,7 +66,8 @@ _FILES = {
         from ml_assets.calendars import BusinessCalendar
         from ml_assets.learning.candidates import logistic, rule
         from ml_assets.spec import (
-            EventSpec, Feature, GateSpec, LabelSpec, ReferenceSpec, SliceSpec, Slot, SplitSpec, UseCase,
+            EventSpec, Feature, GateSpec, LabelSpec, ReferenceSpec, SearchSpec, SliceSpec, Slot, SplitSpec,
+            Uniform, UseCase,
         )
         from .contracts import Invoice, Payer, Payment
 
@@ -92,8 +93,9 @@ _FILES = {
                 "late", "Not paid by the due date.",
                 lambda day: datetime.combine(CALENDAR.next(day), time(6), tzinfo=UTC),
             ),
-            split=SplitSpec(train_days=8, calibration_days=3, test_days=5),
-            candidates=(rule("payer_late_rate", description="Worst payers first"), logistic()),
+            split=SplitSpec(train_days=8, calibration_days=3, test_days=5, folds=2, fold_days=2),
+            candidates=(rule("payer_late_rate", description="Worst payers first"),
+                        logistic(search=SearchSpec({"C": Uniform(0.01, 10.0, log=True)}, trials=3, seconds=60))),
             capacity=5,
             # A few days of a few invoices: limits that only a broken model would miss.
             gate=GateSpec(

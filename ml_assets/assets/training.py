@@ -1,7 +1,9 @@
 """Training: the training set of a date, and each candidate fitted on it and tracked in MLflow."""
 
+import math
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field
@@ -21,6 +23,9 @@ from ml_assets.checks.training import judge_leaks, leak_check
 from ml_assets.lake import training_set_table
 from ml_assets.resources import Platform
 from ml_assets.spec import Candidate, UseCase
+
+if TYPE_CHECKING:
+    from ml_assets.learning.fit import FittedCandidate
 
 
 class TrainingWindowConfig(dg.Config):
@@ -120,6 +125,10 @@ def candidate_asset(usecase: UseCase, candidate: Candidate) -> dg.AssetsDefiniti
                 **numbers(fitted.metrics),
                 "mlflow_run_id": run_id,
                 "calibration": fitted.calibration.method,
+                "calibration, Brier score of each method": table(
+                    [{"method": method, "Brier score": score} for method, score in fitted.calibrations.items()], 6
+                ),
+                **_folds(usecase, fitted),
                 "parity_max_abs_difference": fitted.parity_max_abs_difference,
                 "fit_seconds": fitted.seconds,
                 **{name: picture(png, name) for name, png in plots.items()},
@@ -127,6 +136,24 @@ def candidate_asset(usecase: UseCase, candidate: Candidate) -> dg.AssetsDefiniti
         )
 
     return trained
+
+
+def _folds(usecase: UseCase, fitted: "FittedCandidate") -> dict[str, dg.MetadataValue]:
+    """Return the walk-forward folds and the trials of the search as tables, if there were any."""
+    metric, shown = usecase.gate.metric, {}
+    if fitted.folds:
+        folds = [{"fold": number, metric: value} for number, value in enumerate(fitted.folds, start=1)]
+        shown["walk-forward folds"] = table(folds)
+    if fitted.search is not None:
+        ranked = sorted(fitted.search.trials, key=lambda trial: -math.inf if trial.value is None else trial.value)
+        shown["search"] = table(
+            [
+                {"trial": t.number, metric: t.value, "state": t.state, "seconds": t.seconds, **t.parameters}
+                for t in reversed(ranked)
+            ]
+        )
+        shown["gain of the search"] = dg.MetadataValue.float(fitted.search.gain)
+    return shown
 
 
 def _start_of(day: str) -> datetime:

@@ -60,15 +60,22 @@ class Calibration(msgspec.Struct, frozen=True):
 
 
 def fit_calibration(probabilities: ArrayLike, labels: ArrayLike) -> Calibration:
-    """Return the calibration with the lowest Brier score on rows that it was not fitted on.
+    """Return the calibration that `choose_calibration` chooses."""
+    return choose_calibration(probabilities, labels)[0]
+
+
+def choose_calibration(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Calibration, dict[str, float]]:
+    """Return the calibration with the lowest Brier score on rows that it was not fitted on, and the scores by method.
 
     The rows are in the order of time. Each half is calibrated by a fit on the other; the method that is best
-    on both together is fitted again on all rows. The simpler one wins a tie.
+    on both together is fitted again on all rows. The simpler one wins a tie. The score is NaN of a method for which
+    the outcomes are too few, or that does not give an increasing curve.
     """
     p, y = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     halves = np.arange(len(p)) < len(p) // 2
-    best, best_score = Calibration(), brier(p, y) if len(p) else np.nan
-    for fit in (_fit_platt, _fit_isotonic):
+    best = Calibration()
+    scores = {"none": brier(p, y) if len(p) else np.nan}
+    for method, fit in (("platt", _fit_platt), ("isotonic", _fit_isotonic)):
         crossed = np.full(len(p), np.nan)
         for half in (halves, ~halves):
             fitted = fit(p[~half], y[~half])
@@ -76,9 +83,10 @@ def fit_calibration(probabilities: ArrayLike, labels: ArrayLike) -> Calibration:
                 crossed[half] = fitted.apply(p[half])
         score = brier(crossed, y) if len(p) else np.nan
         final = fit(p, y)
-        if final is not None and score < best_score:  # false when NaN
-            best, best_score = final, score
-    return best
+        if final is not None and score < min(scores.values()):  # false when NaN
+            best = final
+        scores[method] = score if final is not None else np.nan
+    return best, scores
 
 
 def log_odds(probabilities: ArrayLike) -> Floats:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ml_assets.spec import Candidate, Feature
+from ml_assets.spec import Candidate, Feature, SearchSpec
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
@@ -40,7 +40,12 @@ def rule(column: str, *, description: str, name: str = "rule") -> Candidate:
     return Candidate(name, description, build, is_rule=True)
 
 
-def logistic(*, C: float = 1.0, name: str = "logistic") -> Candidate:  # noqa: N803 (scikit-learn's name)
+def logistic(
+    *,
+    C: float = 1.0,  # noqa: N803 (scikit-learn's name)
+    name: str = "logistic",
+    search: SearchSpec | None = None,
+) -> Candidate:
     """Return a logistic regression over scaled numbers, missing indicators and one-hot categories."""
 
     def build(features: tuple[Feature, ...], seed: int) -> BaseEstimator:
@@ -53,10 +58,10 @@ def logistic(*, C: float = 1.0, name: str = "logistic") -> Candidate:  # noqa: N
         prepare = _prepare(features, AsinhScaler(), OneHotEncoder(handle_unknown="ignore", sparse_output=False))
         return make_pipeline(prepare, LogisticRegression(C=C, max_iter=1000, random_state=seed))
 
-    return Candidate(name, f"Logistic regression, L2 penalty, C={C:g}", build)
+    return Candidate(name, f"Logistic regression, L2 penalty, C={C:g}", build, search=search)
 
 
-def lightgbm(*, name: str = "lightgbm", **params: Any) -> Candidate:
+def lightgbm(*, name: str = "lightgbm", search: SearchSpec | None = None, **params: Any) -> Candidate:
     """Return gradient boosting by LightGBM; `params` of `LGBMClassifier` override the defaults here."""
 
     def build(features: tuple[Feature, ...], seed: int) -> BaseEstimator:
@@ -81,10 +86,12 @@ def lightgbm(*, name: str = "lightgbm", **params: Any) -> Candidate:
         }
         return make_pipeline(_prepare(features, "passthrough", _ordinal()), LGBMClassifier(**(defaults | params)))
 
-    return Candidate(name, "Gradient-boosted trees (LightGBM)", build)
+    return Candidate(name, "Gradient-boosted trees (LightGBM)", build, search=search)
 
 
-def hist_gradient_boosting(*, name: str = "hist_gradient_boosting", **params: Any) -> Candidate:
+def hist_gradient_boosting(
+    *, name: str = "hist_gradient_boosting", search: SearchSpec | None = None, **params: Any
+) -> Candidate:
     """Return scikit-learn's histogram gradient boosting; `params` override the defaults here."""
 
     def build(features: tuple[Feature, ...], seed: int) -> BaseEstimator:
@@ -105,7 +112,7 @@ def hist_gradient_boosting(*, name: str = "hist_gradient_boosting", **params: An
         model = HistGradientBoostingClassifier(**(defaults | params))
         return make_pipeline(_prepare(features, EmptyToZero(), _ordinal()), model)
 
-    return Candidate(name, "Gradient-boosted trees (scikit-learn)", build)
+    return Candidate(name, "Gradient-boosted trees (scikit-learn)", build, search=search)
 
 
 def _by_kind(features: tuple[Feature, ...]) -> tuple[list[str], list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ml_assets.learning.calibration import Calibration, fit_calibration
+from ml_assets.learning.calibration import Calibration, choose_calibration
 from ml_assets.learning.export import ExportMismatchError, round_thresholds, to_onnx
+from ml_assets.learning.folds import walk_forward
 from ml_assets.learning.frames import MISSING_CATEGORY, FeatureNames, model_frame
 from ml_assets.learning.gate import PARITY_TOLERANCE, ModelEvidence
 from ml_assets.learning.metrics import average_precision, evaluate, population_stability
@@ -27,6 +28,8 @@ from ml_assets.spec import Candidate, UseCase
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
+
+    from ml_assets.learning.search import Search
 
 # Rows on which the export is proved and the importances are measured: enough to meet rare branches, a second
 # of work.
@@ -41,7 +44,8 @@ class FittedCandidate:
     `estimator` is the uncalibrated pipeline; `scorer` is what scores. `importances` maps each feature to the
     PR-AUC lost on the test part when its values are shuffled (0 or below: not used there). `trained_until` is
     when the last label was known that it was fitted or calibrated on. `parameters` are those of the
-    pipeline's last step.
+    pipeline's last step, `searched` those of them that were searched for, `search` how. `folds` is the gate's metric
+    on each walk-forward fold, earliest first.
     """
 
     name: str
@@ -58,6 +62,10 @@ class FittedCandidate:
     parameters: dict[str, Any]
     rows: Mapping[str, int]
     seconds: float
+    folds: tuple[float, ...] = ()
+    searched: Mapping[str, Any] = field(default_factory=dict)
+    search: Search | None = None
+    calibrations: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def evidence(self) -> ModelEvidence:
@@ -72,37 +80,44 @@ class FittedCandidate:
 
 
 def fit_candidate(
-    usecase: UseCase, candidate: Candidate, training_set: pa.Table, *, threads: int = 1
+    usecase: UseCase,
+    candidate: Candidate,
+    training_set: pa.Table,
+    *,
+    threads: int = 1,
+    parameters: Mapping[str, Any] | None = None,
 ) -> FittedCandidate:
     """Return the candidate fitted on `train`, calibrated on `calibration` and measured on `test`.
 
-    `training_set` is from `build_training_set`; `threads` 0 is one a core.
+    Before that, it is measured on walk-forward folds of `train`, and its parameters are searched there if it asks for
+    it. `training_set` is from `build_training_set`; `threads` 0 is one a core. `parameters` are what an earlier search
+    found: with them, there is no search and there are no folds.
 
     Raises:
         TrainingSetError: the train part has only one outcome.
         ExportMismatchError: the ONNX model and the pipeline differ by more than `PARITY_TOLERANCE` in
         probability.
     """
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from ml_assets.learning.search import score_fold, search_parameters
 
     started = time.perf_counter()
     names = FeatureNames.of(usecase.features)
     train, calibration, test = (part_of(training_set, part) for part in ("train", "calibration", "test"))
-    y = train["label"].to_numpy()
-    if len(np.unique(y)) < 2:
-        raise TrainingSetError(
-            f"use case {usecase.name}: all {len(y)} labels of the train part are alike; there is nothing to "
-            "learn. Look at label.sql and at the curated events of those dates"
-        )
-    estimator: Any = candidate.build(usecase.features, usecase.seed)
-    last_step = estimator.steps[-1][1]
-    if last_step.get_params().get("n_jobs") is not None:
-        last_step.set_params(n_jobs=threads)
-    with threadpool_limits(limits=threads or None):
-        estimator.fit(model_frame(names, train), y)
+    search: Search | None = None
+    folds: tuple[float, ...] = ()
+    if parameters is None:
+        if candidate.search is not None:
+            search = search_parameters(usecase, candidate, candidate.search, training_set, threads=threads)
+            folds = max(search.trials, key=lambda t: -np.inf if t.value is None else t.value).folds
+        else:
+            cut = walk_forward(training_set, usecase.split)
+            folds = tuple(score_fold(usecase, candidate, fold, {}, threads=threads) for fold in cut)
+    searched = dict(search.best if search is not None else parameters or {})
+    estimator = fit_pipeline(usecase, candidate, train, searched, threads=threads)
+    with _threads(threads):
         round_thresholds(estimator)
-        uncalibrated = _predict(estimator, model_frame(names, calibration))
-        fitted_calibration = fit_calibration(uncalibrated, calibration["label"].to_numpy())
+        uncalibrated = predict(estimator, model_frame(names, calibration))
+        fitted_calibration, calibrations = choose_calibration(uncalibrated, calibration["label"].to_numpy())
         manifest = Manifest(
             usecase=usecase.name,
             candidate=candidate.name,
@@ -117,6 +132,8 @@ def fit_candidate(
     probabilities = scorer.score(test)
     metrics = evaluate(window, probabilities, capacity=usecase.capacity, action=usecase.action)
     metrics["score_psi"] = population_stability(scorer.score(calibration), probabilities)
+    if folds:
+        metrics |= {"folds_mean": float(np.mean(folds)), "folds_deviation": float(np.std(folds))}
     learned = part_of(training_set, "train", "calibration")
     return FittedCandidate(
         name=candidate.name,
@@ -130,10 +147,45 @@ def fit_candidate(
         trained_until=pc.max(learned["label_known_at"]).as_py().astimezone(UTC),
         parity_max_abs_difference=parity,
         importances=permutation_importances(scorer, test, seed=usecase.seed),
-        parameters=last_step.get_params(),
+        parameters=estimator.steps[-1][1].get_params(),
         rows={"train": train.num_rows, "calibration": calibration.num_rows, "test": test.num_rows},
         seconds=time.perf_counter() - started,
+        folds=folds,
+        searched=searched,
+        search=search,
+        calibrations=calibrations,
     )
+
+
+def fit_pipeline(
+    usecase: UseCase, candidate: Candidate, rows: pa.Table, parameters: Mapping[str, Any], *, threads: int = 1
+) -> Pipeline:
+    """Return the candidate's pipeline fitted on labelled rows; `parameters` override those of its last step.
+
+    Raises:
+        TrainingSetError: the rows have only one outcome.
+    """
+    y = rows["label"].to_numpy()
+    if len(np.unique(y)) < 2:
+        raise TrainingSetError(
+            f"use case {usecase.name}: all {len(y)} labels of the train part are alike; there is nothing to "
+            "learn. Look at label.sql and at the curated events of those dates"
+        )
+    estimator: Any = candidate.build(usecase.features, usecase.seed)
+    last_step = estimator.steps[-1][1]
+    if last_step.get_params().get("n_jobs") is not None:
+        last_step.set_params(n_jobs=threads)
+    last_step.set_params(**parameters)
+    with _threads(threads):
+        estimator.fit(model_frame(FeatureNames.of(usecase.features), rows), y)
+    return estimator
+
+
+def predict(estimator: Any, frame: pd.DataFrame) -> NDArray[np.float64]:
+    """Return the uncalibrated probabilities of a pipeline: (n,)."""
+    if not len(frame):
+        return np.empty(0)
+    return np.asarray(estimator.predict_proba(frame)[:, 1], dtype=np.float64)
 
 
 def prove_export(estimator: Pipeline, scorer: Scorer, rows: pa.Table, *, seed: int) -> float:
@@ -151,7 +203,7 @@ def prove_export(estimator: Pipeline, scorer: Scorer, rows: pa.Table, *, seed: i
         rows = rows.take(np.sort(rng.choice(rows.num_rows, PARITY_ROWS, replace=False)))
     real = model_frame(names, rows)
     frame = pd.concat([real, _with_gaps(real, names, rng)], ignore_index=True)
-    pipeline, exported = _predict(estimator, frame), scorer.score_uncalibrated(frame)
+    pipeline, exported = predict(estimator, frame), scorer.score_uncalibrated(frame)
     calibrate = scorer.manifest.calibration.apply
     differences = [np.abs(pipeline - exported), np.abs(calibrate(pipeline) - calibrate(exported))]
     largest = float(np.max(differences))
@@ -186,10 +238,11 @@ def permutation_importances(scorer: Scorer, rows: pa.Table, *, seed: int) -> dic
     return dict(sorted(losses.items(), key=lambda item: -item[1]))
 
 
-def _predict(estimator: Any, frame: pd.DataFrame) -> NDArray[np.float64]:
-    if not len(frame):
-        return np.empty(0)
-    return np.asarray(estimator.predict_proba(frame)[:, 1], dtype=np.float64)
+def _threads(threads: int) -> Any:
+    """Return a context in which BLAS and OpenMP use so many threads; 0 is one a core."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    return threadpool_limits(limits=threads or None)
 
 
 def _with_gaps(frame: pd.DataFrame, names: FeatureNames, rng: np.random.Generator) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Features and labels to a training set, and a training set to fitted, tracked candidates."""
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -19,7 +20,7 @@ from ml_assets.learning.plots import confusion_plot, importance_plot, reliabilit
 from ml_assets.learning.slices import with_slices
 from ml_assets.learning.training_set import build_training_set, part_of
 from ml_assets.learning.window import Window
-from ml_assets.registry import Lineage, ModelRegistry
+from ml_assets.registry import Lineage, ModelRegistry, Trial
 from ml_assets.spec import Candidate, UseCase
 
 
@@ -215,11 +216,32 @@ def train_candidate(
                 "metrics_by_slot.csv": slot.to_csv(),
                 "model_evidence.json": _encode(fitted),
                 GOLDEN_SAMPLE: golden_sample(fitted, part_of(rows, "test")),
+                RECIPE: _json(Recipe(fitted.searched, usecase.seed, threads, fitted.calibration.method)),
+                **({"search.json": _json(fitted.search)} if fitted.search else {}),
             },
             model_folder=Path(folder),
             lineage=lineage,
         )
+    if fitted.search is not None:
+        metric = fitted.search.metric
+        registry.log_trials(
+            usecase.name,
+            run_id,
+            [Trial(t.number, t.state, metric, t.parameters, t.folds, t.value, t.seconds) for t in fitted.search.trials],
+        )
     return run_id, fitted, plots
+
+
+RECIPE = "recipe.json"
+
+
+class Recipe(msgspec.Struct, frozen=True):
+    """What a model is made again with, beside data and code: the parameters that a search found, seed and threads."""
+
+    parameters: Mapping[str, Any]
+    seed: int
+    threads: int
+    calibration: str
 
 
 _KEY_COLUMNS = ("entity_id", "decision_time", "decision_date", "slot", "outcome_date", "cost_if_fail")
@@ -229,7 +251,11 @@ _PARTS = {"learned": ("train", "calibration"), "test": ("test",)}
 
 
 def _encode(fitted: FittedCandidate) -> str:
-    return msgspec.json.encode(fitted.evidence).decode()
+    return _json(fitted.evidence)
+
+
+def _json(value: msgspec.Struct) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _version(lake: Lake, name: str) -> int:

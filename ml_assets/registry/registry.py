@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -48,6 +48,20 @@ class CandidateRun:
     run_id: str
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
+    params: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One set of parameters tried in a search: the metric on each fold, and their mean; None if it was given up."""
+
+    number: int
+    state: str
+    metric: str
+    parameters: Mapping[str, Any]
+    folds: Sequence[float]
+    value: float | None
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +156,54 @@ class ModelRegistry:
             order_by=["attributes.start_time ASC"],
         )
         return {run.data.tags["candidate"]: _candidate_run(run) for run in runs}
+
+    def log_trials(self, usecase: str, parent_run_id: str, trials: Sequence[Trial]) -> None:
+        """Track the trials of a search as child runs of the candidate's run, where MLflow's UI compares them.
+
+        A trial has its parameters, its metric fold by fold as the steps of `fold_<metric>`, and the mean as `<metric>`
+        unless it was given up. Child runs have no training date, so that they are never taken for a candidate.
+        """
+        from mlflow.entities import Metric, Param
+
+        experiment = self._experiment(usecase)
+        now = time.time_ns() // 1_000_000
+        for trial in trials:
+            tags = {
+                "mlflow.parentRunId": parent_run_id,
+                "mlflow.runName": f"trial {trial.number}",
+                "use_case": usecase,
+                "trial_state": trial.state,
+            }
+            run_id = str(self._client.create_run(experiment, start_time=now, tags=tags).info.run_id)
+            measured = [Metric(f"fold_{trial.metric}", value, now, step) for step, value in enumerate(trial.folds)]
+            if trial.value is not None:
+                measured.append(Metric(trial.metric, trial.value, now, 0))
+            given = [Param(name, str(value)) for name, value in trial.parameters.items()]
+            self._client.log_batch(run_id, metrics=[m for m in measured if m.value == m.value], params=given)
+            ended = now + int(trial.seconds * 1000)
+            self._client.set_terminated(run_id, "FINISHED" if trial.state == "complete" else "KILLED", ended)
+
+    def trials(self, usecase: str, parent_run_id: str) -> list[CandidateRun]:
+        """Return the child runs of a candidate's run, in the order of their trials."""
+        found = self._client.search_runs(
+            [self._experiment(usecase)],
+            filter_string=f"tags.`mlflow.parentRunId` = '{parent_run_id}'",
+            order_by=["attributes.start_time ASC"],
+        )
+        return sorted(map(_candidate_run, found), key=lambda run: int(run.tags["mlflow.runName"].split()[-1]))
+
+    def run(self, run_id: str) -> CandidateRun:
+        """Return a run.
+
+        Raises:
+            LookupError: there is no such run.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return _candidate_run(self._client.get_run(run_id))
+        except MlflowException as error:
+            raise LookupError(f"there is no MLflow run {run_id}") from error
 
     def register(self, usecase: str, run_id: str, *, tags: Mapping[str, str]) -> ModelVersion:
         """Register the model of a run with the alias `challenger`; the version it already has, if it has one."""
@@ -298,7 +360,7 @@ class ModelRegistry:
 
 
 def _candidate_run(run: Run) -> CandidateRun:
-    return CandidateRun(str(run.info.run_id), dict(run.data.metrics), dict(run.data.tags))
+    return CandidateRun(str(run.info.run_id), dict(run.data.metrics), dict(run.data.tags), dict(run.data.params))
 
 
 def _model_version(version: MlflowVersion) -> ModelVersion:

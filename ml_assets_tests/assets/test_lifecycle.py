@@ -1,5 +1,6 @@
 """The lifecycle of a small use case through its assets, on real servers."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
@@ -11,6 +12,7 @@ from sqlalchemy import text
 from ml_assets.database.work_list import next_outcome_date, work_list
 from ml_assets.lake import curated_table, features_table, labels_table, predictions_table, quarantine_table
 from ml_assets.lifecycle.evaluation import EVIDENCE, judge_run
+from ml_assets.lifecycle.reproduce import CannotReproduceError, reproduce
 from ml_assets.local_runs import RunFailedError
 from ml_assets.registry import CHALLENGER, CHAMPION
 from ml_assets.sensors import landed_data_sensor
@@ -50,6 +52,46 @@ def test_the_model_says_where_it_comes_from(bank):
     assert versions[features_table(bank.usecase)] == 0
     assert tags["git_commit"]
     assert bank.instance.get_run_by_id(tags["dagster_run_id"]).job_name == f"{bank.usecase.name}_retrain"
+
+
+def test_the_trials_of_a_search_are_child_runs_and_never_candidates(bank):
+    registry, name = bank.platform.registry, bank.usecase.name
+    runs = registry.candidate_runs(name, bank.days[-1])
+    assert set(runs) == {c.name for c in bank.usecase.candidates}
+    search = json.loads(registry.read_evidence(runs["logistic"].run_id, "search.json"))
+    assert len(search["trials"]) == 3
+    assert "| trial |" in bank.latest("candidates", "logistic")["search"]
+    trials = registry.trials(name, runs["logistic"].run_id)
+    assert [run.params["C"] for run in trials] == [str(trial["parameters"]["C"]) for trial in search["trials"]]
+    assert trials[0].metrics["pr_auc"] == pytest.approx(search["trials"][0]["value"])
+    assert registry.trials(name, runs[bank.usecase.rule.name].run_id) == []
+
+
+def test_a_model_is_made_again_from_the_versions_that_it_was_made_from(bank):
+    """Guards: labels and features written since must not change what comes out."""
+    registry, usecase = bank.platform.registry, bank.usecase
+    version = registry.resolve(usecase.name, CHAMPION).version
+    bank.runs.run("ingest", bank.days[-3:])
+    made = reproduce(bank.lake, registry, usecase, version, code_version="now", threads=1)
+    assert made.same, [c for c in made.comparisons if not c.same]
+    assert {c.made_again for c in made.comparisons if c.what.startswith("probabilities")} == {"equal to the last bit"}
+    assert made.code
+    assert made.code_now == "now"
+
+
+def test_a_model_that_comes_out_another_way_is_told(bank):
+    registry, usecase = bank.platform.registry, bank.usecase
+    run = registry.candidate_runs(usecase.name, bank.days[-1])["logistic"]
+    version = registry.register(usecase.name, run.run_id, tags={}).version
+    seeded = dataclasses.replace(usecase, seed=1)
+    made = reproduce(bank.lake, registry, seeded, version, code_version="now")
+    assert [c.what.split()[1] for c in made.comparisons if not c.same] == ["parameters"]
+    changed = dataclasses.replace(usecase, candidates=(usecase.rule,))
+    with pytest.raises(CannotReproduceError, match="has no candidate 'logistic' now; check out commit"):
+        reproduce(bank.lake, registry, changed, version, code_version="now")
+    fewer = dataclasses.replace(usecase, features=usecase.features[:2])
+    with pytest.raises(CannotReproduceError, match="reads other features"):
+        reproduce(bank.lake, registry, fewer, version, code_version="now")
 
 
 def test_predictions_are_those_of_the_champion_and_say_so(bank):

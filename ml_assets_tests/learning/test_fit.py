@@ -2,6 +2,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,7 +13,7 @@ from ml_assets.learning.compare import compare
 from ml_assets.learning.evidence import build_evidence
 from ml_assets.learning.export import ExportMismatchError
 from ml_assets.learning.fit import FittedCandidate, fit_candidate, prove_export
-from ml_assets.learning.gate import judge
+from ml_assets.learning.gate import ServingEvidence, judge
 from ml_assets.learning.metrics import evaluate, share_of_best
 from ml_assets.learning.scorer import Scorer
 from ml_assets.learning.training_set import TrainingSetError, part_of
@@ -120,7 +121,8 @@ def test_compare_then_judge(fitted: dict[str, FittedCandidate], usecase: UseCase
     evidence = build_evidence(
         gate, comparison, models, challenger=chosen, rule="rule", champion="champion", seed=usecase.seed
     )
-    assert not judge(gate, evidence).failures
+    served = ServingEvidence(model_hash="m", rows=100, max_abs_difference=0.0, latency_ms=0.1, load_ms=1.0)
+    assert not judge(gate, msgspec.structs.replace(evidence, serving=served)).failures
     by_class = {part.value: part for part in evidence.slices}
     assert set(by_class) == {"BOND", "EQUITY", "ETF", "unknown"}
     assert sum(part.n for part in by_class.values()) == len(comparison.window)

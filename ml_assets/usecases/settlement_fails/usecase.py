@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml_assets.calendars import BusinessCalendar
-from ml_assets.learning.candidates import lightgbm, logistic, rule
+from ml_assets.learning.candidates import hist_gradient_boosting, lightgbm, logistic, rule
 from ml_assets.spec import (
     ActionSpec,
     Cause,
@@ -207,12 +207,13 @@ USE_CASE = UseCase(
         description="The instruction was not fully settled by the cut-off on its intended settlement date.",
         known_at=known_at,
     ),
-    split=SplitSpec(train_days=34, calibration_days=6, test_days=10),
+    split=SplitSpec(train_days=34, calibration_days=6, test_days=10, folds=2, fold_days=5),
     candidates=(
         rule("checklist_points", description="Operations' checklist: the most points first."),
         logistic(),
         # The log-odds nearly add up, so the trees are shallow; and few, as each waits for all threads.
         lightgbm(n_estimators=200, learning_rate=0.12, num_leaves=5, min_child_samples=1000, subsample_freq=0),
+        hist_gradient_boosting(max_iter=120, learning_rate=0.15, max_leaf_nodes=5, min_samples_leaf=1000),
     ),
     capacity=100,
     gate=GateSpec(

@@ -313,6 +313,26 @@ def prepare() -> None:
     platform.close()
 
 
+@app.command("migrate")
+def migrate_database() -> None:
+    """Migrate the application's database and grant the roles their rights: what the migration Job does."""
+    from ml_assets.database import migrate
+    from ml_assets.embedded.environment import database_url
+
+    changed = migrate(database_url(Settings()))
+    console.print("the database has been migrated" if changed else "the database is up to date")
+
+
+@app.command("roles-sql")
+def roles_sql(
+    database: Annotated[str, typer.Option(help="name of the application's database")] = "ml_assets",
+) -> None:
+    """Print the SQL with which an administrator makes the database's roles, once."""
+    from ml_assets.database.roles import create_roles_sql
+
+    typer.echo(create_roles_sql(database), nl=False)
+
+
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="port of the web server")] = 3000) -> None:
     """Open the Dagster UI with its daemon, on embedded servers, until Ctrl-C."""

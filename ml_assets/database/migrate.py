@@ -17,13 +17,14 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
 from ml_assets.database.connect import begin
+from ml_assets.database.roles import grant
 
 VIEWS: Final = ("work_list",)  # in the order in which they build on one another
 _MIGRATING: Final = 0x6D6C5F62  # any number; processes that migrate at once take this lock in turn
 
 
 def migrate(where: Engine | str) -> bool:
-    """Upgrade to the newest revision, make the views, and return whether anything had to be done.
+    """Upgrade to the newest revision, make the views, grant the roles their rights; return whether there was need.
 
     It is one transaction: on an error the database is as it was.
     """
@@ -37,6 +38,7 @@ def migrate(where: Engine | str) -> bool:
         for view in VIEWS:
             connection.exec_driver_sql(f"CREATE VIEW {view} AS {_sql(view)}")
             connection.exec_driver_sql(f"COMMENT ON VIEW {view} IS '{_fingerprint(view)}'")
+        grant(connection)
         return True
 
 
@@ -52,7 +54,7 @@ def require_newest(where: Engine | str) -> None:
         if found != newest or _views(connection) != {view: _fingerprint(view) for view in VIEWS}:
             raise RuntimeError(
                 f"the database is at revision {found or 'none'}, with views of that time; this code needs {newest}: "
-                "run `ml-assets prepare` with the role that migrates, as the migration Job does before a rollout"
+                "run `ml-assets migrate` with the role that migrates, as the migration Job does before a rollout"
             )
 
 

@@ -1,0 +1,85 @@
+"""Each role may do its work in the database, and nothing else; a server refuses the rest."""
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from sqlalchemy import Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ProgrammingError
+
+from ml_assets.database import migrate, upsert_predictions
+from ml_assets.database.connect import begin
+from ml_assets.database.migrate import require_newest
+from ml_assets.database.roles import LOAD, MIGRATE, READ, ROLES, SCORE, create_roles_sql
+from ml_assets_tests.database.factories import prediction, predictions
+
+
+@pytest.fixture
+def as_role(database_url: str) -> Iterator[object]:
+    """A function that gives an engine on a migrated database, each of whose connections has a role."""
+    name = make_url(database_url).database
+    assert name is not None
+    with begin(database_url) as connection:
+        for _ in range(2):  # it may run again
+            connection.exec_driver_sql(create_roles_sql(name))
+    engines: list[Engine] = []
+
+    def connect(role: str) -> Engine:
+        engine = create_engine(make_url(database_url))
+        event.listen(engine, "connect", lambda raw, _: raw.execute(f"SET ROLE {role}") and raw.commit())
+        engines.append(engine)
+        return engine
+
+    migrate(connect(MIGRATE))
+    yield connect
+    for engine in engines:
+        engine.dispose()
+
+
+def refuses(engine: Engine, statement: str) -> bool:
+    try:
+        with engine.begin() as connection:
+            connection.execute(text(statement))
+    except ProgrammingError as error:
+        if not isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
+            raise
+        return True
+    return False
+
+
+def test_batch_runs_write_and_withdraw(as_role) -> None:
+    load = as_role(LOAD)
+    assert upsert_predictions(load, predictions(prediction("A"), prediction("B"))).inserted == 2
+    assert upsert_predictions(load, predictions(prediction("A")), complete=True).deleted == 1
+
+
+def test_the_scoring_service_writes_and_never_deletes(as_role) -> None:
+    score = as_role(SCORE)
+    assert upsert_predictions(score, predictions(prediction("A"))).inserted == 1
+    assert refuses(score, "DELETE FROM predictions")
+
+
+def test_readers_look(as_role) -> None:
+    upsert_predictions(as_role(LOAD), predictions(prediction("A")))
+    read = as_role(READ)
+    assert not refuses(read, "SELECT * FROM work_list")
+    for statement in ("DELETE FROM predictions", "UPDATE predictions SET rank = 1", "CREATE TABLE mine (n int)"):
+        assert refuses(read, statement), statement
+
+
+@pytest.mark.parametrize("role", [role for role in ROLES if role != MIGRATE])
+def test_only_the_migration_changes_the_schema(as_role, role: str) -> None:
+    engine = as_role(role)
+    for statement in (
+        "CREATE TABLE mine (n int)",
+        "ALTER TABLE predictions DROP COLUMN rank",
+        "UPDATE alembic_version SET version_num = '0000'",
+        "UPDATE promotions SET use_case = 'other'",
+    ):
+        assert refuses(engine, statement), statement
+    require_newest(engine)
+
+
+def test_code_that_is_newer_than_the_database_says_what_to_do(database_url: str) -> None:
+    with pytest.raises(RuntimeError, match="ml-assets migrate"):
+        require_newest(database_url)

@@ -1,0 +1,456 @@
+"""A throwaway Kubernetes cluster of one node on this machine.
+
+    python -m ml_assets_tests.k8s.cluster      runs one until Ctrl-C; prints the KUBECONFIG of its administrator
+
+RBAC and Pod Security admission are on. As on OpenShift, a pod that names no user gets one that nobody has chosen: a
+MutatingAdmissionPolicy gives it a random number and group 0. Names of services are answered by dnsmasq.
+"""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ml_assets_tests.k8s import image
+from ml_assets_tests.k8s.certificates import Authority
+from ml_assets_tests.k8s.programs import CNI, build, find, install
+
+NODE = "node"
+NODE_IP = "10.250.0.1"
+SERVICES = "10.251.0.0/16"
+KUBERNETES_IP = "10.251.0.1"
+PODS = "10.252.0.0/24"
+BRIDGE, HOME_BRIDGE = "mlassets0", "mlassets1"  # of the pods; of the node's own address
+API = f"https://{NODE_IP}:6443"
+PAUSE = "localhost/pause:local"
+_START_SECONDS = 120
+
+
+@dataclass
+class Cluster:
+    """A running cluster; `kubeconfig` is that of its administrator."""
+
+    folder: Path
+    kubeconfig: Path
+    programs: Path
+    authority: Authority
+    uid: int
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
+        """Run kubectl as the administrator and return what it prints.
+
+        Raises:
+            RuntimeError: it fails; with what it said.
+        """
+        return kubectl(self.programs / "kubectl", self.kubeconfig, *arguments, stdin=stdin, check=check)
+
+    def load_image(self, tag: str) -> None:
+        """Bring an image of this machine's docker to the node."""
+        program = find("docker")
+        assert program is not None, "install() brings docker"
+        with subprocess.Popen([program, "save", tag], stdout=subprocess.PIPE) as saved:
+            self.ctr("images", "import", "-", stdin=saved.stdout)
+        if saved.returncode:
+            raise RuntimeError(f"docker has no image {tag}")
+
+    def ctr(self, *arguments: str, stdin: Any = None) -> str:
+        """Run containerd's client and return what it prints."""
+        command = ["ctr", "--address", str(self.folder / "containerd.sock"), "-n", "k8s.io", *arguments]
+        return subprocess.run(command, check=True, stdin=stdin, stdout=subprocess.PIPE, text=True).stdout
+
+    def start(self, name: str, *command: str, environment: Mapping[str, str] | None = None) -> None:
+        """Start a process that lives as long as the cluster; its output goes to `<folder>/<name>.log`."""
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(environment or {})}
+            )
+
+    def log(self, name: str, lines: int = 30) -> str:
+        """Return the end of a process's output."""
+        text = (self.folder / f"{name}.log").read_text(errors="replace")
+        return "\n".join(text.splitlines()[-lines:])
+
+    def require_running(self) -> None:
+        """Do nothing if all processes run.
+
+        Raises:
+            RuntimeError: one has ended; with the end of its output.
+        """
+        for name, process in self.processes.items():
+            if process.poll() is not None:
+                raise RuntimeError(f"{name} ended with {process.returncode}:\n{self.log(name)}")
+
+    def wait_for(self, what: str, ready: Any, seconds: float = _START_SECONDS) -> None:
+        """Wait until a function returns something true.
+
+        Raises:
+            RuntimeError: a process has ended, or the time is up.
+        """
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self.require_running()
+            with contextlib.suppress(OSError, RuntimeError, subprocess.CalledProcessError):
+                if ready():
+                    return
+            time.sleep(0.5)
+        raise RuntimeError(f"{what} was not ready after {seconds:.0f} s; logs are in {self.folder}")
+
+
+def kubectl(
+    program: Path | str, kubeconfig: Path, *arguments: str, stdin: str | None = None, check: bool = True
+) -> str:
+    """Run kubectl and return what it prints.
+
+    Raises:
+        RuntimeError: it fails; with what it said.
+    """
+    done = subprocess.run(
+        [str(program), "--kubeconfig", str(kubeconfig), *arguments],
+        input=stdin, text=True, capture_output=True, check=False,
+    )  # fmt: skip
+    if check and done.returncode:
+        raise RuntimeError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()[-3000:]}")
+    return done.stdout if check else done.stdout + done.stderr
+
+
+@contextlib.contextmanager
+def control_plane(folder: Path) -> Iterator[Cluster]:
+    """Run etcd and an API server with RBAC, Pod Security and mutating policies; no node."""
+    install()
+    programs = build()
+    run("ip", "link", "add", HOME_BRIDGE, "type", "bridge", check=False)
+    run("ip", "addr", "replace", f"{NODE_IP}/32", "dev", HOME_BRIDGE)
+    run("ip", "link", "set", HOME_BRIDGE, "up")
+    authority = Authority(folder / "pki")
+    names = [
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "localhost",
+        NODE_IP,
+        KUBERNETES_IP,
+        "127.0.0.1",
+    ]
+    authority.issue("apiserver", "kube-apiserver", hosts=names)
+    authority.issue("serviceaccount", "service-accounts")
+    authority.issue("admin", "admin", groups=["system:masters"])
+    kubeconfig = write_kubeconfig(folder, authority, "admin")
+    cluster = Cluster(folder, kubeconfig, programs, authority, random.randrange(1_000_600_000, 1_000_700_000))
+    try:
+        start_api_server(cluster)
+        yield cluster
+    finally:
+        for process in reversed(cluster.processes.values()):
+            stop(process)
+        run("ip", "link", "del", HOME_BRIDGE, check=False)
+
+
+def start_api_server(cluster: Cluster) -> None:
+    """Start etcd and the API server, and wait for them."""
+    etcd = find("etcd")
+    assert etcd is not None, "install() brings etcd"
+    cluster.start(
+        "etcd", etcd, "--data-dir", str(cluster.folder / "etcd"),
+        "--listen-client-urls", "http://127.0.0.1:23790", "--advertise-client-urls", "http://127.0.0.1:23790",
+        "--listen-peer-urls", "http://127.0.0.1:23800",
+    )  # fmt: skip
+    pki = cluster.authority.folder
+    cluster.start(
+        "kube-apiserver", str(cluster.programs / "kube-apiserver"),
+        "--etcd-servers=http://127.0.0.1:23790",
+        f"--bind-address={NODE_IP}", f"--advertise-address={NODE_IP}", "--secure-port=6443",
+        f"--service-cluster-ip-range={SERVICES}",
+        f"--tls-cert-file={pki}/apiserver.crt", f"--tls-private-key-file={pki}/apiserver.key",
+        f"--client-ca-file={pki}/ca.crt",
+        f"--kubelet-client-certificate={pki}/admin.crt", f"--kubelet-client-key={pki}/admin.key",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        f"--service-account-signing-key-file={pki}/serviceaccount.key",
+        f"--service-account-key-file={pki}/serviceaccount.key",
+        "--authorization-mode=Node,RBAC", "--kubelet-preferred-address-types=InternalIP",
+        "--enable-admission-plugins=NodeRestriction,PodSecurity,MutatingAdmissionPolicy",
+        "--feature-gates=MutatingAdmissionPolicy=true",
+        "--runtime-config=admissionregistration.k8s.io/v1beta1=true",
+    )  # fmt: skip
+    cluster.wait_for("the API server", lambda: cluster.kubectl("get", "--raw", "/readyz") == "ok")
+    cluster.kubectl("apply", "-f", "-", stdin=json.dumps(anyone(cluster.uid)))
+
+
+@contextlib.contextmanager
+def cluster(folder: Path) -> Iterator[Cluster]:
+    """Run a whole cluster; afterwards nothing of it is left but its logs."""
+    with control_plane(folder) as running:
+        try:
+            start_node(running)
+            yield running
+        finally:
+            remove_pods(running)
+            for process in reversed(running.processes.values()):
+                stop(process)
+            clean_up(running)
+
+
+def start_node(running: Cluster) -> None:
+    """Start controllers, scheduler, container runtime, kubelet and proxy, and wait until the node is ready."""
+    folder, programs, pki = running.folder, running.programs, running.authority.folder
+    for name, user, groups in (
+        ("controller-manager", "system:kube-controller-manager", []),
+        ("scheduler", "system:kube-scheduler", []),
+        ("proxy", "system:kube-proxy", []),
+        ("kubelet", f"system:node:{NODE}", ["system:nodes"]),
+    ):
+        running.authority.issue(name, user, groups=groups)
+        write_kubeconfig(folder, running.authority, name)
+    running.authority.issue("kubelet-server", NODE, hosts=[NODE, NODE_IP])
+    running.start(
+        "kube-controller-manager", str(programs / "kube-controller-manager"),
+        f"--kubeconfig={folder}/controller-manager.kubeconfig", "--use-service-account-credentials",
+        f"--service-account-private-key-file={pki}/serviceaccount.key", f"--root-ca-file={pki}/ca.crt",
+        "--leader-elect=false", "--node-monitor-grace-period=120s",
+    )  # fmt: skip
+    running.start(
+        "kube-scheduler", str(programs / "kube-scheduler"),
+        f"--kubeconfig={folder}/scheduler.kubeconfig", "--leader-elect=false",
+    )  # fmt: skip
+    start_containerd(running)
+    start_dns(running)
+    configuration = {
+        "kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "address": NODE_IP,
+        "authentication": {"anonymous": {"enabled": False}, "x509": {"clientCAFile": f"{pki}/ca.crt"}},
+        "authorization": {"mode": "Webhook"},
+        "tlsCertFile": f"{pki}/kubelet-server.crt", "tlsPrivateKeyFile": f"{pki}/kubelet-server.key",
+        "cgroupDriver": "cgroupfs", "failCgroupV1": False, "failSwapOn": False,
+        "containerRuntimeEndpoint": f"unix://{folder}/containerd.sock",
+        "clusterDNS": [NODE_IP], "clusterDomain": "cluster.local", "resolvConf": "",
+        "evictionHard": {"memory.available": "100Mi", "nodefs.available": "2%", "imagefs.available": "2%"},
+        "imageGCHighThresholdPercent": 99, "imageGCLowThresholdPercent": 98, "maxPods": 60, "oomScoreAdj": 0,
+        "podLogsDir": f"{folder}/pods",
+        "healthzPort": 0, "enableServer": True, "serializeImagePulls": True,
+    }  # fmt: skip
+    (folder / "kubelet.json").write_text(json.dumps(configuration))
+    running.start(
+        "kubelet", str(programs / "kubelet"), f"--config={folder}/kubelet.json",
+        f"--kubeconfig={folder}/kubelet.kubeconfig", f"--root-dir={folder}/kubelet", f"--cert-dir={folder}/kubelet-pki",
+        f"--hostname-override={NODE}", f"--node-ip={NODE_IP}",
+    )  # fmt: skip
+    running.start(
+        "kube-proxy", str(programs / "kube-proxy"), f"--kubeconfig={folder}/proxy.kubeconfig",
+        "--proxy-mode=iptables", f"--cluster-cidr={PODS}", f"--hostname-override={NODE}",
+        "--conntrack-max-per-core=0", "--healthz-bind-address=", f"--metrics-bind-address={NODE_IP}:10249",
+    )  # fmt: skip
+    ready = '{.items[*].status.conditions[?(@.type=="Ready")].status}'
+    running.wait_for("the node", lambda: running.kubectl("get", "nodes", "-o", f"jsonpath={ready}") == "True")
+
+
+def start_containerd(running: Cluster) -> None:
+    """Start containerd with a network of its own, and give it the pause image."""
+    folder = running.folder
+    (folder / "cni").mkdir()
+    (folder / "cni" / "10-bridge.conflist").write_text(
+        json.dumps(
+            {
+                "cniVersion": "0.4.0",
+                "name": "throwaway",
+                "plugins": [
+                    {
+                        "type": "bridge", "bridge": BRIDGE, "isGateway": True, "ipMasq": True, "hairpinMode": True,
+                        "ipam": {
+                            "type": "host-local", "dataDir": str(folder / "ipam"),
+                            "ranges": [[{"subnet": PODS}]], "routes": [{"dst": "0.0.0.0/0"}],
+                        },
+                    }
+                ],
+            }
+        )
+    )  # fmt: skip
+    (folder / "containerd.toml").write_text(
+        f"""version = 2
+root = "{folder}/containerd"
+state = "{folder}/containerd-state"
+[grpc]
+  address = "{folder}/containerd.sock"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{PAUSE}"
+  disable_apparmor = true
+  restrict_oom_score_adj = true  # where the machine itself may not lower it
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "{CNI}"
+    conf_dir = "{folder}/cni"
+"""
+    )
+    containerd = find("containerd")
+    assert containerd is not None, "install() brings containerd"
+    running.start("containerd", containerd, "--config", str(folder / "containerd.toml"))
+    running.wait_for("containerd", lambda: running.ctr("version"))
+    archive = subprocess.run(
+        ["tar", "-C", str(running.programs), "-c", "pause"], check=True, stdout=subprocess.PIPE
+    ).stdout
+    program = find("docker")
+    assert program is not None, "install() brings docker"
+    subprocess.run(
+        [program, "import", "--change", 'ENTRYPOINT ["/pause"]', "-", PAUSE],
+        check=True, input=archive, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    running.load_image(PAUSE)
+    for setting in ("net.ipv4.ip_forward", "net.bridge.bridge-nf-call-iptables"):
+        path = Path("/proc/sys") / setting.replace(".", "/")
+        if path.exists():
+            path.write_text("1")
+
+
+def start_dns(running: Cluster) -> None:
+    """Answer the names of services: dnsmasq reads them from a file that a thread keeps up to date."""
+    hosts = running.folder / "hosts"
+    hosts.touch()
+    dnsmasq = find("dnsmasq")
+    assert dnsmasq is not None, "install() brings dnsmasq"
+    running.start(
+        "dnsmasq", dnsmasq, "--keep-in-foreground", "--no-resolv", "--no-hosts", f"--addn-hosts={hosts}",
+        f"--listen-address={NODE_IP}", "--bind-interfaces", "--local=/cluster.local/", "--user=root",
+        f"--pid-file={running.folder}/dnsmasq.pid", "--log-facility=-",
+    )  # fmt: skip
+
+    def follow() -> None:
+        process = running.processes["dnsmasq"]
+        while process.poll() is None:
+            with contextlib.suppress(RuntimeError, ValueError):
+                services = json.loads(running.kubectl("get", "services", "-A", "-o", "json"))["items"]
+                lines = [
+                    f"{service['spec']['clusterIP']} {name['name']}.{name['namespace']}.svc.cluster.local\n"
+                    for service in services
+                    if (name := service["metadata"]) and service["spec"].get("clusterIP") not in {None, "None"}
+                ]
+                if (text := "".join(sorted(lines))) != hosts.read_text():
+                    hosts.write_text(text)
+                    process.send_signal(signal.SIGHUP)
+            time.sleep(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def remove_pods(running: Cluster) -> None:
+    """Kill what runs in pods: containerd leaves it alive when it goes."""
+    for name in ("kubelet", "kube-controller-manager"):
+        if name in running.processes:
+            stop(running.processes[name])
+    with contextlib.suppress(subprocess.CalledProcessError, OSError):
+        for task in running.ctr("tasks", "ls", "-q").split():
+            with contextlib.suppress(subprocess.CalledProcessError):
+                running.ctr("tasks", "delete", "--force", task)
+
+
+def clean_up(running: Cluster) -> None:
+    """Take back mounts, interfaces and packet rules."""
+    run(str(running.programs / "kube-proxy"), "--cleanup", check=False)
+    run("ip", "link", "del", BRIDGE, check=False)
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for mount in sorted((m for m in mounts if m.startswith(str(running.folder))), reverse=True):
+        run("umount", "-l", mount, check=False)
+    namespaces = Path("/run/netns")
+    for namespace in namespaces.glob("cni-*") if namespaces.is_dir() else []:
+        run("ip", "netns", "del", namespace.name, check=False)
+    for name in ("containerd", "containerd-state", "kubelet", "etcd"):
+        shutil.rmtree(running.folder / name, ignore_errors=True)
+
+
+def anyone(uid: int) -> dict[str, Any]:
+    """Return the policy that gives pods without a user this one, as OpenShift's restricted-v2 does."""
+    group = "admissionregistration.k8s.io/v1beta1"
+    policy = {
+        "apiVersion": group, "kind": "MutatingAdmissionPolicy", "metadata": {"name": "anyone"},
+        "spec": {
+            "failurePolicy": "Fail", "reinvocationPolicy": "IfNeeded",
+            "matchConstraints": {
+                "resourceRules": [
+                    {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+                ]
+            },
+            "matchConditions": [
+                {
+                    "name": "names-no-user",
+                    "expression": "!has(object.spec.securityContext) || !has(object.spec.securityContext.runAsUser)",
+                }
+            ],
+            "mutations": [
+                {
+                    "patchType": "ApplyConfiguration",
+                    "applyConfiguration": {
+                        "expression": "Object{spec: Object.spec{securityContext: Object.spec.securityContext{"
+                        f"runAsUser: {uid}, fsGroup: {uid}" "}}}"
+                    },
+                }
+            ],
+        },
+    }  # fmt: skip
+    binding = {
+        "apiVersion": group, "kind": "MutatingAdmissionPolicyBinding", "metadata": {"name": "anyone"},
+        "spec": {"policyName": "anyone"},
+    }  # fmt: skip
+    return {"apiVersion": "v1", "kind": "List", "items": [policy, binding]}
+
+
+def write_kubeconfig(folder: Path, authority: Authority, name: str) -> Path:
+    """Write `<folder>/<name>.kubeconfig` for the holder of a certificate of that name."""
+    pki = authority.folder
+    path = folder / f"{name}.kubeconfig"
+    configuration = {
+        "apiVersion": "v1", "kind": "Config", "current-context": "throwaway",
+        "clusters": [{"name": "throwaway", "cluster": {"server": API, "certificate-authority": str(pki / "ca.crt")}}],
+        "users": [
+            {
+                "name": name,
+                "user": {"client-certificate": str(pki / f"{name}.crt"), "client-key": str(pki / f"{name}.key")},
+            }
+        ],
+        "contexts": [{"name": "throwaway", "context": {"cluster": "throwaway", "user": name}}],
+    }  # fmt: skip
+    path.write_text(json.dumps(configuration))
+    return path
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """End a process, by force if it does not end in time."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def run(*command: str, check: bool = True) -> None:
+    """Run a command of which nobody wants the output."""
+    program = find(command[0])
+    if program is None:
+        raise FileNotFoundError(f"{command[0]} is not installed")
+    subprocess.run([program, *command[1:]], check=check, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run a cluster until interrupted."""
+    with (
+        tempfile.TemporaryDirectory(prefix="ml_assets_k8s_") as folder,
+        image.docker_daemon(),
+        (control_plane if "--control-plane" in arguments else cluster)(Path(folder)) as running,
+    ):
+        print(running.kubeconfig, flush=True)  # noqa: T201 - whoever started it needs this
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            signal.pause()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

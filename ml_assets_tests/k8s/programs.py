@@ -1,0 +1,122 @@
+"""The programs of a throwaway cluster: Kubernetes built from source once a version, the others from Debian.
+
+    python -m ml_assets_tests.k8s.programs     installs and builds what is missing, about ten minutes on two cores
+
+Builds are kept in `$XDG_CACHE_HOME/ml_assets/kubernetes-<digest of go.mod>`.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+SOURCE = Path(__file__).parent / "binaries"
+PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
+_PACKAGES = {
+    "etcd": "etcd-server",
+    "containerd": "containerd",
+    "runc": "runc",
+    "dockerd": "docker.io",
+    "debootstrap": "debootstrap",
+    "iptables": "iptables",
+    "conntrack": "conntrack",
+    "ipset": "ipset",
+    "dnsmasq": "dnsmasq-base",
+    "ip": "iproute2",
+}
+CNI = Path("/usr/lib/cni")
+
+
+def cache() -> Path:
+    """Return the folder of what is built or downloaded once."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "ml_assets"
+
+
+def version() -> str:
+    """Return the version of Kubernetes, as go.mod names it."""
+    for line in (SOURCE / "go.mod").read_text().splitlines():
+        words = line.removeprefix("require ").split()
+        if words[:1] == ["k8s.io/kubernetes"]:
+            return words[1]
+    raise LookupError(f"{SOURCE / 'go.mod'} requires no k8s.io/kubernetes")
+
+
+def folder() -> Path:
+    """Return where the programs of this go.mod are, built or not."""
+    digest = hashlib.sha256((SOURCE / "go.mod").read_bytes()).hexdigest()[:12]
+    return cache() / f"kubernetes-{version()}-{digest}"
+
+
+def build(programs: Sequence[str] = (*PROGRAMS, "pause")) -> Path:
+    """Build the programs that are not there yet and return their folder.
+
+    One package at a time and with low priority: it is not in a hurry, and others work on the machine too.
+
+    Raises:
+        FileNotFoundError: Go is not installed.
+        subprocess.CalledProcessError: a build failed; the compiler has said why.
+    """
+    made = folder()
+    made.mkdir(parents=True, exist_ok=True)
+    if missing := [program for program in programs if not (made / program).is_file()]:
+        go = shutil.which("go")
+        if go is None:
+            raise FileNotFoundError(f"Go builds {', '.join(missing)} from source and is not installed (1.24 or newer)")
+        major, minor, _ = version().removeprefix("v").split(".", 2)
+        stamps = {"gitVersion": version(), "gitMajor": major, "gitMinor": minor}
+        flags = "-s -w " + " ".join(f"-X k8s.io/component-base/version.{name}={v}" for name, v in stamps.items())
+        for program in missing:
+            package = "./pause" if program == "pause" else f"k8s.io/kubernetes/cmd/{program}"
+            print(f"building {program} {version()}", file=sys.stderr, flush=True)  # noqa: T201 - it takes minutes
+            part = made / f".{program}"
+            subprocess.run(
+                ["nice", "-n", "15", go, "build", "-p", jobs(), "-trimpath", "-mod=readonly", "-ldflags", flags, "-o",
+                 str(part), package],
+                cwd=SOURCE, check=True, env={**os.environ, "GOTOOLCHAIN": "local", "CGO_ENABLED": "0", "GOFLAGS": ""},
+            )  # fmt: skip
+            part.replace(made / program)
+    return made
+
+
+def jobs() -> str:
+    """Return how many packages are compiled at a time."""
+    return os.environ.get("ML_ASSETS_BUILD_JOBS", "2")
+
+
+def install() -> None:
+    """Install what Debian has and this machine lacks.
+
+    Raises:
+        RuntimeError: it is not Debian, or nobody may install here.
+    """
+    missing = [package for program, package in _PACKAGES.items() if find(program) is None]
+    if not CNI.is_dir():
+        missing.append("containernetworking-plugins")
+    if not missing:
+        return
+    if shutil.which("apt-get") is None or os.geteuid() != 0:
+        raise RuntimeError(f"a throwaway cluster needs {', '.join(missing)}; install them, or set KUBECONFIG")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run(["apt-get", "update", "-qq"], check=True, env=environment)
+    subprocess.run(
+        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing], check=True, env=environment
+    )
+
+
+def find(program: str) -> str | None:
+    """Return the path of an installed program. Debian's own come first, and administrators' folders count."""
+    return shutil.which(program, path=f"/usr/bin:/usr/sbin:/sbin:/bin:{os.environ.get('PATH', '')}")
+
+
+def kubectl() -> str:
+    """Return kubectl: the one that is installed, else the one that is built."""
+    return find("kubectl") or str(build(["kubectl"]) / "kubectl")
+
+
+if __name__ == "__main__":
+    install()
+    print(build())  # noqa: T201 - where they are

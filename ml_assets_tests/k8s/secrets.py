@@ -1,0 +1,90 @@
+"""The secrets and the trust bundle of the overlay `local`, made anew for each throwaway cluster.
+
+python -m ml_assets_tests.k8s.secrets | kubectl apply -f -
+"""
+
+import base64
+import json
+import secrets
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ml_assets.database.roles import create_roles_sql
+from ml_assets_tests.k8s.certificates import Authority
+
+NAMESPACE = "ml-assets"
+_HOST = "postgres"
+
+
+def manifests() -> list[dict[str, Any]]:
+    """Return the Secrets and the ConfigMap of certificates."""
+    passwords = {name: secrets.token_urlsafe(18) for name in ("dagster", "mlflow", "migrator", "scorer", "reader")}
+    admin = secrets.token_urlsafe(18)
+    with tempfile.TemporaryDirectory() as folder:
+        authority = Authority(Path(folder))
+        server = authority.issue("tls", _HOST, hosts=[_HOST, f"{_HOST}.{NAMESPACE}.svc", "localhost"])
+        files = {f"tls.{kind}": server.with_name(f"tls.{kind}").read_text() for kind in ("crt", "key")}
+        ca = authority.certificate.read_text()
+
+    def url(user: str, database: str, driver: str = "") -> str:
+        return f"postgresql{driver}://{user}:{quote(passwords[user])}@{_HOST}:5432/{database}"
+
+    mlflow = url("mlflow", "mlflow", "+psycopg2")
+    return [
+        config_map("ml-assets-ca", {"ca.crt": ca}),
+        secret("sandbox-postgres", {**files, "init.sql": init_sql(passwords)}),
+        secret(
+            "ml-assets-dagster-database", {"ML_ASSETS_DAGSTER_POSTGRES_URL": url("dagster", "dagster", "+psycopg2")}
+        ),
+        secret("ml-assets-score-database", {"ML_ASSETS_POSTGRES_URL": url("scorer", "ml_assets")}),
+        secret("ml-assets-migrate-database", {"ML_ASSETS_POSTGRES_URL": url("migrator", "ml_assets")}),
+        secret("ml-assets-mlflow-client", {"ML_ASSETS_MLFLOW_USERNAME": "admin", "ML_ASSETS_MLFLOW_PASSWORD": admin}),
+        secret(
+            "ml-assets-mlflow-server",
+            {
+                "MLFLOW_BACKEND_STORE_URI": mlflow,
+                "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_urlsafe(32),
+                "basic_auth.ini": "\n".join(
+                    [
+                        "[mlflow]",
+                        "default_permission = READ",
+                        f"database_uri = {url('mlflow', 'mlflow_auth', '+psycopg2').replace('%', '%%')}",
+                        "admin_username = admin",
+                        f"admin_password = {admin}",
+                        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth",
+                    ]
+                ),
+            },
+        ),
+        secret("ml-assets-s3", {"AWS_ACCESS_KEY_ID": "sandbox", "AWS_SECRET_ACCESS_KEY": secrets.token_urlsafe(24)}),
+    ]
+
+
+def init_sql(passwords: dict[str, str]) -> str:
+    """Return the SQL that a database administrator runs once: roles, and a database for each owner."""
+    logins = [f"CREATE ROLE {user} LOGIN PASSWORD '{password}';" for user, password in passwords.items()]
+    databases = [
+        f"CREATE DATABASE {database} OWNER {owner};\nREVOKE ALL ON DATABASE {database} FROM PUBLIC;"
+        for database, owner in (
+            ("dagster", "dagster"), ("mlflow", "mlflow"), ("mlflow_auth", "mlflow"), ("ml_assets", "migrator"),
+        )
+    ]  # fmt: skip
+    members = "GRANT ml_assets_migrate TO migrator;\nGRANT ml_assets_load TO scorer;\nGRANT ml_assets_read TO reader;"
+    roles = create_roles_sql("ml_assets")
+    return "\n".join([*logins, *databases, "\\connect ml_assets", roles, members])
+
+
+def secret(name: str, values: dict[str, str]) -> dict[str, Any]:
+    data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": NAMESPACE}, "data": data}
+
+
+def config_map(name: str, data: dict[str, str]) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": NAMESPACE}, "data": data}
+
+
+if __name__ == "__main__":
+    json.dump({"apiVersion": "v1", "kind": "List", "items": manifests()}, sys.stdout)

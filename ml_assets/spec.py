@@ -258,6 +258,7 @@ class UseCase:
     not known. `publication_pause` is the longest pause between two publications of its events, beyond a business day;
     longer ones are reported as stale data. `causes` are what reasons are grouped by; `cause_for(code, attributes)`
     renames one for a decision, as one side's lack of securities is the other side's counterparty that is short.
+    `limits` say what the model must not be used for and where it is weak: without them no model is registered.
     """
 
     name: str
@@ -285,6 +286,7 @@ class UseCase:
     seed: int = 20260105
     causes: tuple[Cause, ...] = ()
     cause_for: Callable[[str, Mapping[str, Any]], str] | None = None
+    limits: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for what, names in (

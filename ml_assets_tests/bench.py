@@ -166,7 +166,7 @@ def retrain(platform: Platform, usecase: UseCase, day: date) -> None:
     for candidate in usecase.candidates:
         train_candidate(platform.lake, platform.registry, usecase, candidate, day, RunOrigin("bench", "bench"))
     evaluate_candidates(platform.lake, platform.registry, usecase, day)
-    register_challenger(platform.registry, usecase, day)
+    register_challenger(platform.registry, platform.engine, usecase, day)
     promote_challenger(platform.registry, platform.engine, usecase, Actor.run("bench"))
 
 

@@ -98,6 +98,7 @@ _FILES = {
                         logistic(search=SearchSpec({"C": Uniform(0.01, 10.0, log=True)}, trials=3, seconds=60))),
             capacity=5,
             # A few days of a few invoices: limits that only a broken model would miss.
+            limits=("Payers whose habits have just changed look as they did before.",),
             gate=GateSpec(
                 min_test_positives=5, min_lift=0.0, max_calibration_error=0.5, max_score_psi=10.0, max_regret=1.0,
                 min_gain_over_rule_low=-1.0, slices=(SliceSpec("country", "payer_country", 5, 0.5),),

@@ -25,16 +25,26 @@ def challenger_asset(usecase: UseCase) -> dg.AssetsDefinition:
         deps=[key(usecase, "evaluation")],
         partitions_def=partitions(usecase),
         kinds={"mlflow"},
-        description=f"The model that the evaluation chose, registered as `{usecase.name}@challenger`.",
+        description=(
+            f"The model that the evaluation chose, registered as `{usecase.name}@challenger`, with its model-risk "
+            "pack; a pack with an empty section fails the registration."
+        ),
         **common(usecase, "registration"),
     )
     @retrying_outages_only
     def challenger(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
         from ml_assets.lifecycle.evaluation import register_challenger
+        from ml_assets.lifecycle.model_risk import PACK_MARKDOWN
 
         (training_date,) = dates_of(context)
-        version = register_challenger(platform.registry, usecase, training_date)
-        return dg.MaterializeResult(metadata={"model_version": version.version, "mlflow_run_id": version.run_id})
+        version = register_challenger(platform.registry, platform.engine, usecase, training_date)
+        return dg.MaterializeResult(
+            metadata={
+                "model_version": version.version,
+                "mlflow_run_id": version.run_id,
+                "model_risk_pack": dg.MetadataValue.md(platform.registry.read_evidence(version.run_id, PACK_MARKDOWN)),
+            }
+        )
 
     return challenger
 

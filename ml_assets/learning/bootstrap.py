@@ -46,7 +46,7 @@ def paired_interval(
     statistics = [metric_statistic(window, np.asarray(p, dtype=np.float64), metric) for p in (first, second)]
     once = np.ones((1, _days(window)))
     value = float((statistics[0](once) - statistics[1](once))[0]) if len(window) else math.nan
-    weights = _draw_days(window, resamples, seed)
+    weights = draw_days(window, resamples, seed)
     if weights is None:
         return Interval(value, math.nan, math.nan)
     gains = statistics[0](weights) - statistics[1](weights)
@@ -84,7 +84,7 @@ def calibration_interval(
         return np.asarray(np.abs(weights @ gaps).sum(axis=1) / (weights @ rows_of_day))
 
     value = float(error(np.ones((1, shape[0])))[0])
-    weights = _draw_days(window, resamples, seed)
+    weights = draw_days(window, resamples, seed)
     if weights is None:
         return Interval(value, math.nan, math.nan)
     below, above = np.quantile(error(weights), _tails(confidence))
@@ -161,7 +161,7 @@ def _days(window: Window) -> int:
     return int(window.days.max()) + 1 if len(window) else 0
 
 
-def _draw_days(window: Window, resamples: int, seed: int) -> Floats | None:
+def draw_days(window: Window, resamples: int, seed: int) -> Floats | None:
     """Return how often each day is drawn: (resamples, days); None if there are fewer than two days."""
     days = _days(window)
     if days < 2:

@@ -102,11 +102,8 @@ def decision_metrics(window: Window, chosen: NDArray[np.bool_], action: ActionSp
 
     An entity that is on several lists before its outcome is acted on once, at its first listing.
     """
-    rows = np.flatnonzero(chosen)
-    rows = rows[np.argsort(window.decision_times[rows], kind="stable")]
-    subject = _subjects(window)
-    acted = rows[np.unique(subject[rows], return_index=True)[1]]
-    every = np.unique(subject, return_index=True)[1]
+    acted = first_listings(window, chosen)
+    every = np.unique(_subjects(window), return_index=True)[1]
     failed = acted[window.labels[acted] == 1]
     value, lost = window.values, every[window.labels[every] == 1]
     caught_value = float(value[failed].sum())
@@ -122,6 +119,13 @@ def decision_metrics(window: Window, chosen: NDArray[np.bool_], action: ActionSp
         "saved_per_day": saved / days if days else math.nan,
         "lead_hours_at_capacity": float(lead.mean()) if len(lead) else math.nan,
     }
+
+
+def first_listings(window: Window, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the rows in which an entity is chosen for the first time before its outcome."""
+    rows = np.flatnonzero(chosen)
+    rows = rows[np.argsort(window.decision_times[rows], kind="stable")]
+    return np.asarray(rows[np.unique(_subjects(window)[rows], return_index=True)[1]])
 
 
 def brier_decomposition(labels: ArrayLike, probabilities: ArrayLike, *, bins: int = 10) -> dict[str, float]:

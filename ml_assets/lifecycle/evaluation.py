@@ -10,16 +10,20 @@ from pathlib import Path
 
 import msgspec
 import pandas as pd
+from sqlalchemy import Engine
 
+from ml_assets.database.promotions import history
 from ml_assets.lake import Lake
 from ml_assets.learning.compare import Comparison, compare
 from ml_assets.learning.evidence import build_evidence
 from ml_assets.learning.gate import Evidence, ModelEvidence, ServingEvidence, Standing, Verdict, judge
 from ml_assets.learning.golden import GOLDEN_SAMPLE, ServingCheckError, check_in_fresh_process
+from ml_assets.learning.intervals import metric_intervals
 from ml_assets.learning.metrics import by_group
 from ml_assets.learning.plots import precision_recall_plot, reliability_plot
 from ml_assets.learning.scorer import Scorer
 from ml_assets.learning.training_set import part_of
+from ml_assets.lifecycle.model_risk import INTERVALS, PACK_HTML, PACK_MARKDOWN, model_risk_pack
 from ml_assets.lifecycle.training import read_training_set
 from ml_assets.registry import CHALLENGER, CHAMPION, CandidateRun, ModelRegistry, ModelVersion
 from ml_assets.spec import UseCase
@@ -39,6 +43,7 @@ class EvaluationReport:
     challenger_run_id: str
     verdict: Verdict
     evidence: Evidence
+    intervals: pd.DataFrame
     by_slot: pd.DataFrame
     by_month: pd.DataFrame
     plots: Mapping[str, bytes]
@@ -70,6 +75,15 @@ def evaluate_candidates(
     verdict = judge(usecase.gate, evidence)
     registry.write_evidence(run_ids[challenger], EVIDENCE, evidence.to_json())
     registry.write_evidence(run_ids[challenger], VERDICT, verdict.to_json())
+    intervals = metric_intervals(
+        comparison.window,
+        comparison.probabilities[challenger],
+        capacity=usecase.capacity,
+        action=usecase.action,
+        confidence=usecase.gate.confidence,
+        seed=usecase.seed,
+    )
+    registry.write_evidence(run_ids[challenger], INTERVALS, intervals.to_csv())
     for name in (c.name for c in usecase.candidates):
         registry.tag_run(run_ids[name], {EVALUATED_AS: CHALLENGER if name == challenger else "compared"})
     probabilities = comparison.probabilities[challenger]
@@ -79,6 +93,7 @@ def evaluate_candidates(
         challenger_run_id=run_ids[challenger],
         verdict=verdict,
         evidence=evidence,
+        intervals=intervals,
         by_slot=by_group(comparison.window, probabilities, capacity=usecase.capacity, action=usecase.action, by="slot"),
         by_month=by_group(
             comparison.window, probabilities, capacity=usecase.capacity, action=usecase.action, by="month"
@@ -138,14 +153,24 @@ def check_serving(registry: ModelRegistry, run_id: str) -> ServingEvidence | Non
             return None
 
 
-def register_challenger(registry: ModelRegistry, usecase: UseCase, training_date: date) -> ModelVersion:
+def register_challenger(
+    registry: ModelRegistry, engine: Engine | str, usecase: UseCase, training_date: date
+) -> ModelVersion:
     """Register the model that the evaluation of this date chose, with the alias `challenger`.
+
+    Its model-risk pack is written first, as artifacts of its run: a model of which there is none is not registered.
 
     Raises:
         LookupError: no candidate run of this date carries an evaluation.
+        ml_assets.governance.PackError: a section of the pack has nothing to say.
     """
     if found := _evaluated_challenger(registry, usecase, training_date):
         candidate, run = found
+        evidence, _ = read_evidence(registry, usecase, run.run_id)
+        verdict = judge_now(registry, usecase, evidence)
+        pack = model_risk_pack(registry, usecase, run.run_id, evidence, verdict, history(engine, usecase.name))
+        registry.write_evidence(run.run_id, PACK_MARKDOWN, pack.markdown)
+        registry.write_evidence(run.run_id, PACK_HTML, pack.html)
         return registry.register(
             usecase.name, run.run_id, tags={"candidate": candidate, "training_date": training_date.isoformat()}
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 
@@ -20,6 +21,7 @@ from ml_assets.learning.plots import confusion_plot, importance_plot, reliabilit
 from ml_assets.learning.slices import with_slices
 from ml_assets.learning.training_set import build_training_set, part_of
 from ml_assets.learning.window import Window
+from ml_assets.lifecycle.model_risk import IMPORTANCES
 from ml_assets.registry import Lineage, ModelRegistry, Trial
 from ml_assets.spec import Candidate, UseCase
 
@@ -208,13 +210,19 @@ def train_candidate(
             usecase.name,
             candidate.name,
             training_date=training_date,
-            params={**fitted.parameters, "calibration": fitted.calibration.method, "seed": usecase.seed},
+            params={
+                **fitted.parameters,
+                "calibration": fitted.calibration.method,
+                "seed": usecase.seed,
+                **{f"rows_{part}": rows for part, rows in fitted.rows.items()},
+            },
             metrics={**fitted.metrics, "parity_max_abs_difference": fitted.parity_max_abs_difference},
             plots=plots,
             tables={
                 "metrics_by_month.csv": month.to_csv(),
                 "metrics_by_slot.csv": slot.to_csv(),
                 "model_evidence.json": _encode(fitted),
+                IMPORTANCES: _importances(fitted),
                 GOLDEN_SAMPLE: golden_sample(fitted, part_of(rows, "test")),
                 RECIPE: _json(Recipe(fitted.searched, usecase.seed, threads, fitted.calibration.method)),
                 **({"search.json": _json(fitted.search)} if fitted.search else {}),
@@ -248,6 +256,10 @@ _KEY_COLUMNS = ("entity_id", "decision_time", "decision_date", "slot", "outcome_
 _DATE = pa.field("training_date", pa.date32(), nullable=False)
 _SOURCE = pa.field("made_from", pa.string(), nullable=False)
 _PARTS = {"learned": ("train", "calibration"), "test": ("test",)}
+
+
+def _importances(fitted: FittedCandidate) -> str:
+    return pd.Series(fitted.importances, name="loss").rename_axis("feature").to_csv()
 
 
 def _encode(fitted: FittedCandidate) -> str:

@@ -1,6 +1,14 @@
 """MLflow tracking and model registry, by explicit run ids and versions; no state that other code could change."""
 
 from ml_assets.registry.lineage import Lineage
-from ml_assets.registry.registry import CHALLENGER, CHAMPION, CandidateRun, ModelRegistry, ModelVersion, Trial
+from ml_assets.registry.registry import (
+    CHALLENGER,
+    CHAMPION,
+    CandidateRun,
+    ModelRegistry,
+    ModelVersion,
+    RunRecord,
+    Trial,
+)
 
-__all__ = ["CHALLENGER", "CHAMPION", "CandidateRun", "Lineage", "ModelRegistry", "ModelVersion", "Trial"]
+__all__ = ["CHALLENGER", "CHAMPION", "CandidateRun", "Lineage", "ModelRegistry", "ModelVersion", "RunRecord", "Trial"]

@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import text
 
 from ml_assets.database.work_list import next_outcome_date, work_list
+from ml_assets.governance import PackError
 from ml_assets.lake import curated_table, features_table, labels_table, predictions_table, quarantine_table
-from ml_assets.lifecycle.evaluation import EVIDENCE, judge_run
+from ml_assets.lifecycle.evaluation import EVIDENCE, judge_now, judge_run, read_evidence, register_challenger
 from ml_assets.lifecycle.reproduce import CannotReproduceError, reproduce
 from ml_assets.local_runs import RunFailedError
 from ml_assets.registry import CHALLENGER, CHAMPION
@@ -263,3 +264,30 @@ def test_features_ask_for_their_scores_once_there_is_a_champion(bank):
 
 def at(day: date, minutes: int) -> datetime:
     return datetime.combine(day, time(11), tzinfo=UTC) + timedelta(minutes=minutes)
+
+
+def test_a_model_comes_with_its_model_risk_pack(bank):
+    """Every number that the evaluation measured, every condition, every table version: for the reviewer."""
+    registry = bank.platform.registry
+    challenger = registry.resolve(bank.usecase.name, CHALLENGER)
+    said = registry.read_evidence(challenger.run_id, "model_risk_pack.md")
+    page = registry.read_evidence(challenger.run_id, "model_risk_pack.html")
+    evidence = read_evidence(registry, bank.usecase, challenger.run_id)[0]
+    for metric in evidence.challenger.metrics:
+        assert metric.removesuffix("_low").removesuffix("_high") in said, metric
+    for condition in judge_now(registry, bank.usecase, evidence).conditions:
+        if condition.name not in {"champion", "champion_of_now"}:  # who is champion has changed since
+            assert f"| {condition.name} |" in said
+    for feature in bank.usecase.features:
+        assert f"| {feature.name} | {feature.description} |" in said
+    assert f"| {features_table(bank.usecase)} |" in said
+    assert "<h2>8. Slices</h2>" in page
+    assert bank.latest("challenger")["model_risk_pack"] == said
+
+
+def test_a_model_of_which_the_limits_are_not_said_is_not_registered(bank):
+    silent = dataclasses.replace(bank.usecase, limits=())
+    before = bank.platform.registry.versions(bank.usecase.name)
+    with pytest.raises(PackError, match="has nothing to say of limits; the model is not registered"):
+        register_challenger(bank.platform.registry, bank.platform.engine, silent, bank.days[-1])
+    assert bank.platform.registry.versions(bank.usecase.name) == before

@@ -97,6 +97,12 @@ USE_CASE = UseCase(
     slots=(Slot("noon", time(12)),),
     features=FEATURES,
     causes=CAUSES,
+    limits=(
+        "Not for trading, and not for the fails of one member: rows are net balances of all members together.",
+        "Balances are published two to six weeks late: what happened since is not in the features.",
+        "A balance outstanding is not a new fail; its age is not published.",
+        "Dates that no published file covers have no outcome and are neither trained on nor judged.",
+    ),
     label=LabelSpec(
         name="large_fail",
         description="The balance of the security on the next business day is worth more than 100,000 USD.",

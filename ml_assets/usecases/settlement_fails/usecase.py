@@ -202,6 +202,13 @@ USE_CASE = UseCase(
     features=FEATURES,
     causes=CAUSES,
     cause_for=cause_for,
+    limits=(
+        "Not for setting limits of counterparties or for their creditworthiness: it ranks instructions for operations.",
+        "Trained and tested on a simulated market; on a bank's own events it must be trained and judged anew.",
+        "The track record of a counterparty is 60 days long: a new counterparty counts as average.",
+        "Holds and cash are seen only through lateness and size: no event tells of an instruction on hold or of cash.",
+        "It learns from the last weeks: in the first days of a stress it is too low, see `score_psi` and the slices.",
+    ),
     label=LabelSpec(
         name="failed",
         description="The instruction was not fully settled by the cut-off on its intended settlement date.",

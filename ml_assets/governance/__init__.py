@@ -1,0 +1,5 @@
+"""The model-risk pack: what a reviewer reads before a model may score. Knows neither Dagster nor MLflow."""
+
+from ml_assets.governance.pack import Pack, PackError, render_pack
+
+__all__ = ["Pack", "PackError", "render_pack"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ from ml_assets.settings import Settings
 if TYPE_CHECKING:
     from ml_assets.database.promotions import Actor
     from ml_assets.demo import Scenario
+    from ml_assets.lifecycle.lineage import PredictionLineage
     from ml_assets.resources import Platform
     from ml_assets.spec import UseCase
 
@@ -266,6 +268,34 @@ def work_list(
     print_work_list(_platform(settings), usecase, console, rows or usecase.capacity, day.date() if day else None)
 
 
+@app.command("explain-prediction")
+def explain_prediction(
+    use_case: UseCaseName,
+    entity: Annotated[str, typer.Argument(help="the entity, as in the work-list")],
+    decision_time: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"], help="UTC; the newest if not given"),
+    ] = None,
+) -> None:
+    """Walk from a prediction back to model, code, features, data and Kafka offsets, and make the number again."""
+    from ml_assets.lifecycle.lineage import explain_prediction as explain
+
+    settings = Settings()
+    platform = _platform(settings)
+    at = decision_time.replace(tzinfo=UTC) if decision_time else None
+    found = explain(
+        platform.lake, platform.registry, platform.engine, _usecase(settings, use_case), entity, at,
+        threads=settings.threads,
+    )  # fmt: skip
+    _print_lineage(found)
+    if not found.reproduced:
+        raise RuntimeError(
+            f"the number was not made again: {found.prediction['probability']:.9f} was written, the saved model gives "
+            f"{found.probability_again:.9f} for the stored features, and {_show(found.probability_anew, 9)} for those "
+            f"made anew; features that differ: {', '.join(found.differing) or 'none'}"
+        )
+
+
 @app.command()
 def status() -> None:
     """Show for each use case what has landed, who is champion and what was scored last."""
@@ -366,6 +396,53 @@ def main() -> None:
             raise
         Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
         sys.exit(1)
+
+
+def _print_lineage(found: PredictionLineage) -> None:
+    said, run, promotion = found.prediction, found.run, found.promotion
+    facts = Table(title=f"{said['entity_id']}, decided {said['decision_time'].astimezone(UTC):%Y-%m-%d %H:%M} UTC")
+    facts.add_column("what")
+    facts.add_column("where it comes from", overflow="fold")
+    by = f"{promotion.actor}, {promotion.recorded_at:%Y-%m-%d %H:%M}: {promotion.reason}" if promotion else "no line"
+    trained = json.loads(run.tags.get("data_versions", "{}"))
+    for what, where in {
+        "probability": f"{said['probability']:.9f}, expected cost {said['expected_cost']:,.2f}, rank {said['rank']}",
+        "reasons": _causes(said["reason_codes"]),
+        "model": f"{said['model_name']} version {said['model_version']}, {run.tags.get('candidate')}",
+        "made champion by": by,
+        "evidence": promotion.evidence_hash or "none" if promotion else "none",
+        "MLflow run": f"{run.run_id}, as of {run.tags.get('training_date')}, Dagster {run.tags.get('dagster_run_id')}",
+        "trained with code": run.tags.get("git_commit"),
+        "trained on": ", ".join(f"{name} v{version}" for name, version in trained.items()),
+        "scored with code": f"{said['git_commit']}, Dagster {said['dagster_run_id']}, {said['scored_at']:%F %H:%M}",
+        "feature set": said["feature_set_hash"],
+        "features": ", ".join(f"{name} v{version}" for name, version in said["data_versions"].items()),
+        "made from": ", ".join(f"{name} v{version}" for name, version in found.curated_versions.items()),
+        "made again, stored features": f"{found.probability_again:.9f}",
+        "made again, from the events": _show(found.probability_anew, 9),
+    }.items():
+        facts.add_row(what, str(where))
+    console.print(facts)
+    values = Table("feature", "scored", "made again", title="features")
+    for name, value in found.features.items():
+        again = found.features_again.get(name) if found.features_again else None
+        values.add_row(name, _show(value), _show(again), style="red" if name in found.differing else "")
+    console.print(values)
+    events = Table("known at, UTC", "event", "id", "topic", "partition", "offset", title="its events, known by then")
+    for source in found.sources:
+        events.add_row(
+            f"{source.known_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}", source.event, source.event_id, source.topic,
+            _show(source.kafka_partition), _show(source.kafka_offset),
+        )  # fmt: skip
+    console.print(events)
+
+
+def _causes(codes: dict[str, Any] | None) -> str:
+    """Return the sum that the reasons are: base and contributions, in log-odds."""
+    if codes is None:
+        return "not within the team's capacity, so none were found"
+    shared = " ".join(f"{value:+.3f} {cause}" for cause, value in codes["contributions"].items())
+    return f"log-odds {codes['log_odds']:.3f} = {codes['base']:.3f} base {shared}; {codes['action'] or 'no action'}"
 
 
 def _simulated(settings: Settings, days: int, instructions: int, seed: int, stress: bool) -> Scenario:
@@ -482,10 +559,10 @@ def _stop_servers(settings: Settings) -> None:
     stop_server(settings.home_path)
 
 
-def _show(value: float | str | None) -> str:
+def _show(value: float | str | None, digits: int = 4) -> str:
     if value is None:
         return "unknown"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

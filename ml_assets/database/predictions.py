@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import psycopg
@@ -95,6 +96,24 @@ def scored_data_versions(where: Engine | str, use_case: str) -> list[str]:
             {"use_case": use_case},
         )
         return [str(versions) for (versions,) in rows]
+
+
+def find_prediction(
+    where: Engine | str, use_case: str, entity_id: str, decision_time: datetime | None = None
+) -> dict[str, Any] | None:
+    """Return the row that speaks for an entity, at its newest decision or at the given one; None if there is none."""
+    with begin(where) as connection:
+        row = connection.execute(
+            text(
+                "SELECT predictions.* FROM predictions JOIN scorings USING (use_case, decision_time, model_version) "
+                "WHERE use_case = :use_case AND entity_id = :entity_id "
+                "AND (CAST(:decision_time AS timestamptz) IS NULL OR decision_time = :decision_time) "
+                "ORDER BY decision_time DESC LIMIT 1"
+            ),
+            {"use_case": use_case, "entity_id": entity_id, "decision_time": decision_time},
+        )
+        found = row.mappings().one_or_none()
+        return dict(found) if found else None
 
 
 def _checked(rows: pa.Table) -> pa.Table:

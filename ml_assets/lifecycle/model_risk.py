@@ -12,7 +12,7 @@ from ml_assets.governance import Pack, render_pack
 from ml_assets.governance.pack import Heading, markdown_table
 from ml_assets.learning.gate import Evidence, Gain, ModelEvidence, Verdict
 from ml_assets.learning.reasons import BACKGROUND_ROWS
-from ml_assets.registry import CHAMPION, ModelRegistry, RunRecord
+from ml_assets.registry import CHAMPION, CandidateRun, ModelRegistry
 from ml_assets.spec import UseCase
 
 PACK_MARKDOWN, PACK_HTML = "model_risk_pack.md", "model_risk_pack.html"
@@ -75,7 +75,7 @@ def _tier(usecase: UseCase) -> str:
     return f"Tier **{usecase.tier}**: {_TIERS[usecase.tier]}. Owner: `{usecase.owner}`."
 
 
-def _data_lineage(usecase: UseCase, run: RunRecord) -> str:
+def _data_lineage(usecase: UseCase, run: CandidateRun) -> str:
     versions = json.loads(run.tags.get("data_versions", "{}"))
     if not versions:
         return ""
@@ -105,7 +105,7 @@ def _data_lineage(usecase: UseCase, run: RunRecord) -> str:
     )
 
 
-def _features(usecase: UseCase, run: RunRecord) -> str:
+def _features(usecase: UseCase, run: CandidateRun) -> str:
     rows = [
         {
             "feature": feature.name,
@@ -123,7 +123,7 @@ def _features(usecase: UseCase, run: RunRecord) -> str:
     )
 
 
-def _training(usecase: UseCase, run: RunRecord) -> str:
+def _training(usecase: UseCase, run: CandidateRun) -> str:
     if "train_dates" not in run.tags or not run.params:
         return ""
     split = usecase.split
@@ -156,7 +156,7 @@ def _performance(usecase: UseCase, evidence: Evidence, intervals: pd.DataFrame) 
     )
 
 
-def _calibration(usecase: UseCase, evidence: Evidence, run: RunRecord, intervals: pd.DataFrame) -> str:
+def _calibration(usecase: UseCase, evidence: Evidence, run: CandidateRun, intervals: pd.DataFrame) -> str:
     found = intervals[intervals["metric"] == "calibration_error"] if not intervals.empty else intervals
     if evidence.challenger is None or found.empty:
         return ""
@@ -245,7 +245,7 @@ def _challengers(usecase: UseCase, evidence: Evidence, verdict: Verdict) -> str:
     )
 
 
-def _implementation(usecase: UseCase, evidence: Evidence, run: RunRecord) -> str:
+def _implementation(usecase: UseCase, evidence: Evidence, run: CandidateRun) -> str:
     serving = evidence.serving
     found = (
         f"Loaded in a fresh process, the saved model (SHA-256 `{serving.model_hash[:16]}`) gives the pipeline's "

@@ -7,8 +7,7 @@ from ml_assets.registry.registry import (
     CandidateRun,
     ModelRegistry,
     ModelVersion,
-    RunRecord,
     Trial,
 )
 
-__all__ = ["CHALLENGER", "CHAMPION", "CandidateRun", "Lineage", "ModelRegistry", "ModelVersion", "RunRecord", "Trial"]
+__all__ = ["CHALLENGER", "CHAMPION", "CandidateRun", "Lineage", "ModelRegistry", "ModelVersion", "Trial"]

@@ -65,16 +65,6 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class RunRecord:
-    """What an MLflow run says: parameters, metrics and tags by name."""
-
-    run_id: str
-    params: Mapping[str, str]
-    metrics: Mapping[str, float]
-    tags: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
 class ModelVersion:
     """A registered version of a use case's model."""
 
@@ -298,20 +288,6 @@ class ModelRegistry:
         """Set tags of a run, in place of earlier ones of the same name."""
         for name, value in tags.items():
             self._client.set_tag(run_id, name, value)
-
-    def run(self, run_id: str) -> RunRecord:
-        """Return what a run says.
-
-        Raises:
-            LookupError: there is no such run.
-        """
-        from mlflow.exceptions import MlflowException
-
-        try:
-            data = self._client.get_run(run_id).data
-        except MlflowException as error:
-            raise LookupError(f"MLflow has no run {run_id}") from error
-        return RunRecord(run_id, dict(data.params), dict(data.metrics), dict(data.tags))
 
     def fetch_model(self, run_id: str, folder: Path) -> Path:
         """Return where in `folder` the model of a run lies, fetched anew from the artifacts: not from the cache."""

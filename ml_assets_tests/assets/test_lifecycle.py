@@ -11,8 +11,17 @@ from sqlalchemy import text
 
 from ml_assets.database.work_list import next_outcome_date, work_list
 from ml_assets.governance import PackError
-from ml_assets.lake import curated_table, features_table, labels_table, predictions_table, quarantine_table
+from ml_assets.lake import (
+    curated_table,
+    features_table,
+    labels_table,
+    landing_table,
+    predictions_table,
+    quarantine_table,
+    reference_table,
+)
 from ml_assets.lifecycle.evaluation import EVIDENCE, judge_now, judge_run, read_evidence, register_challenger
+from ml_assets.lifecycle.lineage import explain_prediction
 from ml_assets.lifecycle.reproduce import CannotReproduceError, reproduce
 from ml_assets.local_runs import RunFailedError
 from ml_assets.registry import CHALLENGER, CHAMPION
@@ -291,3 +300,52 @@ def test_a_model_of_which_the_limits_are_not_said_is_not_registered(bank):
     with pytest.raises(PackError, match="has nothing to say of limits; the model is not registered"):
         register_challenger(bank.platform.registry, bank.platform.engine, silent, bank.days[-1])
     assert bank.platform.registry.versions(bank.usecase.name) == before
+
+
+def test_a_prediction_is_walked_back_to_its_offsets_and_made_again(bank):
+    (row,) = work_list(
+        bank.platform.engine, bank.usecase.name, next_outcome_date(bank.platform.engine, bank.usecase.name), 1
+    )
+    found = explain_prediction(
+        bank.lake, bank.platform.registry, bank.platform.engine, bank.usecase, row["entity_id"], threads=1
+    )
+    assert found.prediction["probability"] == row["probability"]
+    assert found.reproduced
+    assert found.differing == []
+    assert found.run.tags["candidate"]
+    assert found.promotion.to_version == row["model_version"]
+    assert set(found.curated_versions) == {
+        *(curated_table(bank.usecase, event) for event in bank.usecase.events),
+        *(reference_table(bank.usecase, reference) for reference in bank.usecase.references),
+    }
+    landed = bank.lake.read(landing_table(bank.usecase.event("invoices").topic)).to_pylist()
+    (invoice,) = (source for source in found.sources if source.event == "invoices")
+    at = {(e["kafka_partition"], e["kafka_offset"]): e for e in landed if e["invoice_id"] == row["entity_id"]}
+    assert at[invoice.kafka_partition, invoice.kafka_offset]["event_id"] == invoice.event_id
+
+
+def test_a_prediction_that_was_tampered_with_is_not_made_again(bank):
+    """Guards: the walk back shows what is in the database, but believes only what it makes again."""
+    engine, name = bank.platform.engine, bank.usecase.name
+    (row,) = work_list(engine, name, next_outcome_date(engine, name), 1)
+    key = {"entity_id": row["entity_id"], "decision_time": row["decision_time"], "name": name}
+    change = text(
+        "UPDATE predictions SET probability = probability + :by WHERE use_case = :name AND entity_id = :entity_id "
+        "AND decision_time = :decision_time"
+    )
+    with engine.begin() as connection:
+        connection.execute(change, {**key, "by": 1e-6})
+    try:
+        found = explain_prediction(bank.lake, bank.platform.registry, engine, bank.usecase, row["entity_id"])
+        assert not found.reproduced
+    finally:
+        with engine.begin() as connection:
+            connection.execute(
+                text(
+                    "UPDATE predictions SET probability = :was WHERE use_case = :name AND entity_id = :entity_id "
+                    "AND decision_time = :decision_time"
+                ),
+                {**key, "was": row["probability"]},
+            )
+    with pytest.raises(LookupError, match="has no prediction of 'nobody'"):
+        explain_prediction(bank.lake, bank.platform.registry, engine, bank.usecase, "nobody")

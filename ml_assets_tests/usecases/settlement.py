@@ -12,7 +12,7 @@ import pyarrow as pa
 from ml_assets.contracts import TIMESTAMP, Event, to_columns
 from ml_assets.landing.curate import curate
 from ml_assets.landing.reference import read_reference
-from ml_assets.landing.schemas import DEAD_LETTERS, landing_schema
+from ml_assets.landing.schemas import DEAD_LETTERS, event_schema
 from ml_assets.simulation.market import Market
 from ml_assets.spec import EventSpec
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE
@@ -33,7 +33,7 @@ def curated(event: EventSpec, known: Iterable[Known]) -> pa.Table:
         "known_at": moments,
         "business_date": pa.array([row.business_date for row, _ in rows], pa.date32()),
     }
-    landed = pa.table(columns, schema=landing_schema(event))
+    landed = pa.table(columns, schema=event_schema(event))
     return curate(event, landed, DEAD_LETTERS.empty_table(), threads=1).curated
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ml_assets.cli import main
 from ml_assets.code_version import code_version
 
 
@@ -29,11 +30,22 @@ def run(home: Path, *arguments: str) -> subprocess.CompletedProcess:
         (["demo", "--use-case", "nobody"], "there is no demo of 'nobody'"),
     ],
 )
-def test_errors_say_what_to_do(tmp_path, arguments, says):
-    result = run(tmp_path, *arguments)
+def test_errors_say_what_to_do(tmp_path, arguments, says, monkeypatch, capsys):
+    monkeypatch.setenv("ML_ASSETS_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(sys, "argv", ["ml-assets", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert says in said
+    assert "Traceback" not in said
+
+
+def test_an_error_of_the_installed_program_is_its_last_line(tmp_path):
+    result = run(tmp_path, "replay-sec", "/nowhere")
     assert result.returncode == 1
-    assert says in result.stderr
-    assert "Traceback" not in result.stderr
+    assert result.stderr.startswith("error: /nowhere is not a folder")
 
 
 def test_help_lists_the_commands(tmp_path):

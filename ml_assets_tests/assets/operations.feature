@@ -20,3 +20,12 @@ Feature: Markets Operations lives with its models
     And a person promotes the challenger because "the feed was down"
     Then the challenger is champion
     And the reason "the feed was down" is kept on it
+
+  Scenario: A feed that breaks its contract stops the date until it is mended
+    Given a use case of its own whose first date has landed
+    And 12 invoices of that date from a payer that the contract does not know
+    When the date is ingested
+    Then the check "dead_letter_rate" stops it before features
+    When the contract is mended and the dead letters are replayed
+    And the date is ingested
+    Then its curated table has 72 invoices and nothing waits

@@ -1,16 +1,22 @@
 """Scenarios in the language of operations, on real servers."""
 
 import dataclasses
-from typing import Any
+from datetime import UTC, date, datetime, time
+from typing import Any, Literal
 
 import pytest
 from pytest_bdd import given, parsers, scenarios, then, when
 
+from ml_assets.contracts import Event
 from ml_assets.database.promotions import Actor
 from ml_assets.database.work_list import next_outcome_date, work_list
+from ml_assets.lake import curated_table, features_table
+from ml_assets.landing.dead_letters import replay, waiting_dead_letters
 from ml_assets.lifecycle.promotion import promote_challenger
+from ml_assets.local_runs import RunFailedError
 from ml_assets.registry import CHALLENGER, CHAMPION, ModelVersion
 from ml_assets_tests.assets.conftest import Bank
+from ml_assets_tests.late_payments import message
 
 scenarios("operations.feature")
 
@@ -94,3 +100,69 @@ def challenger_is_champion(story):
 @then(parsers.parse('the reason "{reason}" is kept on it'))
 def reason_is_kept(story, reason):
     assert champion(story["bank"]).tags["gate_override"] == reason
+
+
+class StrictInvoice(Event, frozen=True, kw_only=True):
+    """A contract that knows only the payers of the day on which it was written."""
+
+    invoice_id: str
+    payer: Literal["P0", "P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9", "P10", "P11"]
+    amount: float
+    due_date: date
+
+
+@given("a use case of its own whose first date has landed")
+def own_bank(make_bank, story):
+    bank = story["mended"] = make_bank("broken_feed")
+    (invoices, payments) = bank.usecase.events
+    strict = dataclasses.replace(invoices, contract=StrictInvoice)
+    story["bank"] = dataclasses.replace(bank, usecase=dataclasses.replace(bank.usecase, events=(strict, payments)))
+
+
+@given(parsers.parse("{number:d} invoices of that date from a payer that the contract does not know"))
+def invoices_of_an_unknown_payer(story, number):
+    bank = story["bank"]
+    day = bank.days[0]
+    bank.land(
+        [
+            message(
+                "broken_feed_invoices",
+                datetime.combine(day, time(11, minute), tzinfo=UTC),
+                event_id=f"new-{minute}",
+                invoice_id=f"new-{minute}",
+                payer="P99",
+                amount=10.5,
+                due_date=day,
+            )
+            for minute in range(number)
+        ]
+    )
+
+
+@when("the date is ingested")
+def ingest_date(story):
+    bank = story["bank"]
+    try:
+        bank.runs.run("ingest", [bank.days[0]])
+    except RunFailedError as error:
+        story["failed"] = str(error)
+
+
+@then(parsers.parse('the check "{name}" stops it before features'))
+def stopped_by(story, name):
+    assert name in story["failed"]
+    assert story["bank"].lake.version(features_table(story["bank"].usecase)) is None
+
+
+@when("the contract is mended and the dead letters are replayed")
+def mend_and_replay(story):
+    bank = story["bank"] = story["mended"]
+    assert replay(bank.lake, bank.usecase.event("invoices")).landed == 12
+
+
+@then(parsers.parse("its curated table has {number:d} invoices and nothing waits"))
+def all_curated(story, number):
+    bank = story["bank"]
+    event = bank.usecase.event("invoices")
+    assert bank.lake.read(curated_table(bank.usecase, event)).num_rows == number
+    assert waiting_dead_letters(bank.lake, event).num_rows == 0

@@ -56,14 +56,14 @@ class Cluster:
         """
         return kubectl(self.programs / "kubectl", self.kubeconfig, *arguments, stdin=stdin, check=check)
 
-    def load_image(self, tag: str) -> None:
-        """Bring an image of this machine's docker to the node."""
+    def load_images(self, *tags: str) -> None:
+        """Bring images of this machine's docker to the node; layers that they share go once."""
         program = find("docker")
         assert program is not None, "install() brings docker"
-        with subprocess.Popen([program, "save", tag], stdout=subprocess.PIPE) as saved:
+        with subprocess.Popen([program, "save", *tags], stdout=subprocess.PIPE) as saved:
             self.ctr("images", "import", "-", stdin=saved.stdout)
         if saved.returncode:
-            raise RuntimeError(f"docker has no image {tag}")
+            raise RuntimeError(f"docker does not have all of {', '.join(tags)}")
 
     def ctr(self, *arguments: str, stdin: Any = None) -> str:
         """Run containerd's client and return what it prints."""
@@ -303,7 +303,7 @@ state = "{folder}/containerd-state"
         [program, "import", "--change", 'ENTRYPOINT ["/pause"]', "-", PAUSE],
         check=True, input=archive, stdout=subprocess.DEVNULL,
     )  # fmt: skip
-    running.load_image(PAUSE)
+    running.load_images(PAUSE)
     for setting in ("net.ipv4.ip_forward", "net.bridge.bridge-nf-call-iptables"):
         path = Path("/proc/sys") / setting.replace(".", "/")
         if path.exists():

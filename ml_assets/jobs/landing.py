@@ -57,7 +57,7 @@ def connect_job(usecases: Sequence[UseCase]) -> dg.JobDefinition:
     events = [event for usecase in usecases for event in usecase.events]
 
     @dg.op(description="Lands the objects below ML_ASSETS_CONNECT_ROOT that have not landed yet, each in one commit.")
-    def land_connect_objects(context: dg.OpExecutionContext, platform: Platform) -> None:
+    def land_objects_of_connect(context: dg.OpExecutionContext, platform: Platform) -> None:
         from ml_assets.landing.connect import land_objects
 
         settings = platform.settings
@@ -77,7 +77,7 @@ def connect_job(usecases: Sequence[UseCase]) -> dg.JobDefinition:
         tags=pod_tags("ingest"),
     )
     def landing() -> None:
-        land_connect_objects()
+        land_objects_of_connect()
 
     return landing
 

@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-sec ui test test-kafka test-faults check bench lock clean
+.PHONY: help install demo demo-sec ui test test-kafka test-faults check bench bench-landing lock clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ ui: $(INSTALLED) ## the Dagster UI with its daemon, on http://localhost:3000
 
 bench: $(INSTALLED) ## measure, and write docs/benchmarks.md
 	$(BIN)/python -m ml_assets_tests.bench
+
+bench-landing: $(INSTALLED) ## measure landing on Apache Kafka, and write docs/benchmarks-landing.md
+	$(BIN)/python -m ml_assets_tests.bench_landing
 
 test: check ## set up, then lint, types and all tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not kafka and not faults"

@@ -8,7 +8,8 @@ from datetime import date
 import fsspec
 import pyarrow as pa
 import pytest
-from deltalake.exceptions import CommitFailedError
+
+from ml_assets.lake import PositionMovedError
 
 MONDAY = date(2026, 1, 5)
 
@@ -18,21 +19,17 @@ def rows(*numbers):
 
 
 def test_a_lake_on_s3_appends_once_and_fences(s3_lake):
-    s3_lake.append_once("t", rows(1, 2), "day", {"a": 2}, expected={"a": 0})
-    with pytest.raises(CommitFailedError):
-        s3_lake.append_once("t", rows(1, 2), "day", {"a": 2}, expected={"a": 0})
-    s3_lake.append_once("t", rows(3), "day", {"a": 3}, expected={"a": 2})
+    writer, late = s3_lake.appender("t", ["day"]), s3_lake.appender("t", ["day"])
+    for each in (writer, late):
+        each.positions(["a"])
+    writer.append(rows(1, 2), {"a": 0}, {"a": 2})
+    with pytest.raises(PositionMovedError):
+        late.append(rows(1), {"a": 0}, {"a": 1})
+    writer.append(rows(3), {"a": 2}, {"a": 3})
+    with pytest.raises(PositionMovedError):
+        late.append(rows(1), {"a": 0}, {"a": 1})
     assert sorted(s3_lake.read("t")["n"].to_pylist()) == [1, 2, 3]
-    assert s3_lake.positions("t", ["a"]) == {"a": 3}
-
-
-def test_a_writer_on_s3_that_checked_before_another_committed_is_fenced(s3_lake, monkeypatch):
-    s3_lake.append_once("t", rows(1), "day", {"a": 1}, expected={"a": 0})
-    stale = s3_lake.table("t")
-    s3_lake.append_once("t", rows(2), "day", {"a": 2}, expected={"a": 1})
-    monkeypatch.setattr(s3_lake, "table", lambda name, version=None: stale)
-    with pytest.raises(CommitFailedError):
-        s3_lake.append_once("t", rows(2), "day", {"a": 2}, expected={"a": 1})
+    assert late.positions(["a"]) == {"a": 3}
 
 
 def test_of_many_conditional_writes_one_succeeds(s3, bucket):

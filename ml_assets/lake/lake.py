@@ -197,7 +197,7 @@ class Appender:
             OSError, deltalake.exceptions.DeltaError: the store failed; it is not known whether the commit happened,
                 and the same call may be made again.
         """
-        self._table = self._table or self._lake.table(self._name)
+        self._table = self._table or self._lake.table(self._name) or self._create(rows.schema)
         if self._is_done(start, end):
             return
         properties = CommitProperties(
@@ -206,22 +206,35 @@ class Appender:
         try:
             # The table that was looked at is passed on, so that the conflict check begins at that version.
             write_deltalake(
-                self._table or self._lake.uri(self._name),
+                self._table,
                 rows,
-                mode="append" if self._table else "error",
-                partition_by=self._partition_by,
-                schema_mode="merge" if self._table else None,
-                storage_options=self._lake.options,
+                mode="append",
+                schema_mode="merge",
                 writer_properties=_WRITER,
                 commit_properties=properties,
             )
-        except DeltaError:  # a conflict, or another writer made the table first: look what stands there now
+        except DeltaError:  # a conflict: look what stands there now
             self._table = self._lake.table(self._name)
             if not self._is_done(start, end):
                 raise
         except BaseException:
             self._table = None  # what it knows may be old
             raise
+
+    def _create(self, schema: pa.Schema) -> DeltaTable:
+        """Return the table, made without rows.
+
+        Rows that came with the table's first commit would be checked against nothing: of two writers that make it at
+        once the later one's commit is moved to version 1 and not refused.
+        """
+        DeltaTable.create(
+            self._lake.uri(self._name),
+            schema,
+            mode="ignore",
+            partition_by=self._partition_by,
+            storage_options=self._lake.options,
+        )
+        return DeltaTable(self._lake.uri(self._name), storage_options=self._lake.options)
 
     def _is_done(self, start: Mapping[str, int], end: Mapping[str, int]) -> bool:
         """Return whether the table stands at `end` already.

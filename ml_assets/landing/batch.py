@@ -18,6 +18,9 @@ from ml_assets.spec import EventSpec
 
 Clock = Literal["live", "replay"]
 _MILLISECONDS = pa.timestamp("ms", tz="UTC")
+UNFIT = "a number needs more than 64 bits, or a time is not in the years 1 to 9999 of UTC"
+# Microseconds since 1970 of the first and the last day that a Python date can be.
+_FIRST_TIME, _LAST_TIME = -62_135_596_800_000_000, 253_402_300_799_999_999
 
 
 class RawMessage(Protocol):
@@ -81,8 +84,15 @@ def landing_rows(
         else:
             good.append(message)
             versions.append(version)
+    payload = fitting_columns(event.contract, events)
+    if payload is None:
+        for place in reversed([p for p, row in enumerate(events) if fitting_columns(event.contract, [row]) is None]):
+            bad.append(good.pop(place))
+            reasons.append(UNFIT)
+            del events[place], versions[place]
+        payload = columns_of(event.contract, events)
     parts = [
-        _events(event, events, versions, _coordinates(epoch, good, clock, now)),
+        _events(event, events, payload, versions, _coordinates(epoch, good, clock, now)),
         _dead_letters(bad, reasons, _coordinates(epoch, bad, clock, now)),
         _gaps(epoch, gaps, now),
     ]
@@ -98,12 +108,29 @@ def columns_of(contract: type[Event], rows: Sequence[Event]) -> dict[str, pa.Arr
     }
 
 
+def fitting_columns(contract: type[Event], rows: Sequence[Event]) -> dict[str, pa.Array] | None:
+    """Return `columns_of`, or None if some event has a value that its type allows and no column holds (`UNFIT`)."""
+    try:
+        columns = columns_of(contract, rows)
+    except OverflowError:
+        return None
+    for column in columns.values():
+        if pa.types.is_timestamp(column.type):
+            bounds = pc.min_max(column.cast(pa.int64())).as_py()
+            if bounds["min"] is not None and (bounds["min"] < _FIRST_TIME or bounds["max"] > _LAST_TIME):
+                return None
+    return columns
+
+
 def _events(
-    event: EventSpec, rows: Sequence[Event], versions: Sequence[int | None], coordinates: Mapping[str, pa.Array]
+    event: EventSpec,
+    rows: Sequence[Event],
+    payload: Mapping[str, pa.Array],
+    versions: Sequence[int | None],
+    coordinates: Mapping[str, pa.Array],
 ) -> dict[str, Any]:
     if not rows:
         return {}
-    payload = columns_of(event.contract, rows)
     return {
         "kind": EVENT,
         **payload,

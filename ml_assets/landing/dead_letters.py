@@ -13,7 +13,7 @@ import pyarrow.dataset as ds
 
 from ml_assets.contracts import Event
 from ml_assets.lake import Lake, PositionMovedError, landing_table
-from ml_assets.landing.batch import business_dates, columns_of, in_landing_schema, later
+from ml_assets.landing.batch import UNFIT, business_dates, columns_of, fitting_columns, in_landing_schema, later
 from ml_assets.landing.decode import Decoder, Records, RefusedError
 from ml_assets.landing.schemas import (
     DEAD_LETTER,
@@ -98,10 +98,13 @@ def _decode_again(
     refused: dict[str, int] = {}
     for number, value in enumerate(letters["value"].to_pylist()):
         try:
-            events.append(decoder.decode(value))
+            decoded = decoder.decode(value)
+            if fitting_columns(event.contract, [decoded]) is None:
+                raise RefusedError(UNFIT)
         except RefusedError as error:
             refused[str(error)] = refused.get(str(error), 0) + 1
         else:
+            events.append(decoded)
             good.append(number)
     kept = letters.take(pa.array(good, pa.int64()))
     payload = columns_of(event.contract, events)

@@ -24,6 +24,8 @@ from ml_assets.contracts import Event
 
 VERSION_HEADER = "schema-version"
 _AVRO = b"\x00"
+# A value nested deeper than the stack is refused too: it would end every lander that comes to it.
+_NOT_DECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class RefusedError(ValueError):
@@ -69,12 +71,13 @@ class Decoder:
             return self._from_avro(value, version)
         try:
             return self._strict.decode(value)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except _NOT_DECODABLE:
             try:
                 event = self._lenient.decode(value)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                fields = self._fields.decode(value)
+            except _NOT_DECODABLE as error:
                 raise RefusedError(str(error)) from error
-        self._refuse_renamed(self._fields.decode(value), version)
+        self._refuse_renamed(fields, version)
         return event
 
     def _from_avro(self, value: bytes, version: int | None) -> Event:
@@ -85,7 +88,7 @@ class Decoder:
         fields = self._records.read(value)
         try:
             event = msgspec.convert(fields, self._contract)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, RecursionError) as error:
             raise RefusedError(str(error)) from error
         self._refuse_renamed(fields, version)
         return event

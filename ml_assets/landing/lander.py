@@ -191,6 +191,8 @@ class Lander:
                 queued_max_messages_kbytes=65_536,
                 partition_assignment_strategy="cooperative-sticky",
                 session_timeout_ms=int(self._session_seconds * 1000),
+                # Several within a session: with one of librdkafka's 3 s a short session ends between two of them.
+                heartbeat_interval_ms=min(3_000, int(self._session_seconds * 1000 / 4)),
                 topic_metadata_refresh_interval_ms=10_000,
                 error_cb=complaints,
                 log_level=0,

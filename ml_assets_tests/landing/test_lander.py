@@ -11,8 +11,10 @@ from ml_assets.landing.lander import FlushLimits, Lander
 from ml_assets.landing.produce import ensure_topics, produce
 from ml_assets_tests.kafka.topics import delete_topic
 from ml_assets_tests.landing.conftest import MONDAY
+from ml_assets_tests.landing.messages import body
 
 NINE = datetime(2026, 1, 5, 9, tzinfo=UTC)
+GOOD = body(1)
 
 
 class Message(NamedTuple):
@@ -98,8 +100,23 @@ def test_on_the_live_clock_nothing_is_known_before_it_landed(lake, event, broker
             msgspec.json.encode({"event_id": "1", "event_time": NINE, "isin": "x", "side": "LEFT", "quantity": 1}),
             "Invalid enum value",
         ),
+        (GOOD[:-1] + b', "more": ' + b"[" * 20_000 + b"]" * 20_000 + b"}", "recursion"),
+        (GOOD.replace(b'"quantity":5', b'"quantity":%d' % 2**70), "64 bits"),
+        (GOOD.replace(b"2026-01-05T09:00:00Z", b"0001-01-01T00:00:00+10:00"), "years 1 to 9999"),
+        (GOOD.replace(b"2026-01-05T09:00:00Z", b"9999-12-31T23:00:00-10:00"), "years 1 to 9999"),
     ],
-    ids=["cut", "not_utf8", "empty", "field_missing", "wrong_type", "unknown_side"],
+    ids=[
+        "cut",
+        "not_utf8",
+        "empty",
+        "field_missing",
+        "wrong_type",
+        "unknown_side",
+        "deeper_than_the_stack",
+        "larger_than_the_column",
+        "before_time",
+        "after_time",
+    ],
 )
 def test_what_cannot_be_decoded_is_a_dead_letter_and_the_good_ones_land(lake, event, broker, value, reason):
     send(broker, event, [message(event, 1), Message(event.topic, b"bad", value), message(event, 2)])
@@ -157,7 +174,7 @@ def test_a_lander_that_was_overtaken_takes_up_the_new_position(lake, event, brok
 def test_a_new_life_of_a_topic_is_landed_from_its_start(lake, event, broker):
     """Guards against a recreated topic whose offsets start at 0 again: its messages are new, not landed ones."""
     for life in (0, 1):
-        delete_topic(broker.bootstrap, event.topic)
+        delete_topic(broker, event.topic)
         send(broker, event, [message(event, life * 10 + n) for n in range(3)])
         land(lake, event, broker)
     assert ids(lake, event) == [0, 1, 2, 10, 11, 12]

@@ -19,13 +19,15 @@ from ml_assets_tests.s3 import S3Server, s3_server
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the tests of landing run on either broker."""
+    """Let the tests of landing run on either broker, and the fault campaign as long as one likes."""
     parser.addoption(
         "--broker",
         choices=["embedded", "apache"],
         default="embedded",
         help="the broker of the tests that take one: embedded, from a wheel; apache, on this machine's Java",
     )
+    parser.addoption("--rounds", type=int, default=25, help="rounds of the fault campaign")
+    parser.addoption("--seed", type=int, default=1, help="seed of the first round of the fault campaign")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -90,9 +92,9 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
 
 @pytest.fixture(scope="session")
 def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaConnection]:
-    """How to reach the session's broker, as `--broker` chooses it."""
+    """How to reach the session's broker, as `--broker` chooses it; Apache Kafka through TLS and with a password."""
     if request.config.getoption("--broker") == "apache":
-        yield KafkaConnection(request.getfixturevalue("kafka").bootstrap)
+        yield request.getfixturevalue("kafka").secure
         return
     with temporary_broker(tmp_path_factory.mktemp("broker")) as bootstrap:
         yield KafkaConnection(bootstrap)

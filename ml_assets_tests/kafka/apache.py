@@ -19,7 +19,9 @@ from pathlib import Path
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from pydantic import SecretStr
 
+from ml_assets.landing.kafka import KafkaConnection
 from ml_assets_tests.kafka.certificates import Certificates, issue
 
 _HERE = Path(__file__).parent
@@ -113,6 +115,23 @@ class ApacheKafka:
         self.secure_bootstrap = f"127.0.0.1:{secure}"
         self._config.write_text(_properties(folder / "data", self._certificates, plain, secure, controller))
         self._format()
+
+    @property
+    def plain(self) -> KafkaConnection:
+        """How to reach the plain listener."""
+        return KafkaConnection(self.bootstrap)
+
+    @property
+    def secure(self) -> KafkaConnection:
+        """How to reach the listener that demands TLS and a password."""
+        return KafkaConnection(
+            self.secure_bootstrap,
+            security_protocol="SASL_SSL",
+            sasl_mechanism="SCRAM-SHA-512",
+            username=self.username,
+            password=SecretStr(self.password),
+            ca_file=str(self.ca_file),
+        )
 
     @property
     def ca_file(self) -> Path:

@@ -19,17 +19,15 @@ pytestmark = pytest.mark.kafka
 
 @dataclass(frozen=True)
 class Topic:
-    bootstrap: str
+    kafka: KafkaConnection
     name: str
 
     def send(self, *values):
-        produce(KafkaConnection(self.bootstrap), [Message(self.name, b"k", value, 1) for value in values])
+        produce(self.kafka, [Message(self.name, b"k", value, 1) for value in values])
 
     def values(self):
         """All that the topic holds, of its only partition."""
-        consumer = Consumer(
-            {"bootstrap.servers": self.bootstrap, "group.id": uuid4().hex, "enable.partition.eof": True, "log_level": 0}
-        )
+        consumer = Consumer(self.kafka.config(group_id=uuid4().hex, enable_partition_eof=True, log_level=0))
         try:
             consumer.assign([TopicPartition(self.name, 0, 0)])
             found = []
@@ -47,8 +45,8 @@ class Topic:
 @pytest.fixture
 def topic(kafka):
     name = f"apache-{uuid4().hex[:8]}"
-    ensure_topics(KafkaConnection(kafka.bootstrap), [name], partitions=1)
-    return Topic(kafka.bootstrap, name)
+    ensure_topics(kafka.plain, [name], partitions=1)
+    return Topic(kafka.plain, name)
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
@@ -74,24 +72,13 @@ def test_a_paused_node_answers_nobody_until_it_goes_on(kafka, topic):
 
 def test_a_deleted_topic_comes_back_empty(kafka, topic):
     topic.send(b"1")
-    delete_topic(kafka.bootstrap, topic.name)
-    ensure_topics(KafkaConnection(kafka.bootstrap), [topic.name], partitions=1)
+    delete_topic(kafka.plain, topic.name)
+    ensure_topics(kafka.plain, [topic.name], partitions=1)
     assert topic.values() == []
 
 
 def secure_client(kafka, **changes):
-    return AdminClient(
-        {
-            "bootstrap.servers": kafka.secure_bootstrap,
-            "security.protocol": "SASL_SSL",
-            "sasl.mechanism": "SCRAM-SHA-512",
-            "sasl.username": kafka.username,
-            "sasl.password": kafka.password,
-            "ssl.ca.location": str(kafka.ca_file),
-            "log_level": 0,
-            **changes,
-        }
-    )
+    return AdminClient({**kafka.secure.config(log_level=0), **changes})
 
 
 def test_the_secure_listener_lets_in_who_has_the_password(kafka, topic):

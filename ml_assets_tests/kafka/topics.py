@@ -2,15 +2,17 @@
 
 import time
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
+
+from ml_assets.landing.kafka import KafkaConnection
 
 _TIMEOUT = 20.0
 
 
-def delete_topic(bootstrap: str, topic: str) -> None:
+def delete_topic(kafka: KafkaConnection, topic: str) -> None:
     """Delete a topic, if it exists, and wait until the broker no longer knows it."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient(kafka.config())
     (deleted,) = admin.delete_topics([topic], operation_timeout=_TIMEOUT).values()
     try:
         deleted.result()
@@ -21,3 +23,16 @@ def delete_topic(bootstrap: str, topic: str) -> None:
     while topic in admin.list_topics(timeout=_TIMEOUT).topics:
         assert time.monotonic() < until, f"topic {topic} is still there {_TIMEOUT:.0f} s after it was deleted"
         time.sleep(0.05)
+
+
+def topic_id(kafka: KafkaConnection, topic: str) -> str:
+    """Return the broker's id of this life of a topic."""
+    admin = AdminClient(kafka.config())
+    until = time.monotonic() + _TIMEOUT
+    while True:
+        try:
+            return str(admin.describe_topics(TopicCollection([topic]))[topic].result(_TIMEOUT).topic_id)
+        except KafkaException as error:  # a topic is known a moment after it was created
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART or time.monotonic() > until:
+                raise
+            time.sleep(0.05)

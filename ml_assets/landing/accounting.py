@@ -13,12 +13,12 @@ from ml_assets.lake import Lake, landing_table
 from ml_assets.landing.batch import Gap, landing_rows
 from ml_assets.landing.decode import Decoder
 from ml_assets.landing.kafka import app_id
-from ml_assets.landing.schemas import PARTITIONED_BY
+from ml_assets.landing.schemas import LETTER_COLUMNS, PARTITIONED_BY
 from ml_assets.spec import EventSpec
 
 SQL = Path(__file__).with_name("sql") / "accounting.sql"
 LOST = "lost: "
-_COLUMNS = ["kind", "reason", "gap_until", "kafka_epoch", "kafka_partition", "kafka_offset"]
+_COLUMNS = ["kind", LETTER_COLUMNS["reason"], "gap_until", "kafka_epoch", "kafka_partition", "kafka_offset"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from ml_assets.contracts import TIMESTAMP, Event, arrow_schema, roll_to_weekday
 from ml_assets.landing.decode import Decoder, RefusedError, declared_version
-from ml_assets.landing.schemas import DEAD_LETTER, EVENT, GAP, landing_schema
+from ml_assets.landing.schemas import DEAD_LETTER, EVENT, GAP, LETTER_COLUMNS, landing_schema
 from ml_assets.spec import EventSpec
 
 Clock = Literal["live", "replay"]
@@ -163,9 +163,9 @@ def _dead_letters(
         return {}
     return {
         "kind": DEAD_LETTER,
-        "reason": pa.array(reasons, pa.string()),
-        "key": pa.array([_bytes(message.key()) for message in messages], pa.binary()),
-        "value": pa.array([_bytes(message.value()) for message in messages], pa.binary()),
+        LETTER_COLUMNS["reason"]: pa.array(reasons, pa.string()),
+        LETTER_COLUMNS["key"]: pa.array([_bytes(message.key()) for message in messages], pa.binary()),
+        LETTER_COLUMNS["value"]: pa.array([_bytes(message.value()) for message in messages], pa.binary()),
         "schema_version": pa.array([declared_version(message.headers()) for message in messages], pa.int32()),
         **coordinates,
         "business_date": weekdays(coordinates["known_at"]),
@@ -177,7 +177,7 @@ def _gaps(epoch: str, gaps: Sequence[Gap], now: datetime) -> dict[str, Any]:
         return {}
     return {
         "kind": GAP,
-        "reason": pa.array([gap.reason for gap in gaps], pa.string()),
+        LETTER_COLUMNS["reason"]: pa.array([gap.reason for gap in gaps], pa.string()),
         "gap_until": pa.array([gap.until for gap in gaps], pa.int64()),
         "kafka_epoch": epoch,
         "kafka_partition": pa.array([gap.partition for gap in gaps], pa.int32()),

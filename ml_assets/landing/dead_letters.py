@@ -19,6 +19,7 @@ from ml_assets.landing.schemas import (
     DEAD_LETTER,
     DEAD_LETTERS,
     EVENT,
+    LETTER_COLUMNS,
     PARTITIONED_BY,
     REPLAY,
 )
@@ -51,7 +52,8 @@ def waiting_dead_letters(lake: Lake, event: EventSpec, dates: Sequence[date] | N
             wanted = wanted & ds.field("business_date").isin(list(dates))
         return dataset.to_table(columns=list(columns), filter=wanted)
 
-    letters, replayed = of(DEAD_LETTER, DEAD_LETTERS.names), of(REPLAY, _WHERE)
+    letters = of(DEAD_LETTER, [LETTER_COLUMNS.get(name, name) for name in DEAD_LETTERS.names])
+    letters, replayed = letters.rename_columns(DEAD_LETTERS.names), of(REPLAY, _WHERE)
     if replayed.num_rows:
         letters = letters.append_column("row", pa.array(range(letters.num_rows), pa.int64()))
         rows = letters.select([*_WHERE, "row"]).join(replayed, keys=list(_WHERE), join_type="left anti")["row"]

@@ -16,6 +16,9 @@ EVENT: Final = "event"
 DEAD_LETTER: Final = "dead_letter"
 # A dead letter that has become an event since; beside it, with its coordinates and business date.
 REPLAY: Final = "replay"
+# What a dead letter or a gap says beside its coordinates. Contracts have fields of these names too (a status has a
+# reason), so that in the landing table they have others.
+LETTER_COLUMNS: Final = {"reason": "letter_reason", "key": "letter_key", "value": "letter_value"}
 # Offsets without a message, [kafka_offset, gap_until): compaction, transaction markers, or a loss that was accepted.
 GAP: Final = "gap"
 
@@ -70,9 +73,9 @@ def landing_schema(event: EventSpec) -> pa.Schema:
             _BUSINESS_DATE,
             *contract,
             pa.field("schema_version", pa.int32()),
-            pa.field("reason", pa.string()),
-            pa.field("key", pa.binary()),
-            pa.field("value", pa.binary()),
+            pa.field(LETTER_COLUMNS["reason"], pa.string()),
+            pa.field(LETTER_COLUMNS["key"], pa.binary()),
+            pa.field(LETTER_COLUMNS["value"], pa.binary()),
             pa.field("gap_until", pa.int64()),
         ]
     )

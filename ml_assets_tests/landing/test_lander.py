@@ -9,6 +9,7 @@ from ml_assets.lake import landing_table
 from ml_assets.landing.accounting import account
 from ml_assets.landing.lander import FlushLimits, Lander
 from ml_assets.landing.produce import ensure_topics, produce
+from ml_assets.landing.schemas import LETTER_COLUMNS
 from ml_assets_tests.kafka.topics import delete_topic
 from ml_assets_tests.landing.conftest import MONDAY
 from ml_assets_tests.landing.messages import body
@@ -44,7 +45,8 @@ def events(lake, event):
 
 
 def dead_letters(lake, event):
-    return lake.read(landing_table(event.topic), where=pc.field("kind") == "dead_letter")
+    rows = lake.read(landing_table(event.topic), where=pc.field("kind") == "dead_letter")
+    return rows.select([*LETTER_COLUMNS.values()]).rename_columns([*LETTER_COLUMNS])
 
 
 def ids(lake, event):

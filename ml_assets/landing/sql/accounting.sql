@@ -18,7 +18,7 @@ WITH offsets AS (
         kafka_epoch,
         kafka_partition,
         sum(gap_until - kafka_offset) AS gap_offsets,
-        sum(gap_until - kafka_offset) FILTER (WHERE reason LIKE 'lost:%') AS lost_offsets
+        sum(gap_until - kafka_offset) FILTER (WHERE letter_reason LIKE 'lost:%') AS lost_offsets
     FROM landed
     WHERE kind = 'gap'
     GROUP BY ALL

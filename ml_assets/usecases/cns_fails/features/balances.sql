@@ -1,8 +1,11 @@
--- Balances of the decided securities over the last 60 published settlement dates; a date without a row is a zero.
+-- Balances of the decided securities over the last 200 published settlement dates; a date without a row is a zero.
+--
+-- The newest published date is two to six weeks old. What lasts longer than that says most: slowly weighted means (a
+-- weight falls to a third in 30 dates), rates over a long time, and how often a large balance was large again.
 WITH covered AS (
     SELECT settlement_date, row_number() OVER (ORDER BY settlement_date DESC) AS age
     FROM (SELECT DISTINCT settlement_date FROM cns_fails)
-    QUALIFY age <= 60
+    QUALIFY age <= 200
 ),
 -- A missing price is the last one published before it.
 priced AS (
@@ -25,7 +28,26 @@ daily AS (
 market AS (
     SELECT sum(value) FILTER (WHERE age <= 5) / nullif(sum(value) FILTER (WHERE age <= 20) / 4, 0) AS trend FROM daily
 ),
-published AS (SELECT count(*) AS dates, max(settlement_date) AS newest FROM covered)
+published AS (
+    SELECT
+        count(*) AS dates,
+        least(count(*), 60) AS dates_60d,
+        least(count(*), 90) AS dates_90d,
+        max(settlement_date) AS newest,
+        sum(exp(-(age - 1) / 30)) AS weights_30d,
+        sum(exp(-(age - 1) / 10)) AS weights_10d
+    FROM covered
+),
+-- Whether a large balance was large on the date before too.
+continued AS (
+    SELECT symbol, count(*) AS continued
+    FROM (
+        SELECT symbol, age, lead(age) OVER (PARTITION BY symbol ORDER BY age) AS age_before
+        FROM daily WHERE value > 100000
+    )
+    WHERE age_before = age + 1
+    GROUP BY symbol
+)
 SELECT
     symbol AS entity_id,
     coalesce(sum(value) FILTER (WHERE age = 1), 0) AS last_fail_value,
@@ -34,25 +56,42 @@ SELECT
     coalesce(sum(value) FILTER (WHERE age <= 5), 0) / 5 AS mean_fail_value_5d,
     coalesce(sum(value) FILTER (WHERE age <= 10), 0) / 10 AS mean_fail_value_10d,
     coalesce(sum(value) FILTER (WHERE age <= 20), 0) / 20 AS mean_fail_value_20d,
-    coalesce(sum(value), 0) / any_value(published.dates) AS mean_fail_value_60d,
+    coalesce(sum(value) FILTER (WHERE age <= 60), 0) / any_value(published.dates_60d) AS mean_fail_value_60d,
     coalesce(max(value) FILTER (WHERE age <= 20), 0) AS max_fail_value_20d,
-    coalesce(median(value), 0) AS median_fail_value,
+    coalesce(median(value) FILTER (WHERE age <= 60), 0) AS median_fail_value,
     count(*) FILTER (WHERE value > 100000 AND age <= 5) / 5 AS large_rate_5d,
     count(*) FILTER (WHERE value > 100000 AND age <= 10) / 10 AS large_rate_10d,
     count(*) FILTER (WHERE value > 100000 AND age <= 20) / 20 AS large_rate_20d,
-    count(*) FILTER (WHERE value > 100000) / any_value(published.dates) AS large_rate_60d,
-    count(*) FILTER (WHERE value > 50000) / any_value(published.dates) AS half_large_rate_60d,
+    count(*) FILTER (WHERE value > 100000 AND age <= 60) / any_value(published.dates_60d) AS large_rate_60d,
+    count(*) FILTER (WHERE value > 100000 AND age <= 90) / any_value(published.dates_90d) AS large_rate_90d,
+    count(*) FILTER (WHERE value > 100000) / any_value(published.dates) AS large_rate,
+    count(*) FILTER (WHERE value > 50000 AND age <= 60) / any_value(published.dates_60d) AS half_large_rate_60d,
+    count(*) FILTER (WHERE value > 200000 AND age <= 60) / any_value(published.dates_60d) AS twice_large_rate_60d,
+    coalesce(sum(exp(-(age - 1) / 30)) FILTER (WHERE value > 100000), 0) / any_value(published.weights_30d)
+        AS weighted_large_rate_30d,
+    coalesce(sum(exp(-(age - 1) / 10)) FILTER (WHERE value > 100000), 0) / any_value(published.weights_10d)
+        AS weighted_large_rate_10d,
+    ln(1 + coalesce(sum(exp(-(age - 1) / 30) * value), 0) / any_value(published.weights_30d))
+        AS log_weighted_value_30d,
+    ln(1 + coalesce(sum(exp(-(age - 1) / 10) * value), 0) / any_value(published.weights_10d))
+        AS log_weighted_value_10d,
+    coalesce(sum(exp(-(age - 1) / 30) * ln(1 + value)), 0) / any_value(published.weights_30d)
+        AS weighted_log_value_30d,
+    percent_rank() OVER (ORDER BY coalesce(sum(exp(-(age - 1) / 30) * ln(1 + value)), 0)) AS rank_of_weighted_value,
+    (coalesce(any_value(continued.continued), 0) + 0.5) / (count(*) FILTER (WHERE value > 100000) + 2)
+        AS stays_large_rate,
     count(*) FILTER (WHERE age <= 5) / 5 AS any_rate_5d,
     count(*) FILTER (WHERE age <= 20) / 20 AS any_rate_20d,
-    count(*) / any_value(published.dates) AS any_rate_60d,
+    count(*) FILTER (WHERE age <= 60) / any_value(published.dates_60d) AS any_rate_60d,
     coalesce(min(age) FILTER (WHERE value > 100000), 99) AS dates_since_large,
     min(age) AS dates_since_any,
     avg(ln(1 + value)) AS mean_log_value,
     stddev_pop(ln(1 + value)) AS std_log_value,
     ln(arg_min(price, age)) AS log_price,
+    percent_rank() OVER (ORDER BY arg_min(price, age)) AS rank_of_price,
     ln(1 + avg(quantity)) AS log_mean_quantity,
     ln(arg_min(price, age) / nullif(arg_max(price, age), 0)) AS log_price_change,
     any_value(market.trend) AS market_trend,
     any_value(getvariable('decision_date') - published.newest) AS days_since_published
-FROM daily, market, published
+FROM daily LEFT JOIN continued USING (symbol), market, published
 GROUP BY symbol

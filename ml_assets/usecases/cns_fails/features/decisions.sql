@@ -12,7 +12,10 @@ recent AS (
         arg_max(description, settlement_date) AS description,
         arg_max(price, settlement_date) AS price,
         sum(quantity * coalesce(price, 0)) / 20 AS mean_fail_value,
-        max(settlement_date) AS last_seen
+        -- A balance that never had a price counts as none, as in the mean.
+        coalesce(
+            sum(quantity * price) FILTER (WHERE settlement_date = (SELECT max(settlement_date) FROM covered)), 0
+        ) AS last_value
     FROM cns_fails SEMI JOIN covered USING (settlement_date)
     GROUP BY symbol
 )
@@ -26,9 +29,15 @@ SELECT
         'known_mean_fail_value', round(mean_fail_value),
         'last_published', (SELECT max(settlement_date) FROM covered),
         'price_band', CASE WHEN price < 5 THEN 'below 5' WHEN price < 25 THEN '5 to 25' ELSE '25 or more' END,
-        'recency', CASE
-            WHEN last_seen = (SELECT max(settlement_date) FROM covered) THEN 'on the last date'
-            ELSE 'earlier'
-        END
-    )::VARCHAR AS attributes
+        'last_known', CASE WHEN last_value > 100000 THEN 'above 100,000' ELSE 'at most 100,000' END
+    )::VARCHAR AS attributes,
+    CASE
+        WHEN description SIMILAR TO '.*(ETF|ETN|ISHARES|SPDR|PROSHARES|DIREXION|INVESCO|VANGUARD|FUND|TRUST SER).*'
+        THEN 'fund'
+        WHEN description SIMILAR TO '.*(WARRANT|\bWTS?\b|\bUNIT).*' THEN 'warrant or unit'
+        WHEN description SIMILAR TO '.*(PFD|PREF).*' THEN 'preferred'
+        WHEN description SIMILAR TO '.*(\bADR|\bADS|SPON).*' THEN 'depositary receipt'
+        WHEN description SIMILAR TO '.*ACQ.*' THEN 'acquisition company'
+        ELSE 'other'
+    END AS kind
 FROM recent

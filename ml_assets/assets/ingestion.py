@@ -9,7 +9,7 @@ from ml_assets.assets.common import RETRY, common, counts, dates_of, key, partit
 from ml_assets.checks.ingestion import curation_checks, judge_curation
 from ml_assets.contracts import describe_fields
 from ml_assets.lake import curated_table, landing_table, quarantine_table, reference_table
-from ml_assets.landing.schemas import curated_schema
+from ml_assets.landing.schemas import curated_schema, landing_schema
 from ml_assets.lifecycle.ingestion import IngestionReport, curate_dates, load_reference
 from ml_assets.resources import Platform
 from ml_assets.spec import EventSpec, ReferenceSpec, UseCase
@@ -51,6 +51,7 @@ def topic_spec(event: EventSpec) -> dg.AssetSpec:
 
 def landing_spec(event: EventSpec) -> dg.AssetSpec:
     """Return the landing table, which the lander fills."""
+    schema = dg.TableSchema([dg.TableColumn(field.name, str(field.type)) for field in landing_schema(event)])
     return dg.AssetSpec(
         landing_key(event),
         deps=[topic_key(event.topic)],
@@ -60,7 +61,7 @@ def landing_spec(event: EventSpec) -> dg.AssetSpec:
             f"Events of `{event.topic}` as they came, with their Kafka coordinates, appended exactly once by "
             "`ml-assets land`."
         ),
-        metadata={"dagster/table_name": landing_table(event.topic)},
+        metadata={"dagster/table_name": landing_table(event.topic), "dagster/column_schema": schema},
     )
 
 

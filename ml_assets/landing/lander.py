@@ -38,6 +38,7 @@ _LOG = logging.getLogger(__name__)
 _CONSUME = 5_000
 _OVERHEAD = 400  # bytes that a message takes in memory beside its value
 _LEAVE_SECONDS = 8.0
+_PATIENCE = 60.0  # with a store that fails, of a lander that only lands what is there
 _REVOKE_SECONDS = 20.0
 _LOOK_SECONDS = 15.0
 _RELOAD_SECONDS = 2.0
@@ -148,8 +149,9 @@ class Lander:
         Raises:
             LostOffsetsError: retention has deleted messages that were never landed; all others are landed.
             KafkaUnreachableError: the broker does not answer; what was committed by then stays.
+            OSError, deltalake.exceptions.DeltaError: the store has failed for a minute; likewise.
         """
-        with self._session(assignment="all") as session:
+        with self._session(assignment="all", patience=_PATIENCE) as session:
             session.look()
             patience = time.monotonic() + TIMEOUT
             while not session.is_done():
@@ -178,8 +180,8 @@ class Lander:
             session.leave(_LEAVE_SECONDS, progress)
 
     @contextmanager
-    def _session(self, assignment: Assignment) -> Iterator[_Session]:
-        writer = Writer(self._kafka.admin(), self._metrics, self._health, self._clock, self._at_step)
+    def _session(self, assignment: Assignment, patience: float = float("inf")) -> Iterator[_Session]:
+        writer = Writer(self._kafka.admin(), self._metrics, self._health, self._clock, self._at_step, patience)
         complaints = Complaints()
         consumer = Consumer(
             self._kafka.config(

@@ -31,7 +31,7 @@ def ensure_topics(kafka: KafkaConnection, topics: Iterable[str], *, partitions: 
     Raises:
         confluent_kafka.KafkaException: the broker refuses, or does not answer.
     """
-    admin = AdminClient(kafka.config())
+    admin = AdminClient(kafka.config(log_level=3))
     present = admin.list_topics(timeout=10).topics
     missing = [NewTopic(topic, partitions, 1) for topic in topics if topic not in present]
     if not missing:

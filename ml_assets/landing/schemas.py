@@ -62,9 +62,12 @@ def landing_schema(event: EventSpec) -> pa.Schema:
 
     `landed_at` is when the row was committed, by the clock of the lander. `schema_version` is the version that the
     message itself declared, if it did. `business_date` of a dead letter or gap is the date on which it came.
+
+    Raises:
+        ValueError: a field of the contract has the name of a column that the table has itself.
     """
     contract = [field.with_nullable(True) for field in arrow_schema(event.contract)]
-    return pa.schema(
+    schema = pa.schema(
         [
             pa.field("kind", pa.string()),
             # First, since Delta keeps the range of values in a file only for its first 32 columns.
@@ -79,6 +82,12 @@ def landing_schema(event: EventSpec) -> pa.Schema:
             pa.field("gap_until", pa.int64()),
         ]
     )
+    if taken := sorted({name for name in schema.names if schema.names.count(name) > 1}):
+        raise ValueError(
+            f"event {event.name}: its contract has the fields {', '.join(taken)}, which a landing table has itself; "
+            'give them other names, and keep those of the messages with msgspec.field(name="...")'
+        )
+    return schema
 
 
 def curated_schema(event: EventSpec) -> pa.Schema:

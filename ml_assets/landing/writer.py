@@ -63,7 +63,8 @@ class Outcome:
 class Writer:
     """Commits batches one after the other; what became of each is in `outcomes`.
 
-    A store that fails is tried again, ever more slowly, until it works or `give_up` is set.
+    A store that fails is tried again, ever more slowly, until it works, `give_up` is set, or `patience` seconds are
+    over: then the batch has failed.
     """
 
     cluster: Cluster
@@ -71,6 +72,7 @@ class Writer:
     health: Health
     clock: Clock
     at_step: Callable[[str], None]
+    patience: float = float("inf")
     give_up: threading.Event = field(default_factory=threading.Event)
     outcomes: queue.SimpleQueue[Outcome] = field(default_factory=queue.SimpleQueue)
     _inbox: queue.SimpleQueue[Batch | None] = field(default_factory=queue.SimpleQueue)
@@ -130,6 +132,8 @@ class Writer:
                 _LOG.warning("topic %s: a commit failed and is tried again in %.1f s: %s", batch.topic, wait, error)
                 self.metrics.store_errors.labels(batch.topic).inc()
                 self.health.trouble(f"topic {batch.topic}", f"cannot be committed: {error}")
+                if time.perf_counter() - started > self.patience:
+                    return Outcome(batch, "failed", error=error)
                 if self.give_up.wait(wait):
                     return Outcome(batch, "dropped")
                 wait = min(wait * 2, _LONGEST_WAIT)

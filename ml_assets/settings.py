@@ -117,6 +117,7 @@ class Settings(BaseSettings):
     )
     prediction_months: int = Field(24, ge=1, description="months for which predictions are kept in PostgreSQL")
     threads: int = Field(0, ge=0, description="threads of DuckDB, LightGBM and ONNX Runtime; 0: one a core")
+    retraining_cron: str = Field("0 22 * * 1-5", description="when to retrain, in UTC; once a date at most")
     max_concurrent_runs: int = Field(2, ge=1, description="Dagster runs at a time; the others wait in the queue")
     traceback: bool = Field(False, description="show where an error of the command line comes from")
     actor: str = Field("", description="who acts on the command line; empty: the login name of the operating system")

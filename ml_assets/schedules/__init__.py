@@ -8,19 +8,20 @@ from ml_assets.assets.common import partitions
 from ml_assets.jobs import job_name
 from ml_assets.lake import features_table
 from ml_assets.resources import Platform
+from ml_assets.settings import Settings
 from ml_assets.spec import UseCase
 
 
 def retraining_schedule(usecase: UseCase) -> dg.ScheduleDefinition:
-    """Return the schedule that retrains at 22:00 UTC on business days, as of the newest date that has features."""
+    """Return the schedule that retrains on business nights, as of the newest date that has features."""
 
     @dg.schedule(
         name=f"{usecase.name}_nightly_retraining",
         job_name=job_name(usecase, "retrain"),
-        cron_schedule="0 22 * * 1-5",
+        cron_schedule=Settings().retraining_cron,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"Retrains {usecase.name} at 22:00 UTC on business days of {usecase.calendar.market}.",
+        description=f"Retrains {usecase.name} once a business day of {usecase.calendar.market}.",
     )
     def nightly(context: dg.ScheduleEvaluationContext, platform: Platform) -> dg.RunRequest | dg.SkipReason:
         tonight = context.scheduled_execution_time.date()

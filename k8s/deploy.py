@@ -1,0 +1,109 @@
+"""Roll out an overlay: settings and accounts, the migration, and only then what uses the new schema.
+
+    python k8s/deploy.py <overlay> [--image <image>]     what `make deploy` runs
+
+It uses kubectl and its current context. A migration that fails stops the rollout: what runs goes on as it was.
+"""
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+NAMESPACE = "ml-assets"
+SETTINGS = "ml-assets-settings"
+_SERVERS = {"postgres", "s3", "kafka"}  # of the overlay `local`; others have their servers elsewhere
+_WORKLOADS = {"Deployment", "StatefulSet"}
+
+
+def main() -> None:
+    """Deploy and wait until everything is ready."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("overlay", type=Path)
+    parser.add_argument("--image", default="", help="name of the image, in place of the overlay's")
+    parser.add_argument("--kubectl", default="kubectl")
+    parser.add_argument("--timeout", default="600s")
+    given = parser.parse_args()
+    manifests = list(yaml.safe_load_all(kubectl(given.kubectl, "kustomize", str(given.overlay))))
+    if given.image:
+        manifests = [with_image(manifest, given.image) for manifest in manifests]
+    for manifest in manifests:
+        stamp_settings(manifest, settings_of(manifests))
+    workloads = [m for m in manifests if m["kind"] in _WORKLOADS]
+    servers = [m for m in workloads if m["metadata"]["name"] in _SERVERS]
+    (migration,) = (m for m in manifests if m["kind"] == "Job")
+
+    def apply(them: Iterable[dict[str, Any]]) -> None:
+        items = list(them)
+        kubectl(
+            given.kubectl, "apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+        )
+
+    def wait(them: Iterable[dict[str, Any]]) -> None:
+        for each in them:
+            what = f"{each['kind'].lower()}/{each['metadata']['name']}"
+            kubectl(given.kubectl, "-n", NAMESPACE, "rollout", "status", what, f"--timeout={given.timeout}")
+
+    say("settings, accounts, policies")
+    apply(m for m in manifests if m["kind"] not in {*_WORKLOADS, "Job"})
+    apply(servers)
+    wait(servers)
+    say("migration")
+    job = f"job/{migration['metadata']['name']}"
+    kubectl(given.kubectl, "-n", NAMESPACE, "delete", job, "--ignore-not-found", "--wait")
+    apply([migration])
+    kubectl(given.kubectl, "-n", NAMESPACE, "wait", job, "--for=condition=complete", f"--timeout={given.timeout}")
+    say("rollout")
+    rest = [m for m in workloads if m not in servers]
+    apply(rest)
+    wait(rest)
+    say("everything is ready")
+
+
+def settings_of(manifests: Iterable[dict[str, Any]]) -> str:
+    """Return a digest of the settings, whose map keeps its name: run pods know it by that."""
+    (settings,) = (m["data"] for m in manifests if m["kind"] == "ConfigMap" and m["metadata"]["name"] == SETTINGS)
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def stamp_settings(manifest: dict[str, Any], digest: str) -> None:
+    """Note the settings on the pods of a workload, so that new settings make new pods."""
+    if manifest["kind"] in _WORKLOADS:
+        manifest["spec"]["template"]["metadata"].setdefault("annotations", {})["ml-assets/settings"] = digest
+
+
+def with_image(manifest: dict[str, Any], image: str) -> dict[str, Any]:
+    """Return a manifest in which the project's image is another one, also where the code location names it."""
+    template = manifest.get("spec", {}).get("template", {})
+    if manifest["kind"] not in {*_WORKLOADS, "Job"}:
+        return manifest
+    for container in [*template["spec"].get("initContainers", []), *template["spec"]["containers"]]:
+        if container["image"].rpartition("/")[2].partition(":")[0].partition("@")[0] == "ml-assets":
+            container["image"] = image
+        for variable in container.get("env", []):
+            if variable["name"] == "DAGSTER_CURRENT_IMAGE":
+                variable["value"] = image
+    return manifest
+
+
+def kubectl(program: str, *arguments: str, stdin: str | None = None) -> str:
+    """Run kubectl and return what it prints; it says itself what went wrong, and then this ends."""
+    done = subprocess.run([program, *arguments], input=stdin, text=True, stdout=subprocess.PIPE, check=False)  # noqa: S603
+    if done.returncode:
+        sys.exit(f"kubectl {' '.join(arguments)} failed; nothing after it was done")
+    return done.stdout
+
+
+def say(step: str) -> None:
+    """Tell whoever waits."""
+    sys.stderr.write(f"{step}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,382 @@
+"""The project on a real cluster: `make test-k8s`. The tests build on one another, in this order.
+
+With KUBECONFIG set they use that cluster, which must be able to pull ML_ASSETS_TEST_IMAGE and
+ML_ASSETS_TEST_SANDBOX_IMAGE; otherwise a throwaway one is made on this machine.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ml_assets.usecases.settlement_fails.usecase import USE_CASE
+from ml_assets_tests.k8s import image, secrets
+from ml_assets_tests.k8s import programs as installed
+from ml_assets_tests.k8s.cluster import cluster as throwaway
+from ml_assets_tests.k8s.cluster import kubectl as run_kubectl
+from ml_assets_tests.k8s.manifests import ROOT, of_kind, overlay
+
+pytestmark = pytest.mark.k8s
+
+IMAGE, SANDBOX = "localhost/ml-assets:local", "localhost/ml-assets-sandbox:local"
+NAMESPACE = "ml-assets"
+DAYS, INSTRUCTIONS = 25, 60
+PATIENCE = float(os.environ.get("ML_ASSETS_TEST_PATIENCE", "900"))
+
+
+@dataclass
+class Platform:
+    """The deployed project."""
+
+    program: str
+    kubeconfig: Path
+    uid: int | None
+    graphql_url: str = ""
+
+    def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
+        return run_kubectl(self.program, self.kubeconfig, "-n", NAMESPACE, *arguments, stdin=stdin, check=check)
+
+    def get(self, *arguments: str) -> Any:
+        return json.loads(self.kubectl("get", *arguments, "-o", "json"))
+
+    def graphql(self, query: str, **variables: Any) -> Any:
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(
+            self.graphql_url, data=body, headers={"Content-Type": "application/json", "X-CSRF-Token": "test"}
+        )
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            answered = json.load(answer)
+        assert "errors" not in answered, answered
+        return answered["data"]
+
+    def runs(self, job: str | None = None) -> list[dict[str, Any]]:
+        """The runs, the newest first."""
+        found = self.graphql(
+            """query($job: String) { runsOrError(filter: {pipelineName: $job}, limit: 100) { ... on Runs {
+                 results { runId status jobName rootRunId parentRunId tags { key value } } } } }""",
+            job=job,
+        )["runsOrError"]["results"]
+        return list(found)
+
+    def launch(self, asset: list[str], partition: str) -> str:
+        """Materialize an asset as the UI does and return the id of the run."""
+        launched = self.graphql(
+            """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
+                 __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
+                 ... on InvalidSubsetError { message } ... on RunConfigValidationInvalid { errors { message } } } }""",
+            params={
+                "selector": {
+                    "repositoryLocationName": "ml_assets",
+                    "repositoryName": "__repository__",
+                    "jobName": "__ASSET_JOB",
+                    "assetSelection": [{"path": asset}],
+                },
+                "executionMetadata": {"tags": [{"key": "dagster/partition", "value": partition}]},
+                "mode": "default",
+            },
+        )["launchRun"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        return str(launched["run"]["runId"])
+
+    def wait_for_run(self, run_id: str) -> str:
+        """Wait until a run has ended and return its status."""
+
+        def ended() -> str | None:
+            (run,) = [run for run in self.runs() if run["runId"] == run_id]
+            return run["status"] if run["status"] in {"SUCCESS", "FAILURE", "CANCELED"} else None
+
+        return until(f"the end of run {run_id}", ended)
+
+    def why(self, run_id: str) -> str:
+        """The end of the log of a run's pod."""
+        return self.kubectl("logs", f"job/dagster-run-{run_id}", "--tail=40", check=False)
+
+    def job_of(self, run_id: str) -> Any:
+        return self.get("job", f"dagster-run-{run_id}")
+
+    def metadata(self, asset: list[str], partition: str) -> dict[str, Any]:
+        """Metadata of the newest materialization of a partition of an asset."""
+        found = self.graphql(
+            """query($key: AssetKeyInput!, $partitions: [String!]) { assetNodeOrError(assetKey: $key) {
+                 ... on AssetNode { assetMaterializations(partitions: $partitions, limit: 1) { runId metadataEntries {
+                   label ... on IntMetadataEntry { intValue } ... on TextMetadataEntry { text } } } } } }""",
+            key={"path": asset},
+            partitions=[partition],
+        )["assetNodeOrError"]["assetMaterializations"]
+        assert found, f"{asset} of {partition} has not been materialized"
+        entries = {e["label"]: e.get("intValue") or e.get("text") for e in found[0]["metadataEntries"]}
+        return {"run": found[0]["runId"], **entries}
+
+
+def until(what: str, found: Callable[[], Any], seconds: float = PATIENCE) -> Any:
+    """Wait until a function returns something true and return that."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := found():
+            return value
+        time.sleep(2)
+    raise TimeoutError(f"waited {seconds:.0f} s for {what}")
+
+
+@pytest.fixture(scope="session")
+def platform() -> Iterator[Platform]:
+    """The project, deployed with its servers on a cluster."""
+    if given := os.environ.get("KUBECONFIG"):
+        with deployed(Platform(installed.kubectl(), Path(given), None)) as made:
+            yield made
+        return
+    installed.install()
+    with tempfile.TemporaryDirectory(prefix="ml_assets_k8s_") as folder, image.docker_daemon():
+        image.build("runtime", IMAGE)
+        image.build("sandbox", SANDBOX)
+        with throwaway(Path(folder)) as cluster:
+            cluster.load_images(IMAGE, SANDBOX)
+            with deployed(Platform(str(cluster.programs / "kubectl"), cluster.kubeconfig, cluster.uid)) as made:
+                yield made
+
+
+class deployed:  # noqa: N801 - a context manager
+    """Deploy the overlay `local`, and reach its webserver for the length of a block."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+
+    def __enter__(self) -> Platform:
+        platform = self._platform
+        platform.kubectl("apply", "-k", str(ROOT / "cluster"))
+        items = secrets.manifests()
+        platform.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
+        command = [sys.executable, str(ROOT / "deploy.py"), str(ROOT / "overlays/local"), "--kubectl", platform.program]
+        environment = {**os.environ, "KUBECONFIG": str(platform.kubeconfig)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{done.stderr[-2000:]}\n{platform.kubectl('get', 'pods', check=False)}"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self._forward = subprocess.Popen(
+            [platform.program, "--kubeconfig", str(platform.kubeconfig), "-n", NAMESPACE, "port-forward",
+             "service/ml-assets-webserver-writable", f"{port}:3000"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        platform.graphql_url = f"http://127.0.0.1:{port}/graphql"
+
+        def answers() -> bool:
+            try:
+                return bool(platform.graphql("{ version }"))
+            except OSError:
+                return False
+
+        until("the web server", answers, 120)
+        return platform
+
+    def __exit__(self, *_: object) -> None:
+        self._forward.terminate()
+        self._forward.wait()
+
+
+def first_day() -> str:
+    return "2026-01-05"
+
+
+def test_everything_runs_under_a_user_that_nobody_chose(platform: Platform) -> None:
+    for pod in platform.get("pods")["items"]:
+        name = pod["metadata"]["name"]
+        if not name.startswith("ml-assets-") or "migrate" in name:
+            continue
+        assert pod["status"]["phase"] == "Running", name
+        user = platform.kubectl("exec", name, "--", "id", "-u").strip()
+        assert int(user) >= 1000
+        if platform.uid is not None:
+            assert int(user) == platform.uid, name
+        refused = platform.kubectl("exec", name, "--", "touch", "/opt/ml_assets/x", check=False)
+        assert "Read-only file system" in refused, name
+
+
+def test_a_pod_with_a_privilege_is_refused(platform: Platform) -> None:
+    pod = {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "root"},
+        "spec": {"containers": [{"name": "c", "image": IMAGE, "securityContext": {"privileged": True}}]},
+    }  # fmt: skip
+    assert 'violates PodSecurity "restricted' in platform.kubectl(
+        "apply", "-f", "-", stdin=json.dumps(pod), check=False
+    )
+
+
+@pytest.mark.parametrize("name", ["production", "openshift"])
+def test_the_server_accepts_the_other_overlays(platform: Platform, name: str) -> None:
+    """All but what belongs to operators that this cluster lacks; Pod Security would warn of a workload."""
+    known = [m for m in overlay(name) if m["kind"] not in {"ExternalSecret", "Route"}]
+    items = json.dumps({"apiVersion": "v1", "kind": "List", "items": known})
+    said = platform.kubectl("apply", "--dry-run=server", "-f", "-", stdin=items, check=False)
+    assert "Warning" not in said, said
+    assert said.count("(server dry run)") == len(known), said
+
+
+@pytest.mark.parametrize(
+    ("account", "verb", "what", "allowed"),
+    [
+        ("daemon", "create", "jobs", True),
+        ("daemon", "delete", "jobs", True),
+        ("daemon", "get", "pods", True),
+        ("daemon", "get", "pods/log", True),
+        ("webserver-writable", "delete", "jobs", True),
+        ("daemon", "create", "pods", False),
+        ("daemon", "create", "pods/exec", False),
+        ("daemon", "get", "secrets", False),
+        ("daemon", "update", "deployments.apps", False),
+        ("daemon", "create", "rolebindings.rbac.authorization.k8s.io", False),
+        ("webserver", "create", "jobs", False),
+        ("run", "create", "jobs", False),
+        ("run", "get", "secrets", False),
+        ("lander", "get", "pods", False),
+        ("mlflow", "get", "secrets", False),
+        ("code-location", "list", "jobs", False),
+        ("migrate", "get", "secrets", False),
+    ],
+)
+def test_accounts_may_what_they_need(platform: Platform, account: str, verb: str, what: str, allowed: bool) -> None:
+    user = f"--as=system:serviceaccount:{NAMESPACE}:ml-assets-{account}"
+    assert (platform.kubectl("auth", "can-i", verb, what, user, check=False).split()[-1:] == ["yes"]) is allowed
+    elsewhere = platform.kubectl("auth", "can-i", verb, what, user, "--namespace=default", check=False)
+    assert elsewhere.split()[-1:] != ["yes"], "a Role ends at its namespace"
+
+
+def test_a_materialization_from_the_ui_becomes_a_job(platform: Platform) -> None:
+    simulate(platform)
+    run = platform.launch([USE_CASE.name, "reference", "securities"], first_day())
+    assert platform.wait_for_run(run) == "SUCCESS", platform.why(run)
+    job = platform.job_of(run)
+    assert job["status"]["succeeded"] == 1
+    pod = job["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["priorityClassName"] == "ml-assets-run"
+    (container,) = pod["containers"]
+    assert (
+        container["image"]
+        == of_kind(overlay("local"), "Deployment")["ml-assets-code-location"]["spec"]["template"]["spec"]["containers"][
+            0
+        ]["image"]
+    ), "the code that was seen is the code that runs"
+    assert container["resources"]["limits"]["memory"] == "4Gi", "a selection has the launcher's defaults"
+    assert job["spec"]["ttlSecondsAfterFinished"] == 3600
+    assert platform.metadata([USE_CASE.name, "reference", "securities"], first_day())["dagster/row_count"] > 0
+
+
+def test_what_the_lander_landed_is_ingested_by_the_sensor(platform: Platform) -> None:
+    def ingested() -> list[dict[str, Any]]:
+        runs = [run for run in platform.runs(f"{USE_CASE.name}_ingest") if tag(run, "dagster/sensor_name")]
+        done = [run for run in runs if run["status"] == "SUCCESS"]
+        failed = [run["runId"] for run in runs if run["status"] == "FAILURE"]
+        assert not failed, platform.why(failed[0])
+        return done if runs and len(done) == len(runs) and len(runs) >= 2 else []
+
+    runs = until("the ingestion of all dates", ingested, 2 * PATIENCE)
+    job = platform.job_of(runs[0]["runId"])
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["memory"] == "2Gi", "an ingestion asks for less"
+    assert job["spec"]["activeDeadlineSeconds"] == 3600
+    assert platform.metadata([USE_CASE.name, "features"], first_day())["dagster/row_count"] > 0
+
+
+def test_a_killed_pod_is_retried_and_ends_in_the_same_state(platform: Platform) -> None:
+    asset = [USE_CASE.name, "features"]
+    before = platform.metadata(asset, first_day())
+    run = platform.launch(asset, first_day())
+
+    def started() -> bool:
+        (status,) = [r["status"] for r in platform.runs() if r["runId"] == run]
+        assert status not in {"SUCCESS", "FAILURE"}, "it ended before it could be killed"
+        return bool(status == "STARTED")
+
+    until("its start", started)
+    platform.kubectl("delete", "pod", "-l", f"job-name=dagster-run-{run}", "--grace-period=0", "--force")
+    assert platform.wait_for_run(run) == "FAILURE"
+
+    def retried() -> dict[str, Any] | None:
+        tries = [each for each in platform.runs() if each["rootRunId"] == run and each["runId"] != run]
+        return tries[0] if tries and tries[0]["status"] in {"SUCCESS", "FAILURE"} else None
+
+    again = until("the retry", retried)
+    assert again["status"] == "SUCCESS", platform.why(again["runId"])
+    after = platform.metadata(asset, first_day())
+    assert after["run"] == again["runId"]
+    assert after["dagster/row_count"] == before["dagster/row_count"]
+
+
+def test_a_cancelled_run_leaves_no_job(platform: Platform) -> None:
+    run = platform.launch([USE_CASE.name, "features"], first_day())
+    until("its start", lambda: [r for r in platform.runs() if r["runId"] == run and r["status"] == "STARTED"])
+    ended = platform.graphql(
+        "mutation($run: String!) { terminateRun(runId: $run) { __typename } }", run=run
+    )["terminateRun"]["__typename"]  # fmt: skip
+    assert ended == "TerminateRunSuccess"
+    assert platform.wait_for_run(run) == "CANCELED"
+    gone = "NotFound"
+    until("its Job to go", lambda: gone in platform.kubectl("get", "job", f"dagster-run-{run}", check=False), 120)
+
+
+def test_the_schedule_retrains_through_mlflow(platform: Platform) -> None:
+    if not USE_CASE.calendar.is_business_day(datetime.now(UTC).date()):
+        ticks = platform.graphql(
+            """query($s: ScheduleSelector!) { scheduleOrError(scheduleSelector: $s) { ... on Schedule {
+                 scheduleState { ticks(limit: 1) { status skipReason } } } } }""",
+            s={
+                "scheduleName": f"{USE_CASE.name}_nightly_retraining",
+                "repositoryName": "__repository__",
+                "repositoryLocationName": "ml_assets",
+            },
+        )
+        (tick,) = ticks["scheduleOrError"]["scheduleState"]["ticks"]
+        assert "not a business day" in tick["skipReason"]
+        return
+
+    def retrained() -> dict[str, Any] | None:
+        runs = [run for run in platform.runs(f"{USE_CASE.name}_retrain") if tag(run, "dagster/schedule_name")]
+        return runs[0] if runs and runs[0]["status"] in {"SUCCESS", "FAILURE"} else None
+
+    run = until("the retraining", retrained, 2 * PATIENCE)
+    job = platform.job_of(run["runId"])
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["memory"] == "4Gi", "training has more memory than ingestion"
+    assert run["status"] == "SUCCESS", platform.why(run["runId"])
+
+
+def tag(run: dict[str, Any], name: str) -> str | None:
+    return next((each["value"] for each in run["tags"] if each["key"] == name), None)
+
+
+def simulate(platform: Platform) -> None:
+    """Produce a market to the broker of the cluster and drop its reference files on its S3 server, from a Job."""
+    job = of_kind(overlay("local"), "Job")["ml-assets-migrate"]
+    template = job["spec"]["template"]
+    labels = {"app.kubernetes.io/name": "simulate", "ml-assets/network": "simulate"}
+    container = {
+        **template["spec"]["containers"][0],
+        "name": "simulate",
+        "args": ["ml-assets", "simulate", "--days", str(DAYS), "--instructions", str(INSTRUCTIONS)],
+        "envFrom": [
+            {"configMapRef": {"name": "ml-assets-settings"}}, {"secretRef": {"name": "ml-assets-s3"}},
+        ],
+    }  # fmt: skip
+    spec = {key: value for key, value in template["spec"].items() if key != "initContainers"}
+    made = {
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "simulate", "labels": labels},
+        "spec": {
+            "backoffLimit": 1,
+            "template": {"metadata": {"labels": labels}, "spec": {**spec, "containers": [container]}},
+        },
+    }  # fmt: skip
+    platform.kubectl("delete", "job", "simulate", "--ignore-not-found", "--wait")
+    platform.kubectl("apply", "-f", "-", stdin=json.dumps(made))
+    platform.kubectl("wait", "job/simulate", "--for=condition=complete", "--timeout=300s")

@@ -297,6 +297,14 @@ def explain_prediction(
 
 
 @app.command()
+def features() -> None:
+    """Print the catalogue of features as Markdown; `docs/features.md` is this."""
+    from ml_assets.features import catalogue_page
+
+    typer.echo(catalogue_page(_usecases(Settings())), nl=False)
+
+
+@app.command()
 def status() -> None:
     """Show for each use case what has landed, who is champion and what was scored last."""
     from ml_assets.database.promotions import open_request
@@ -441,7 +449,8 @@ def _causes(codes: dict[str, Any] | None) -> str:
     """Return the sum that the reasons are: base and contributions, in log-odds."""
     if codes is None:
         return "not within the team's capacity, so none were found"
-    shared = " ".join(f"{value:+.3f} {cause}" for cause, value in codes["contributions"].items())
+    ordered = sorted(codes["contributions"].items(), key=lambda item: -item[1])
+    shared = " ".join(f"{value:+.3f} {cause}" for cause, value in ordered)
     return f"log-odds {codes['log_odds']:.3f} = {codes['base']:.3f} base {shared}; {codes['action'] or 'no action'}"
 
 

@@ -216,7 +216,9 @@ def _reasons(codes: dict[str, Any] | None) -> tuple[str, str]:
     """Return the causes that raise the probability, and what is done about the first of them."""
     if codes is None:
         return "", ""
-    raising = [f"{cause} {value:+.1f}" for cause, value in codes["contributions"].items() if value >= _WORTH_SAYING]
+    # JSONB does not keep an order.
+    ordered = sorted(codes["contributions"].items(), key=lambda item: -item[1])
+    raising = [f"{cause} {value:+.1f}" for cause, value in ordered if value >= _WORTH_SAYING]
     return ", ".join(raising), codes["action"] or ""
 
 

@@ -1,5 +1,6 @@
 """Features and labels: what was known when a decision was made, and what came of it."""
 
+import dataclasses
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -15,9 +16,10 @@ from ml_assets.assets.common import (
     key,
     partitions,
     retrying_outages_only,
+    table,
 )
 from ml_assets.checks.features import feature_checks, judge_features
-from ml_assets.features import features_schema
+from ml_assets.features import catalogue, features_schema
 from ml_assets.lake import features_table, labels_table
 from ml_assets.lifecycle.features import DecisionReport, compute_features, mature_labels
 from ml_assets.resources import Platform
@@ -71,7 +73,11 @@ def features_asset(usecase: UseCase) -> dg.AssetsDefinition:
             platform.lake, usecase, dates_of(context), until=datetime.now(UTC), threads=platform.settings.threads
         )
         return dg.MaterializeResult(
-            metadata={**_show(report), "feature_set": usecase.feature_set_hash},
+            metadata={
+                **_show(report),
+                "feature_set": usecase.feature_set_hash,
+                "catalogue": table([dataclasses.asdict(entry) for entry in catalogue(usecase)]),
+            },
             check_results=judge_features(usecase, report, dates_of(context)),
         )
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from ml_assets.contracts import TIMESTAMP, arrow_schema
-from ml_assets.spec import DecisionTime, Feature, UseCase
+from ml_assets.spec import DecisionTime, EventSpec, Feature, UseCase
 
 KEYS_SCHEMA = pa.schema(
     [
@@ -46,10 +46,30 @@ LABELS_SCHEMA = pa.schema(
 )
 
 
+_WHOLE_ROWS = re.compile(
+    r"DISTINCT\s+(\w+\.)?\*|\bNATURAL\b|\bCOLUMNS\s*\(|\bEXCEPT\b|\bINTERSECT\b|\bUNION\b", re.IGNORECASE
+)
+
+
 def features_schema(features: Iterable[Feature]) -> pa.Schema:
     """Return the schema of a features table: the decision's keys, then a column a feature."""
     columns = (pa.field(f.name, pa.string() if f.kind == "categorical" else pa.float64()) for f in features)
     return pa.schema([*KEYS_SCHEMA, *(column for column in columns if column.name not in KEYS_SCHEMA.names)])
+
+
+def columns_read(usecase: UseCase, event: EventSpec) -> list[str]:
+    """Return the columns of an event that the use case's SQL can need: those that it names, and those of time and key.
+
+    A history without the others gives the same features, and costs less to read. SQL that compares whole rows
+    (`DISTINCT *`, `NATURAL JOIN`, `COLUMNS(...)`, `EXCEPT`, `INTERSECT`) needs all of them.
+    """
+    names = [field.name for field in arrow_schema(event.contract)]
+    sql = "\n".join([*usecase.feature_sql.values(), usecase.label_sql])
+    if _WHOLE_ROWS.search(sql):
+        return [*names, "known_at", *(["business_date"] if "business_date" not in names else [])]
+    words = set(re.findall(r"\w+", sql.lower()))
+    kept = [name for name in names if name.lower() in words or name in {"event_id", "event_time", "business_date"}]
+    return [*kept, "known_at", *(["business_date"] if "business_date" not in kept else [])]
 
 
 class AsOfDatabase:
@@ -69,6 +89,8 @@ class AsOfDatabase:
     ) -> None:
         self._usecase = usecase
         self._calendar: tuple[date, pa.Table] | None = None
+        # Which SQL file gives each feature, once features have been made.
+        self.sources: dict[str, str] = {}
         for stem, sql in {**usecase.feature_sql, "label": usecase.label_sql}.items():
             if re.search(r'\bhistory"?\s*\.', sql, flags=re.IGNORECASE):
                 raise ValueError(
@@ -151,7 +173,7 @@ class AsOfDatabase:
             groups[stem] = f"feature_group_{stem}"
             joins.append(f"LEFT JOIN feature_group_{stem} USING (entity_id)")
         schema = features_schema(self._usecase.features)
-        self._refuse_undeclared(groups)
+        self.sources = self._refuse_undeclared(groups)
         given = {
             "decision_time": "getvariable('as_of')",
             "decision_date": "getvariable('decision_date')",
@@ -203,7 +225,8 @@ class AsOfDatabase:
                 "it must give one row an entity"
             )
 
-    def _refuse_undeclared(self, groups: Mapping[str, str]) -> None:
+    def _refuse_undeclared(self, groups: Mapping[str, str]) -> dict[str, str]:
+        """Return which SQL file gives each declared feature."""
         declared = {f.name for f in self._usecase.features}
         spine = {column for column, *_ in self._db.execute("DESCRIBE decisions").fetchall()}
         found: dict[str, str] = dict.fromkeys(declared & (spine | {"slot"}), "decisions")
@@ -222,3 +245,4 @@ class AsOfDatabase:
                 found[column] = stem
         if missing := sorted(declared - set(found)):
             raise ValueError(f"use case {self._usecase.name}: no SQL gives the declared features {', '.join(missing)}")
+        return found

@@ -1,3 +1,7 @@
+-- @entity: security (symbol)
+-- @as_of: the last 200 settlement dates that were published at the decision; a date without a row is a zero
+-- @owner: market-operations
+--
 -- Balances of the decided securities over the last 200 published settlement dates; a date without a row is a zero.
 --
 -- The newest published date is two to six weeks old. What lasts longer than that says most: slowly weighted means (a

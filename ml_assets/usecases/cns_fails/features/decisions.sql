@@ -1,3 +1,7 @@
+-- @entity: security (symbol)
+-- @as_of: the last 20 settlement dates that were published at the decision
+-- @owner: market-operations
+--
 -- Securities with a balance on one of the last 20 settlement dates that have been published.
 --
 -- A decision is about the next business day. What a fail costs: a day's funding, at 5 % a year, of what usually fails

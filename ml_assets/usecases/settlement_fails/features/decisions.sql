@@ -1,3 +1,7 @@
+-- @entity: instruction (instruction_id)
+-- @as_of: the instruction as first known; settled quantities and the reference data in force at the decision
+-- @owner: settlement-operations
+--
 -- Open instructions at their decision slot: in the evening of the trade date, on the afternoon before the intended
 -- settlement date (ISD), and on its morning.
 --

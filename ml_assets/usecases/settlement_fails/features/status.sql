@@ -1,3 +1,7 @@
+-- @entity: instruction, and its security (isin)
+-- @as_of: newest status, position and fee by event time, known at the decision
+-- @owner: settlement-operations
+--
 -- The newest matching status of each instruction, and the inventory and lending market of its security.
 WITH matching AS (
     SELECT instruction_id, arg_max(status, event_time) AS status

@@ -1,3 +1,7 @@
+-- @entity: asset class and counterparty (counterparty_lei)
+-- @as_of: outcomes of settlement dates before the decision date, 60 days back, known at the decision
+-- @owner: settlement-operations
+--
 -- How often asset classes and counterparties have failed, from outcomes known by now.
 --
 -- Only instructions whose settlement date is over count, open ones say nothing yet. A counterparty is compared with

@@ -132,7 +132,7 @@ def _training(usecase: UseCase, run: CandidateRun) -> str:
         f"Learned from decisions of {run.tags['train_dates']}, tested on {run.tags.get('test_dates', 'unknown')} "
         f"(window `{run.tags.get('window_hash', 'unknown')}`). Cut by time: {split.train_days} decision dates to "
         f"train, {split.calibration_days} to calibrate, {split.test_days} unseen; labels known less than "
-        f"{split.embargo} before the first test decision are left out.\n\n{markdown_table(params)}"
+        f"{split.embargo.total_seconds() / 3600:g} hours before the first test decision are left out.\n\n{markdown_table(params)}"
     )
 
 
@@ -219,7 +219,7 @@ def _challengers(usecase: UseCase, evidence: Evidence, verdict: Verdict) -> str:
     models = [model for model in (evidence.challenger, evidence.rule, evidence.champion) if model is not None]
     names = (usecase.gate.metric, "roc_auc", "brier", "recall_at_capacity", "saved_per_day")
     rows = [{"model": _role(model, evidence), **{n: model.metrics.get(n) for n in names}} for model in models]
-    candidates = [{"candidate": c.name, "what": c.description, "rule": c.is_rule} for c in usecase.candidates]
+    candidates = [{"candidate": c.name, "what": c.description, "kind": "rule" if c.is_rule else "model"} for c in usecase.candidates]
     gains = [_gain(f"over {who}", gain) for who, gain in _gains(evidence) if gain is not None]
     conditions = [
         {
@@ -265,7 +265,7 @@ def _monitoring(usecase: UseCase) -> str:
     rows = [
         {"what": "business days have decisions", "where": "check `row_count` on `features`", "limit": "none missing"},
         {"what": "data is fresh", "where": "check `freshness` on `features`",
-         "limit": f"a business day and {usecase.publication_pause.days} days"},
+         "limit": f"a business day{_pause(usecase)}"},
         *({"what": f"bad rows of {event.name}", "where": f"check `quarantine_rate` on `curated/{event.name}`",
            "limit": f"{event.max_quarantine_rate:.1%}"} for event in usecase.events),
         {"what": "scores are spread", "where": "check `score_distribution` on `predictions`",
@@ -276,6 +276,11 @@ def _monitoring(usecase: UseCase) -> str:
          "limit": "a challenger that passes the gate replaces it"},
     ]  # fmt: skip
     return markdown_table(rows)
+
+
+def _pause(usecase: UseCase) -> str:
+    days = usecase.publication_pause.days
+    return f", and {days} days between publications" if days else ""
 
 
 def _approvals(usecase: UseCase, ledger: Sequence[LedgerEntry]) -> str:

@@ -143,7 +143,10 @@ class AsOfDatabase:
         self._db.execute("SET VARIABLE as_of = ?::TIMESTAMPTZ", [as_of])
         self._db.execute("SET VARIABLE decision_date = ?::DATE", [decision_date])
         self._db.execute("SET VARIABLE slot = ?::VARCHAR", [slot])
-        self._db.register("business_days", self._business_days(decision_date))
+        calendar = self._calendar
+        days = self._business_days(decision_date)
+        if self._calendar is not calendar:
+            self._db.register("business_days", days)
 
     def _business_days(self, around: date) -> pa.Table:
         """Return the business days of about a year on both sides of a date, with their neighbours."""

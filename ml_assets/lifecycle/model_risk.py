@@ -132,7 +132,8 @@ def _training(usecase: UseCase, run: CandidateRun) -> str:
         f"Learned from decisions of {run.tags['train_dates']}, tested on {run.tags.get('test_dates', 'unknown')} "
         f"(window `{run.tags.get('window_hash', 'unknown')}`). Cut by time: {split.train_days} decision dates to "
         f"train, {split.calibration_days} to calibrate, {split.test_days} unseen; labels known less than "
-        f"{split.embargo.total_seconds() / 3600:g} hours before the first test decision are left out.\n\n{markdown_table(params)}"
+        f"{split.embargo.total_seconds() / 3600:g} hours before the first test decision are left out.\n\n"
+        + markdown_table(params)
     )
 
 
@@ -219,7 +220,10 @@ def _challengers(usecase: UseCase, evidence: Evidence, verdict: Verdict) -> str:
     models = [model for model in (evidence.challenger, evidence.rule, evidence.champion) if model is not None]
     names = (usecase.gate.metric, "roc_auc", "brier", "recall_at_capacity", "saved_per_day")
     rows = [{"model": _role(model, evidence), **{n: model.metrics.get(n) for n in names}} for model in models]
-    candidates = [{"candidate": c.name, "what": c.description, "kind": "rule" if c.is_rule else "model"} for c in usecase.candidates]
+    candidates = [
+        {"candidate": c.name, "what": c.description, "kind": "rule" if c.is_rule else "model"}
+        for c in usecase.candidates
+    ]
     gains = [_gain(f"over {who}", gain) for who, gain in _gains(evidence) if gain is not None]
     conditions = [
         {

@@ -25,12 +25,22 @@ if TYPE_CHECKING:
     from ml_assets.resources import Platform
     from ml_assets.spec import UseCase
 
+_UNKNOWN_WIDTH = 80  # what rich takes for granted where nothing tells
+
 app = typer.Typer(
     help="The ML lifecycle of Markets Operations. Settings are environment variables ML_ASSETS_..., or lines in .env.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-console = Console()
+
+
+def _console() -> Console:
+    """Return the console: as wide as the terminal, and wide enough for a work-list where there is none."""
+    found = Console()
+    return found if found.is_terminal or found.width != _UNKNOWN_WIDTH else Console(width=140)
+
+
+console = _console()
 add_landing_commands(app, console)
 
 UseCaseName = Annotated[str, typer.Argument(help="name of a use case; `ml-assets status` lists them")]

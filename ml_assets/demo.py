@@ -243,13 +243,16 @@ def _print_models(usecase: UseCase, window: Any, probabilities: dict[str, Any], 
         "cost caught": "cost_captured_at_capacity",
     }  # fmt: skip
     best = measured.get("best reachable")
-    table.add_column("model")
-    for column in [*columns, "saved", *(["of best lift", "of best skill"] if best else [])]:
-        table.add_column(column, justify="right")
-    for name, metrics in sorted(measured.items(), key=lambda item: item[1]["pr_auc"]):
-        share = [f"{share_of_best(metrics, best, m):.1%}" for m in ("lift", "brier_skill")] if best else []
-        numbers = (f"{metrics[m]:.3f}" for m in columns.values())
-        table.add_row(name, *numbers, f"{metrics['saved_per_day']:,.0f}", *share)
+    models = sorted(measured, key=lambda name: measured[name]["pr_auc"])
+    table.add_column("")
+    for name in models:
+        table.add_column(name.replace("_", " "), justify="right")
+    for column, metric in columns.items():
+        table.add_row(column, *(f"{measured[name][metric]:.3f}" for name in models))
+    table.add_row("saved", *(f"{measured[name]['saved_per_day']:,.0f}" for name in models))
+    if best:
+        for column, metric in (("of best lift", "lift"), ("of best skill", "brier_skill")):
+            table.add_row(column, *(f"{share_of_best(measured[name], best, metric):.1%}" for name in models))
     console.print(table)
 
 

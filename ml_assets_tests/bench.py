@@ -149,6 +149,8 @@ def measure_day(settings: Settings, platform: Platform, usecase: UseCase, config
         Pair("one day, the whole graph (limit 1.5)", whole[0], whole[1], what),
         *pairs,
         scoring_speed(platform, usecase, last),
+        training_speed(platform, usecase, last),
+        *batch_speed(platform, usecase, last),
     ]
 
 
@@ -199,6 +201,122 @@ def scoring_speed(platform: Platform, usecase: UseCase, day: date) -> Pair:
     assert len(bare)
     assert np.isfinite(scores).all()
     return Pair(f"scoring {rows.num_rows:,} decisions", ours, peer, "ONNX Runtime alone, on prepared arrays")
+
+
+def training_speed(platform: Platform, usecase: UseCase, day: date) -> Pair:
+    """Fit the LightGBM pipeline on the train part, against LightGBM itself on the matrix that the pipeline makes."""
+    import lightgbm
+
+    from ml_assets.learning.fit import fit_pipeline
+    from ml_assets.learning.frames import FeatureNames, model_frame
+    from ml_assets.learning.training_set import part_of
+    from ml_assets.lifecycle.training import read_training_set
+
+    candidate = next(c for c in usecase.candidates if c.name == "lightgbm")
+    rows = part_of(read_training_set(platform.lake, usecase, day), "train")
+    fitted = fit_pipeline(usecase, candidate, rows, {}, threads=0)
+    matrix = fitted.steps[0][1].transform(model_frame(FeatureNames.of(usecase.features), rows))
+    labels = rows["label"].to_numpy()
+    params = {**fitted.steps[-1][1].get_params(), "objective": "binary", "num_threads": os.cpu_count()}
+    rounds = params.pop("n_estimators")
+    for name in ("n_jobs", "importance_type", "class_weight"):
+        params.pop(name)
+    ours: list[float] = []
+    peer: list[float] = []
+    for _ in range(ROUNDS):
+        with timed(peer):
+            bare = lightgbm.train(params, lightgbm.Dataset(matrix, labels), num_boost_round=rounds)
+        with timed(ours):
+            fitted = fit_pipeline(usecase, candidate, rows, {}, threads=0)
+    assert bare.num_trees() == fitted.steps[-1][1].booster_.num_trees()
+    what = "LightGBM alone, on the matrix that the pipeline makes"
+    return Pair(f"training on {rows.num_rows:,} decisions (limit 1.2)", ours, peer, what)
+
+
+def batch_speed(platform: Platform, usecase: UseCase, day: date, rows: int = 1_000_000) -> list[Pair]:
+    """Read, score and write many decisions, against the same with a bare ONNX Runtime session and with MLflow's pyfunc.
+
+    All three read the same Delta table and write theirs; the pyfunc is the same pipeline, saved by mlflow.sklearn.
+    """
+    import mlflow
+    import onnxruntime
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+    from deltalake import DeltaTable, write_deltalake
+
+    from ml_assets.learning.fit import fit_pipeline
+    from ml_assets.learning.frames import FeatureNames, model_frame
+    from ml_assets.learning.scorer import Scorer
+    from ml_assets.learning.training_set import part_of
+    from ml_assets.lifecycle.training import read_training_set
+
+    lake, names = platform.lake, FeatureNames.of(usecase.features)
+    run = platform.registry.candidate_runs(usecase.name, day)["lightgbm"]
+    scorer = Scorer.from_files(platform.registry.download_model(run.run_id), threads=os.cpu_count() or 1)
+    made = lake.read(features_table(usecase), where=ds.field("decision_date") <= day)
+    many = made.take(np.arange(rows) % made.num_rows)
+    decided = pa.array([day] * rows, pa.date32())
+    many = many.set_column(many.column_names.index("decision_date"), "decision_date", decided)
+    lake.replace("bench/features", many, "decision_date", [day])
+    keys = ["entity_id", "decision_time", "decision_date"]
+    columns = [*keys, *(name for name in names.all if name not in keys)]
+
+    def ours_scored() -> pa.Array:
+        table = lake.read("bench/features", columns=columns)
+        p = scorer.score(table)
+        lake.replace("bench/ours", table.select(keys).append_column("p", pa.array(p)), "decision_date", [day])
+        return p
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = os.cpu_count() or 1
+    session = onnxruntime.InferenceSession(scorer.model, options, providers=["CPUExecutionProvider"])
+
+    def bare_scored() -> pa.Array:
+        table = DeltaTable(lake.uri("bench/features")).to_pyarrow_dataset().to_table(columns=columns)
+        numbers = np.column_stack([table[name].to_numpy().astype(np.float32) for name in names.numeric])
+        texts = np.column_stack([table[name].to_pandas().fillna("").to_numpy(object) for name in names.categorical])
+        (given,) = session.run(["probabilities"], {"numeric": numbers, "categorical": texts})
+        out = table.select(keys).append_column("p", pa.array(given[:, 1]))
+        write_deltalake(lake.uri("bench/bare"), out, mode="overwrite", partition_by=["decision_date"])
+        return given[:, 1]
+
+    with tempfile.TemporaryDirectory() as folder:
+        train = part_of(read_training_set(lake, usecase, day), "train").slice(0, 50_000)
+        candidate = next(c for c in usecase.candidates if c.name == "lightgbm")
+        pipeline = fit_pipeline(usecase, candidate, train, {}, threads=0)
+        kept = f"{folder}/model"
+        mlflow.sklearn.save_model(
+            pipeline, kept, serialization_format="cloudpickle", pyfunc_predict_fn="predict_proba",
+            pip_requirements=["scikit-learn"],
+        )  # fmt: skip
+        pyfunc = mlflow.pyfunc.load_model(kept)
+
+    def pyfunc_scored() -> pa.Array:
+        table = DeltaTable(lake.uri("bench/features")).to_pyarrow_dataset().to_table(columns=columns)
+        p = np.asarray(pyfunc.predict(model_frame(names, table)))[:, 1]
+        out = table.select(keys).append_column("p", pa.array(p))
+        write_deltalake(lake.uri("bench/pyfunc"), out, mode="overwrite", partition_by=["decision_date"])
+        return p
+
+    seconds: dict[str, list[float]] = {"ours": [], "bare": [], "pyfunc": []}
+    for _ in range(ROUNDS):
+        for name, scored in (("bare", bare_scored), ("pyfunc", pyfunc_scored), ("ours", ours_scored)):
+            with timed(seconds[name]):
+                assert len(scored()) == rows
+    calibrated = scorer.manifest.calibration.apply(bare_scored())
+    assert np.abs(calibrated - ours_scored()).max() < 1e-6
+    return [
+        Pair(f"{what} {rows:,} decisions, read and written (limit {limit})", seconds["ours"], seconds[peer], why)
+        for what, limit, peer, why in (
+            ("scoring", 1.43, "bare", "a bare ONNX Runtime session, with the same reading and writing"),
+            (
+                "scoring",
+                0.2,
+                "pyfunc",
+                "MLflow's pyfunc of the same kind of pipeline, with the same reading and writing",
+            ),
+        )
+    ]
 
 
 @contextmanager

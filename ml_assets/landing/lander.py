@@ -509,7 +509,9 @@ class _Session:
         topic.expected, topic.flushed, topic.committed = dict(readable), dict(readable), dict(readable)
         self._consumer.incremental_assign([TopicPartition(name, p, position) for p, position in readable.items()])
         self._assigned |= {(name, p) for p in readable}
-        self._paused = False
+        if readable:  # a partition that was given up while it was paused comes back paused
+            act = self._consumer.pause if self._paused else self._consumer.resume
+            act([TopicPartition(name, p) for p in readable])
         self._trouble(f"topic {name}")
 
     def _is_lost(self, name: str, partition: int, position: int) -> bool:

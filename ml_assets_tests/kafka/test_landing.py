@@ -1,10 +1,13 @@
 """What only a whole Kafka cluster has: groups, transactions, retention, passwords. The lander on Apache Kafka."""
 
+import itertools
+import time
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 from pydantic import SecretStr
 
 from ml_assets.landing.accounting import accept_loss, account
@@ -79,6 +82,55 @@ def test_messages_of_an_aborted_transaction_are_no_events_and_markers_are_gaps(l
     everything_is_right(lake, event, 6)
     (part,) = account(lake, event)
     assert part.gaps == 5, "a marker, then the aborted three with theirs"
+
+
+def test_messages_that_compaction_removed_are_gaps(lake, cluster, event):
+    compacted = {
+        "cleanup.policy": "compact",
+        "segment.ms": "50",
+        "min.cleanable.dirty.ratio": "0.001",
+        "max.compaction.lag.ms": "100",
+    }
+    admin = AdminClient(cluster.config())
+    (created,) = admin.create_topics([NewTopic(event.topic, 1, 1, config=compacted)]).values()
+    created.result(30)
+    now = int(time.time() * 1000)
+    for turn in range(4):  # the same five keys again and again
+        number, at = 10 * turn, now + 1_000 * turn
+        produce(cluster, [Message(event.topic, b"%d" % (n % 5), body(number + n), at) for n in range(10)])
+    produce(cluster, [Message(event.topic, b"last", body(99), now + 10_000)])
+    wait_until(lambda: left(cluster, event) < 41, "the cleaner has removed something")
+    Lander(lake, [event], cluster).land_available()
+    (part,) = account(lake, event)
+    assert (part.is_right, part.position) == (True, 41)
+    assert part.landed < 41
+    assert part.landed + part.gaps == 41
+
+
+def left(cluster, event):
+    """How many messages of partition 0 a consumer still gets."""
+    consumer = Consumer(cluster.config(group_id=uuid4().hex, enable_partition_eof=True, log_level=0))
+    try:
+        consumer.assign([TopicPartition(event.topic, 0, 0)])
+        for count in itertools.count():
+            message = consumer.poll(30)
+            assert message is not None, "the broker sends nothing"
+            if message.error() is not None:
+                assert message.error().code() == KafkaError._PARTITION_EOF
+                return count
+    finally:
+        consumer.close()
+
+
+def test_messages_that_retention_took_after_they_landed_are_no_loss(lake, cluster, event):
+    send(cluster, event, *range(10))
+    Lander(lake, [event], cluster).land_available()
+    admin = AdminClient(cluster.config())
+    (deleted,) = admin.delete_records([TopicPartition(event.topic, 0, 8)]).values()
+    deleted.result(30)
+    send(cluster, event, 10)
+    Lander(lake, [event], cluster).land_available()
+    everything_is_right(lake, event, 11)
 
 
 def test_offsets_that_retention_took_are_an_error_until_somebody_accepts_the_loss(lake, cluster, event):

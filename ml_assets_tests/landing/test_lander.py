@@ -1,3 +1,4 @@
+import time
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -171,6 +172,22 @@ def test_a_lander_that_was_overtaken_takes_up_the_new_position(lake, event, brok
     assert report.landed == 5
     assert ids(lake, event) == list(range(65))
     assert all(partition.is_right for partition in account(lake, event))
+
+
+def test_a_lander_that_was_overtaken_while_its_memory_was_full_goes_on(lake, event, broker):
+    """Guards against partitions that stay paused: librdkafka keeps a pause over unassigning and assigning."""
+    send(broker, event, [message(event, n) for n in range(50)])
+    overtaken = []
+
+    def overtake(step):
+        if step == "before_write" and not overtaken:
+            overtaken.append(land(lake, event, broker))
+            send(broker, event, [message(event, n) for n in range(50, 60)])
+            time.sleep(0.5)
+
+    report = land(lake, event, broker, at_step=overtake, limits=FlushLimits(bytes=1_000))
+    assert report.landed == 10
+    assert ids(lake, event) == list(range(60))
 
 
 def test_a_new_life_of_a_topic_is_landed_from_its_start(lake, event, broker):

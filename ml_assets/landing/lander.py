@@ -563,7 +563,8 @@ class _Session:
         for name in names:
             if self._topics[name].messages:
                 self._flush(self._topics[name])
-        deadline = time.monotonic() + _REVOKE_SECONDS
+        # A lander that is leaving has waited already; with a store that hangs it would not be gone in time.
+        deadline = time.monotonic() + (0.0 if self._writer.give_up.is_set() else _REVOKE_SECONDS)
         while any(self._topics[name].in_flight for name in names) and time.monotonic() < deadline:
             self._settle(lambda _: None, wait=0.1)
             self._health.beat()

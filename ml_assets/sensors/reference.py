@@ -7,6 +7,7 @@ import msgspec
 
 from ml_assets.assets.common import key
 from ml_assets.jobs import feature_keys, job_name
+from ml_assets.lake import reference_table
 from ml_assets.landing.landed import Change, Landed, look
 from ml_assets.landing.reference import reference_files
 from ml_assets.lifecycle.ingestion import new_reference_known_from
@@ -42,8 +43,9 @@ def reference_files_sensor(usecase: UseCase) -> dg.SensorDefinition:
         if not changed:
             return dg.SkipReason("no reference file is new")
         landed, _ = look(platform.lake, usecase.events)
-        if not any(landed.landed.values()):
-            return dg.SkipReason("nothing has landed yet; the first ingestion loads the reference files")
+        loaded = all(platform.lake.version(reference_table(usecase, spec)) is not None for spec in usecase.references)
+        if not loaded or not any(landed.landed.values()):
+            return dg.SkipReason("nothing has been ingested yet; the first ingestion loads the reference files")
         context.update_cursor(msgspec.json.encode(Cursor(files)).decode())
         return dg.SensorResult(run_requests=list(_plan(usecase, platform, changed, files, landed)))
 

@@ -98,6 +98,9 @@ def test_a_new_file_asks_for_the_decisions_from_its_publication_on(tick, drop, p
     assert tick().skip_message == "no reference file is new"
 
 
-def test_a_file_before_anything_has_landed_waits_for_the_first_ingestion(tick, drop):
+def test_a_file_before_anything_is_ingested_waits_for_the_first_ingestion(tick, drop, platform, usecase):
+    """Guards: with the first events, both sensors asked for the same dates."""
     drop("1.csv", "P1,DE,2026-01-01,2026-01-01T00:00:00Z")
+    assert "the first ingestion loads" in tick().skip_message
+    land(platform, usecase)
     assert "the first ingestion loads" in tick().skip_message

@@ -37,7 +37,8 @@ GROUP = "ml-assets-lander"
 _LOG = logging.getLogger(__name__)
 _CONSUME = 5_000
 _OVERHEAD = 400  # bytes that a message takes in memory beside its value
-_LEAVE_SECONDS = 8.0
+_LEAVE_SECONDS = 7.0
+_CLOSE_SECONDS = 2.0
 _PATIENCE = 60.0  # with a store that fails, of a lander that only lands what is there
 _REVOKE_SECONDS = 20.0
 _LOOK_SECONDS = 15.0
@@ -196,6 +197,7 @@ class Lander:
                 # Several within a session: with one of librdkafka's 3 s a short session ends between two of them.
                 heartbeat_interval_ms=min(3_000, int(self._session_seconds * 1000 / 4)),
                 topic_metadata_refresh_interval_ms=10_000,
+                reconnect_backoff_max_ms=1_000,  # of 10 s: a broker that is back is noticed at once
                 error_cb=complaints,
                 log_level=0,
             )
@@ -215,7 +217,19 @@ class Lander:
         finally:
             writer.give_up.set()
             writer.end()
-            consumer.close()
+            _close(consumer)
+
+
+def _close(consumer: Consumer) -> None:
+    """Leave the group and close, for a moment at most: a broker that does not answer would keep us for much longer.
+
+    Without a word to the group, its other members get the partitions when our session ends.
+    """
+    closing = threading.Thread(target=consumer.close, name="lander-close", daemon=True)
+    closing.start()
+    closing.join(_CLOSE_SECONDS)
+    if closing.is_alive():
+        _LOG.warning("left without a goodbye to the group: the broker does not answer")
 
 
 class _Session:

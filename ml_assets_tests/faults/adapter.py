@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from ml_assets.lake import Lake, landing_table
 from ml_assets.lake.maintenance import maintain
 from ml_assets.landing.kafka import KafkaConnection, app_id
 from ml_assets.landing.lander import FlushLimits, Lander
+from ml_assets.landing.metrics import Health
 from ml_assets.landing.schemas import PARTITIONED_BY
 from ml_assets.spec import EventSpec
 
@@ -29,6 +31,8 @@ def run(
 ) -> None:
     """Run a lander until it is told to stop."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    health = Health()
+    threading.Thread(target=_tell, args=(health,), daemon=True).start()
     lander = Lander(
         lake,
         events,
@@ -38,8 +42,19 @@ def run(
         assignment=job.assignment,
         session_seconds=SESSION_SECONDS,
         at_step=at_step,
+        health=health,
     )
     lander.run(stop)
+
+
+def _tell(health: Health) -> None:
+    """Log whether the lander says that it is ready, and why not, whenever that changes."""
+    told = None
+    while True:
+        if (ready := health.ready()) != told:
+            logging.info("ready: %s %s", *ready)
+            told = ready
+        time.sleep(0.5)
 
 
 def land_all(lake: Lake, events: Sequence[EventSpec], kafka: KafkaConnection) -> None:

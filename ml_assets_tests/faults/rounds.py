@@ -118,6 +118,14 @@ class Round:
             thread.join()
         sender.flush()
 
+    def produce_until(self, reached: Callable[[], bool], what: str) -> None:
+        """Send messages until something has happened, and for as long as that takes."""
+        until = time.monotonic() + _TO_LAND
+        while not reached():
+            assert time.monotonic() < until, f"after {_TO_LAND:.0f} s of messages still not: {what}: {self._account()}"
+            with self.producing(0.7):
+                pass
+
     def lander(self, **changes: Any) -> LanderProcess:
         """Start a lander."""
         job = Job(
@@ -240,10 +248,9 @@ def _dies_at(step: str) -> Callable[[Round], None]:
         if this.chance.random() < 0.3:
             this.on_disk()
         victim = this.lander(step=step, nth=this.chance.randint(1, 3), act="kill")
-        with this.producing(2.0):
-            assert victim.wait(60), f"no lander came to the step {step}: {victim.log()}"
-            if this.chance.random() < 0.5:
-                this.nap(0, 1)
+        this.produce_until(lambda: not victim.alive, f"{victim.job.name} came to the step {step}")
+        if this.chance.random() < 0.5:
+            this.nap(0, 1)
         this.lander()
 
     return fault
@@ -262,9 +269,10 @@ def dies_at_any_time(this: Round) -> None:
 def dies_during_compaction(this: Round) -> None:
     """Compaction is killed before or after its commit, or its commit arrives after its death; a lander goes on."""
     first = this.lander(flush_rows=50)
-    with this.producing(1.0):
-        pass
-    this.until_landed()
+    for _ in range(2):  # so that there is something to compact
+        with this.producing(0.5):
+            pass
+        this.until_landed()
     match this.chance.choice(["after_commit", "before_commit", "commit_arrives_late"]):
         case "after_commit":  # and before old files are removed
             with this.producing(1.0):
@@ -324,13 +332,9 @@ def _paused_at(step: str) -> Callable[[Round], None]:
     def fault(this: Round) -> None:
         """A lander is stopped at a step for longer than its session, another one lands everything, it wakes."""
         sleeper = this.lander(step=step, nth=this.chance.randint(1, 3), act="pause", assignment="group")
-        with this.producing(2.0):
-            deadline = time.monotonic() + 60
-            while not sleeper.paused:
-                assert time.monotonic() < deadline, f"no lander came to the step {step}: {sleeper.log()}"
-                time.sleep(0.02)
-            this.lander(assignment="group")
-            this.nap(SESSION_SECONDS, SESSION_SECONDS + 1)
+        this.produce_until(lambda: sleeper.paused, f"{sleeper.job.name} came to the step {step}")
+        this.lander(assignment="group")
+        this.nap(SESSION_SECONDS, SESSION_SECONDS + 1)
         if this.chance.random() < 0.7:
             this.until_landed()
         sleeper.resume()

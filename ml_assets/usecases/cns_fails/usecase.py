@@ -124,7 +124,7 @@ USE_CASE = UseCase(
         description="The balance of the security on the next business day is worth more than 100,000 USD.",
         known_at=known_at,
     ),
-    # Markets change: more than 70 days of them made the model worse on the days after.
+    # Markets change: with more than 70 days of them a trial was no better; see docs/models.md.
     split=SplitSpec(train_days=70, calibration_days=10, test_days=40, folds=2, fold_days=10),
     candidates=(
         rule("mean_fail_value_20d", description="Rank by the mean balance over the last 20 published dates."),

@@ -18,7 +18,14 @@ def usecase(tmp_path_factory):
 @pytest.fixture
 def tick(usecase, broker, tmp_path, monkeypatch):
     """A function that ticks the sensor and returns its result; each tick sees the cursor of the one before."""
-    monkeypatch.setenv("ML_ASSETS_KAFKA_BOOTSTRAP", broker.bootstrap)
+    for name, value in {
+        "BOOTSTRAP": broker.bootstrap,
+        "SECURITY_PROTOCOL": broker.security_protocol,
+        "USERNAME": broker.username,
+        "PASSWORD": broker.password.get_secret_value(),
+        "CA_FILE": broker.ca_file,
+    }.items():
+        monkeypatch.setenv(f"ML_ASSETS_KAFKA_{name}", value)
     platform = Platform(home=str(tmp_path))
     cursor = None
 

@@ -81,7 +81,9 @@ SELECT
         AS log_weighted_value_10d,
     coalesce(sum(exp(-(age - 1) / 30) * ln(1 + value)), 0) / any_value(published.weights_30d)
         AS weighted_log_value_30d,
-    percent_rank() OVER (ORDER BY coalesce(sum(exp(-(age - 1) / 30) * ln(1 + value)), 0)) AS rank_of_weighted_value,
+    -- Rounded: the last digits of a sum depend on the order of its terms, and a rank makes a step of them.
+    percent_rank() OVER (ORDER BY round(coalesce(sum(exp(-(age - 1) / 30) * ln(1 + value)), 0), 6))
+        AS rank_of_weighted_value,
     (coalesce(any_value(continued.continued), 0) + 0.5) / (count(*) FILTER (WHERE value > 100000) + 2)
         AS stays_large_rate,
     count(*) FILTER (WHERE age <= 5) / 5 AS any_rate_5d,

@@ -10,7 +10,6 @@ from uuid import uuid4
 import dagster as dg
 import pytest
 
-from ml_assets.embedded.broker import temporary_broker
 from ml_assets.embedded.environment import database_url
 from ml_assets.embedded.postgres import Driver, EmbeddedPostgres
 from ml_assets.lake import Lake
@@ -55,13 +54,6 @@ class Bank:
         assert event is not None
         assert event.asset_materialization is not None
         return {name: value.value for name, value in event.asset_materialization.metadata.items()}
-
-
-@pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaConnection]:
-    """One broker; each bank has topics of its own."""
-    with temporary_broker(tmp_path_factory.mktemp("broker")) as bootstrap:
-        yield KafkaConnection(bootstrap)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,4 @@
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 import msgspec
 import pyarrow.compute as pc
@@ -12,17 +11,9 @@ from ml_assets.landing.produce import ensure_topics, produce
 from ml_assets.landing.schemas import LETTER_COLUMNS
 from ml_assets_tests.kafka.topics import delete_topic
 from ml_assets_tests.landing.conftest import MONDAY
-from ml_assets_tests.landing.messages import body
+from ml_assets_tests.landing.messages import NINE, Message, body
 
-NINE = datetime(2026, 1, 5, 9, tzinfo=UTC)
 GOOD = body(1)
-
-
-class Message(NamedTuple):
-    topic: str
-    key: bytes
-    value: bytes
-    timestamp_ms: int = int(NINE.timestamp() * 1000)
 
 
 def message(event, number, **changes):

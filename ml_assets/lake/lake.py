@@ -92,16 +92,8 @@ class Lake:
         present = set(rows.column(partition_column).unique().to_pylist())
         if stray := sorted(present - set(days)):
             raise ValueError(f"{name}: rows of {partition_column} {stray[0]} do not belong to the replaced partitions")
-        table = self.table(name)
-        if table is None:
-            write_deltalake(
-                self.uri(name),
-                rows,
-                partition_by=[partition_column],
-                storage_options=self.options,
-                writer_properties=_WRITER,
-            )
-        elif days:
+        table = self.table(name) or self.create(name, rows.schema, [partition_column])
+        if days:
             listed = ", ".join(f"'{day.isoformat()}'" for day in days)
             write_deltalake(
                 table,
@@ -115,6 +107,17 @@ class Lake:
         if version is None:  # pragma: no cover - it has just been written
             raise RuntimeError(f"{name} was written but cannot be read back")
         return version
+
+    def create(self, name: str, schema: pa.Schema, partition_by: Sequence[str]) -> DeltaTable:
+        """Return a table, made without rows unless it is there.
+
+        Rows that came with the table's first commit would be checked against nothing: of two writers that make it at
+        once the later one's commit is moved to version 1 and not refused.
+        """
+        DeltaTable.create(
+            self.uri(name), schema, mode="ignore", partition_by=list(partition_by), storage_options=self.options
+        )
+        return DeltaTable(self.uri(name), storage_options=self.options)
 
     def overwrite(self, name: str, rows: pa.Table) -> int:
         """Replace a whole unpartitioned table in one atomic commit and return the new version."""
@@ -197,7 +200,11 @@ class Appender:
             OSError, deltalake.exceptions.DeltaError: the store failed; it is not known whether the commit happened,
                 and the same call may be made again.
         """
-        self._table = self._table or self._lake.table(self._name) or self._create(rows.schema)
+        self._table = (
+            self._table
+            or self._lake.table(self._name)
+            or self._lake.create(self._name, rows.schema, self._partition_by)
+        )
         if self._is_done(start, end):
             return
         properties = CommitProperties(
@@ -220,21 +227,6 @@ class Appender:
         except BaseException:
             self._table = None  # what it knows may be old
             raise
-
-    def _create(self, schema: pa.Schema) -> DeltaTable:
-        """Return the table, made without rows.
-
-        Rows that came with the table's first commit would be checked against nothing: of two writers that make it at
-        once the later one's commit is moved to version 1 and not refused.
-        """
-        DeltaTable.create(
-            self._lake.uri(self._name),
-            schema,
-            mode="ignore",
-            partition_by=self._partition_by,
-            storage_options=self._lake.options,
-        )
-        return DeltaTable(self._lake.uri(self._name), storage_options=self._lake.options)
 
     def _is_done(self, start: Mapping[str, int], end: Mapping[str, int]) -> bool:
         """Return whether the table stands at `end` already.

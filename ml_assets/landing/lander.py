@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -510,7 +510,11 @@ class _Session:
         """Assign the partitions of a topic that are ours, each from the position that the table has."""
         topic, found = self._topics[name], self._cluster.topics([name]).get(name)
         if found is None:
-            self._forget(name)
+            if self._assignment == "group" and self._owned.get(name):
+                # Ours until the group says otherwise: the topic may only be unknown for a moment.
+                self._reload[name] = time.monotonic() + _RELOAD_SECONDS
+            else:
+                self._forget(name)
             return
         del self._reload[name]
         self._health.started()
@@ -571,7 +575,7 @@ class _Session:
             self._reload[name] = 0.0
         _LOG.info("assigned: %s", _names(partitions))
 
-    def _on_revoke(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Commit what was taken of the partitions before another lander gets them."""
         names = {partition.topic for partition in partitions}
         for name in names:
@@ -582,18 +586,22 @@ class _Session:
         while any(self._topics[name].in_flight for name in names) and time.monotonic() < deadline:
             self._settle(lambda _: None, wait=0.1)
             self._health.beat()
-        self._drop_partitions(partitions)
+        self._drop_partitions(consumer, partitions)
         _LOG.info("given up: %s", _names(partitions))
 
-    def _on_lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Drop what was taken: somebody else has the partitions already."""
-        self._drop_partitions(partitions)
+        self._drop_partitions(consumer, partitions)
         for name in {partition.topic for partition in partitions} & self._owned.keys():
             self._topics[name].drop()
             self._reload[name] = 0.0
         _LOG.warning("lost to the group: %s", _names(partitions))
 
-    def _drop_partitions(self, partitions: list[TopicPartition]) -> None:
+    def _drop_partitions(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        # By ourselves, since of a topic whose position is being taken up nothing is assigned: the client would be told
+        # to give up what it does not have, refuse, and keep the whole group waiting.
+        read = {(p.topic, p.partition) for p in consumer.assignment()}
+        consumer.incremental_unassign([p for p in partitions if (p.topic, p.partition) in read])
         for partition in partitions:
             name, number = partition.topic, partition.partition
             topic = self._topics[name]
@@ -630,5 +638,5 @@ class _Session:
         return self._reports.setdefault(name, TopicReport(name))
 
 
-def _names(partitions: Sequence[Any]) -> str:
+def _names(partitions: Sequence[TopicPartition]) -> str:
     return ", ".join(f"{p.topic}/{p.partition}" for p in partitions)

@@ -10,6 +10,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from pydantic import SecretStr
 
+from ml_assets.lake import Lake
 from ml_assets.landing.accounting import accept_loss, account
 from ml_assets.landing.kafka import KafkaConnection, KafkaUnreachableError
 from ml_assets.landing.lag import measure_lag
@@ -59,6 +60,38 @@ def test_replicas_that_come_and_go_share_the_partitions(lake, cluster, event):
         send(cluster, event, *range(600, 700))
         wait_until(lambda: one.landed() == 700, "the first replica has everything again")
     everything_is_right(lake, event, 700)
+
+
+class UnreadableLake(Lake):
+    """A lake whose store refuses to be read as long as the test says."""
+
+    broken = True
+
+    def appender(self, name, partition_by):
+        appender, positions = super().appender(name, partition_by), super().appender(name, partition_by).positions
+
+        def refuse(app_ids):
+            if self.broken:
+                raise OSError("the store does not answer")
+            return positions(app_ids)
+
+        appender.positions = refuse
+        return appender
+
+
+def test_partitions_are_given_up_although_their_position_cannot_be_read(tmp_path, cluster, event):
+    """Guards a group that stands still: a replica must give up also what it does not read at the moment."""
+    lake = UnreadableLake(str(tmp_path / "lake"))
+    send(cluster, event, *range(100), partitions=4)
+    options = {"assignment": "group", "limits": FlushLimits(rows=50, seconds=0.3), "session_seconds": 6.0}
+    with running(lake, event, cluster, **options) as one:
+        wait_until(lambda: "cannot be read" in one.health.ready()[1], "a replica without positions")
+        with running(Lake(lake.root), event, cluster, **options) as other:
+            wait_until(lambda: owned(other) == 2, "the other replica has half of the partitions")
+            lake.broken = False
+            wait_until(lambda: (owned(one), owned(other)) == (2, 2), "two partitions each")
+            wait_until(lambda: one.landed() == 100, "both together landed all")
+    everything_is_right(lake, event, 100)
 
 
 def owned(service):

@@ -50,6 +50,15 @@ def test_an_empty_first_write_makes_a_readable_table(lake):
     assert lake.read("t").num_rows == 0
 
 
+def test_two_that_make_a_table_at_once_keep_both_partitions(lake, monkeypatch):
+    """Guards a backfill of a new asset: the later of two first writes must neither fail nor replace the other's."""
+    late = Lake(lake.root)
+    monkeypatch.setattr(late, "table", lambda name: monkeypatch.undo())  # it looked before there was a table
+    lake.replace("t", rows((MONDAY, 1)), "day", [MONDAY])
+    late.replace("t", rows((TUESDAY, 2)), "day", [TUESDAY])
+    assert content(lake) == [(MONDAY, 1), (TUESDAY, 2)]
+
+
 def test_rows_outside_the_replaced_partitions_are_refused(lake):
     with pytest.raises(ValueError, match="2026-01-06"):
         lake.replace("t", rows((TUESDAY, 2)), "day", [MONDAY])

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from itertools import repeat
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.fs
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
 
 _WRITER = WriterProperties(compression="ZSTD")
+_PARQUET = ds.ParquetFileFormat(default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +61,29 @@ class Lake:
         return None if table is None else int(table.version())
 
     def dataset(self, name: str, version: int | None = None) -> ds.Dataset | None:
-        """Return a table as an Arrow dataset that pushes filters down, or None if it does not exist."""
+        """Return a table as an Arrow dataset that pushes filters down, or None if it does not exist.
+
+        Files are chosen by their partition, and row groups by their statistics once a file is open. The table's own
+        statistics are left out: to make expressions of them costs milliseconds a file, of all history, at each reading.
+        """
         table = self.table(name, version)
-        return None if table is None else table.to_pyarrow_dataset()
+        if table is None:
+            return None
+        protocol = table.protocol()
+        if protocol.min_reader_version > 1:  # column mapping, deletion vectors: what deltalake itself can read
+            return table.to_pyarrow_dataset()
+        schema = pa.schema(table.schema().to_arrow())
+        actions = pa.table(table.get_add_actions(flatten=True))
+        files = [unquote(path) for path in actions["path"].to_pylist()]
+        sizes = dict(zip(files, actions["size_bytes"].to_pylist(), strict=True))
+        filesystem = pa.fs.PyFileSystem(DeltaStorageHandler(self.uri(name), self.options, sizes))
+        columns = table.metadata().partition_columns
+        values = zip(*(actions[f"partition.{column}"].to_pylist() for column in columns), strict=True)
+        fragments = [
+            _PARQUET.make_fragment(file, filesystem=filesystem, partition_expression=_partition(schema, columns, at))
+            for file, at in zip(files, values if columns else repeat(()), strict=bool(columns))
+        ]
+        return ds.FileSystemDataset(fragments, schema, _PARQUET, filesystem)
 
     def read(
         self,
@@ -246,3 +271,13 @@ class Appender:
 
     def _position(self, app_id: str) -> int:
         return 0 if self._table is None else int(self._table.transaction_version(app_id) or 0)
+
+
+def _partition(schema: pa.Schema, columns: Sequence[str], values: Sequence[Any]) -> ds.Expression:
+    """Return what holds for all rows of a file: the values of its partition columns."""
+    holds = ds.scalar(True)
+    for column, value in zip(columns, values, strict=True):
+        field = ds.field(column)
+        equal = field.is_null() if value is None else field == pa.scalar(value, schema.field(column).type)
+        holds = holds & equal
+    return holds

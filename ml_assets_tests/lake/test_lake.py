@@ -75,6 +75,21 @@ def test_filters_and_columns(lake):
     assert lake.read("t", columns=["n"], where=ds.field("day") == TUESDAY).to_pylist() == [{"n": 2}]
 
 
+def test_partitions_by_several_columns_are_told_apart(lake):
+    """Guards the dataset that is made of the log's own list of files: their partition columns are not in them."""
+    kinds = pa.table({"kind": ["a b", "a b", "c=d"], "day": [MONDAY, TUESDAY, TUESDAY], "n": [1, 2, 3]})
+    lake.appender("t", ["kind", "day"]).append(kinds, {"a": 0}, {"a": 1})
+    assert lake.read("t", where=ds.field("day") == TUESDAY).sort_by("n").select(kinds.column_names).equals(kinds[1:])
+    assert lake.read("t", columns=["n"], where=ds.field("kind") == "a b").sort_by("n")["n"].to_pylist() == [1, 2]
+
+
+def test_files_from_before_a_column_was_added_have_it_empty(lake):
+    lake.replace("t", rows((MONDAY, 1)), "day", [MONDAY])
+    more = rows((TUESDAY, 2)).append_column("m", pa.array([7], pa.int64()))
+    lake.replace("t", more, "day", [TUESDAY])
+    assert lake.read("t").sort_by("n")["m"].to_pylist() == [None, 7]
+
+
 def test_a_missing_table_says_what_to_do(lake):
     with pytest.raises(FileNotFoundError, match="materialize"):
         lake.read("nowhere")

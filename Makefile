@@ -49,7 +49,9 @@ sbom: $(INSTALLED) ## the bill of materials of the image, from its lock file
 
 security: $(INSTALLED) ## bandit on the code, detect-secrets on what is committed
 	$(BIN)/bandit -q -c pyproject.toml -r ml_assets k8s
-	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
+	@copy=$$(mktemp) && cp .secrets.baseline $$copy && $(BIN)/detect-secrets-hook --baseline $$copy $$(git ls-files | grep -vx .secrets.baseline); \
+		found=$$?; rm -f $$copy; \
+		if [ $$found = 3 ]; then echo "no new secret; lines of known ones have moved"; else exit $$found; fi
 
 audit: $(INSTALLED) ## known vulnerabilities of what the image holds; a package that cannot be checked is a failure
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r k8s/image/image.lock

@@ -5,16 +5,8 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from importlib import resources
 from typing import Any
-
-_STYLE = (
-    "body{font-family:system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;line-height:1.45;"
-    "color:#222}table{border-collapse:collapse;margin:1rem 0}th,td{border:1px solid #ccc;padding:.25rem .6rem;"
-    "text-align:left;vertical-align:top}th{background:#f2f2f2}code{background:#f4f4f4;padding:0 .2rem}"
-    "h2{border-bottom:1px solid #ddd;margin-top:2.5rem}"
-)
 
 
 class PackError(ValueError):
@@ -70,10 +62,14 @@ def render_pack(heading: Heading, contents: Mapping[str, str]) -> Pack:
         }
         for framework in _toml("frameworks.toml")["framework"]
     ]
-    # Markdown is not HTML: escaping would spoil it; the HTML is made from it with raw HTML turned off.
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701
-    template = environment.from_string(_text("model_risk_pack.md.j2"))
-    markdown = template.render(
+    # The page is HTML: what is put into it is escaped. Markdown is not HTML: escaping would spoil it, and the renderer
+    # escapes it, with raw HTML turned off.
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_text),
+        undefined=jinja2.StrictUndefined,
+        autoescape=jinja2.select_autoescape(enabled_extensions=["html.j2"], default=False),
+    )
+    markdown = environment.get_template("model_risk_pack.md.j2").render(
         title=heading.title,
         use_case=heading.use_case,
         model=heading.model,
@@ -83,10 +79,7 @@ def render_pack(heading: Heading, contents: Mapping[str, str]) -> Pack:
         frameworks=frameworks,
     )
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
-    page = (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(heading.title)}</title>'
-        f"<style>{_STYLE}</style></head>\n<body>\n{body}</body></html>\n"
-    )
+    page = environment.get_template("model_risk_pack.html.j2").render(title=heading.title, body=body)
     return Pack(markdown, page)
 
 

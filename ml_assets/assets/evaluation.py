@@ -51,8 +51,9 @@ def evaluation_asset(usecase: UseCase) -> dg.AssetsDefinition:
         partitions_def=partitions(usecase),
         kinds={"mlflow", "pandas"},
         description=(
-            "Candidates and champion scored on the same unseen window by the code that scores in production. The best "
-            f"in {usecase.gate.metric} becomes the challenger; the evidence is written to its MLflow run."
+            "Candidates and champion scored on the same unseen window by the code that scores in production. The "
+            f"challenger is the candidate with the best {usecase.gate.metric} before that window (`validation`); the "
+            "evidence is written to its MLflow run."
         ),
         **common(usecase, "evaluation"),
     )
@@ -64,12 +65,13 @@ def evaluation_asset(usecase: UseCase) -> dg.AssetsDefinition:
         report = evaluate_candidates(
             platform.lake, platform.registry, usecase, training_date, threads=platform.settings.threads
         )
+        chosen_by = pd.Series(report.validation, dtype=float, name="validation")
         return dg.MaterializeResult(
             metadata={
                 "challenger": report.challenger,
                 "would be promoted": report.verdict.passed,
                 **numbers(report.comparison.of(report.challenger)),
-                "ranking": table(_named(report.comparison.metrics, _RANKING, "model")),
+                "ranking": table(_named(report.comparison.metrics.join(chosen_by), ["validation", *_RANKING], "model")),
                 "probabilities": table(_named(report.comparison.metrics, _PROBABILITY, "model")),
                 f"decisions at capacity, {usecase.currency}": table(decisions(usecase, report.comparison.metrics)),
                 "gains of the challenger": table(gains(report.evidence)),

@@ -102,6 +102,16 @@ def metric_statistic(window: Window, probabilities: Floats, metric: str) -> Stat
     return METRICS[metric](window, probabilities)
 
 
+def metric_value(window: Window, probabilities: Floats, metric: str) -> float:
+    """Return the metric of a model on a window, each day once; NaN where it is not defined.
+
+    Raises:
+        ValueError: the metric is not one of `METRICS`.
+    """
+    once = np.ones((1, int(window.days.max()) + 1 if len(window) else 0))
+    return float(metric_statistic(window, probabilities, metric)(once)[0])
+
+
 def _pr_auc(window: Window, p: Floats) -> Statistic:
     """Average precision with weighted rows; the order of the rows never changes, so they are sorted once."""
     order = np.argsort(-p, kind="stable")

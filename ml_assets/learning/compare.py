@@ -1,6 +1,6 @@
-"""Compare models on identical rows and choose the challenger."""
+"""Choose the challenger on days before the test window, and compare models on identical rows of it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,20 +27,27 @@ class Comparison:
     probabilities: Mapping[str, NDArray[np.float64]]
     metric: str = "pr_auc"
 
-    def best(self, among: Iterable[str]) -> str:
-        """Return which of the models is best in `metric`. It may be the rule: then the rule is the challenger.
-
-        Raises:
-            ValueError: the metric is not defined for any, because the window has no positive.
-        """
-        known = self.metrics.loc[list(among), self.metric].dropna()
-        if known.empty:
-            raise ValueError(f"no model has a {self.metric}: the test window has no fail; take a longer test window")
-        return str(known.idxmax())
-
     def of(self, model: str) -> dict[str, float]:
         """Return the metrics of one model."""
         return {str(name): float(value) for name, value in self.metrics.loc[model].to_dict().items()}
+
+
+def choose_challenger(validation: Mapping[str, float | None]) -> str:
+    """Return the candidate that is best on validation; of equal ones the first. It may be the rule.
+
+    `validation` is what each `fit_candidate` measured as `validation`: days before the test window. Chosen on the test
+    window, the best of several would look better there than it is, and the gate would believe it.
+
+    Raises:
+        ValueError: it is not known for any.
+    """
+    known = {name: value for name, value in validation.items() if value is not None and np.isfinite(value)}
+    if not known:
+        raise ValueError(
+            f"none of {', '.join(validation)} has a metric `validation`: its folds and its calibration window have no "
+            "fail, or it was trained by an earlier release. Train the candidates again, or on more days"
+        )
+    return max(known, key=lambda name: known[name])
 
 
 def compare(

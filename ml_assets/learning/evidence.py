@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml_assets.learning.bootstrap import metric_statistic, paired_interval
+from ml_assets.learning.bootstrap import metric_value, paired_interval
 from ml_assets.learning.compare import Comparison
 from ml_assets.learning.gate import Evidence, Gain, ModelEvidence, SliceEvidence
 from ml_assets.learning.window import Window
@@ -28,8 +28,8 @@ def build_evidence(
     """Return the evidence on the challenger: what was measured of it, of the rule and of the champion, on the window.
 
     `models` has what each training said of its model; its metrics are replaced by those of the comparison, and what
-    the comparison does not have (`score_psi`) stays. `champion` is None if there is none; a champion that could not be
-    compared is missing in `comparison.probabilities`.
+    the comparison does not have (`score_psi`, `validation`) stays. `champion` is None if there is none; a champion that
+    could not be compared is missing in `comparison.probabilities`.
 
     Raises:
         KeyError: challenger or rule is not in `models`.
@@ -83,7 +83,7 @@ def build_evidence(
 
 
 # Metrics that a training measures beside those of the comparison.
-_OWN = ("score_psi",)
+_OWN = ("score_psi", "validation")
 
 
 def _by_slice(
@@ -103,15 +103,10 @@ def _by_slice(
                 n=len(part),
                 positives=int(part.labels.sum()),
                 metric=gate.metric,
-                challenger=_metric(part, challenger[mask], gate.metric),
-                reference=_metric(part, reference[mask], gate.metric),
+                challenger=metric_value(part, challenger[mask], gate.metric),
+                reference=metric_value(part, reference[mask], gate.metric),
                 against=against,
             )
 
 
 UNKNOWN = "unknown"
-
-
-def _metric(window: Window, p: Floats, metric: str) -> float:
-    once = np.ones((1, int(window.days.max()) + 1))
-    return float(metric_statistic(window, p, metric)(once)[0])

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ml_assets.learning.bootstrap import metric_value
 from ml_assets.learning.calibration import Calibration, choose_calibration
 from ml_assets.learning.export import ExportMismatchError, round_thresholds, to_onnx
 from ml_assets.learning.folds import walk_forward
@@ -45,7 +46,8 @@ class FittedCandidate:
     PR-AUC lost on the test part when its values are shuffled (0 or below: not used there). `trained_until` is
     when the last label was known that it was fitted or calibrated on. `parameters` are those of the
     pipeline's last step, `searched` those of them that were searched for, `search` how. `folds` is the gate's metric
-    on each walk-forward fold, earliest first.
+    on each walk-forward fold, earliest first. `metrics["validation"]`, what the challenger is chosen by, is their mean
+    or, without folds, the gate's metric on the calibration window.
     """
 
     name: str
@@ -132,8 +134,11 @@ def fit_candidate(
     probabilities = scorer.score(test)
     metrics = evaluate(window, probabilities, capacity=usecase.capacity, action=usecase.action)
     metrics["score_psi"] = population_stability(scorer.score(calibration), probabilities)
+    metrics["validation"] = (
+        float(np.mean(folds)) if folds else metric_value(Window.of(calibration), uncalibrated, usecase.gate.metric)
+    )
     if folds:
-        metrics |= {"folds_mean": float(np.mean(folds)), "folds_deviation": float(np.std(folds))}
+        metrics["folds_deviation"] = float(np.std(folds))
     learned = part_of(training_set, "train", "calibration")
     return FittedCandidate(
         name=candidate.name,

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from ml_assets.learning.bootstrap import metric_statistic
+from ml_assets.learning.bootstrap import metric_value
 from ml_assets.learning.fit import fit_pipeline, predict
 from ml_assets.learning.folds import Fold, walk_forward
 from ml_assets.learning.frames import FeatureNames, model_frame
@@ -116,9 +116,7 @@ def score_fold(
     """Return the gate's metric of a candidate fitted on the past of a fold, uncalibrated, on the days after."""
     estimator = fit_pipeline(usecase, candidate, fold.train, parameters, threads=threads)
     p = predict(estimator, model_frame(FeatureNames.of(usecase.features), fold.validation))
-    window = Window.of(fold.validation)
-    once = np.ones((1, int(window.days.max()) + 1))
-    return float(metric_statistic(window, p, usecase.gate.metric)(once)[0])
+    return metric_value(Window.of(fold.validation), p, usecase.gate.metric)
 
 
 def _own_parameters(usecase: UseCase, candidate: Candidate, search: SearchSpec) -> dict[str, Any]:

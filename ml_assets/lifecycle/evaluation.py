@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from ml_assets.database.promotions import history
 from ml_assets.lake import Lake
-from ml_assets.learning.compare import Comparison, compare
+from ml_assets.learning.compare import Comparison, choose_challenger, compare
 from ml_assets.learning.evidence import build_evidence
 from ml_assets.learning.gate import Evidence, ModelEvidence, ServingEvidence, Standing, Verdict, judge
 from ml_assets.learning.golden import GOLDEN_SAMPLE, ServingCheckError, check_in_fresh_process
@@ -36,9 +36,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """The comparison on one window, the chosen challenger, what the gate says of it, and the plots by name."""
+    """The comparison on one window, the chosen challenger, what the gate says of it, and the plots by name.
+
+    `validation` is what the challenger was chosen by, for each candidate: the gate's metric before the window.
+    """
 
     comparison: Comparison
+    validation: Mapping[str, float | None]
     challenger: str
     challenger_run_id: str
     verdict: Verdict
@@ -54,18 +58,21 @@ def evaluate_candidates(
 ) -> EvaluationReport:
     """Compare the candidates of a training date, and the champion, and write down the evidence.
 
-    The challenger is the candidate that is best in the gate's metric. Evidence and verdict are artifacts of its MLflow
+    The challenger is the candidate that was best on the days before the test window, so that the window tells what it
+    is worth and not which was lucky there. Evidence and verdict are artifacts of its MLflow
     run.
 
     Raises:
         LookupError: a candidate has not been trained for this date.
     """
     comparison, run_ids = compare_models(lake, registry, usecase, training_date, threads=threads)
-    challenger = comparison.best([c.name for c in usecase.candidates])
+    models = {name: _model_evidence(registry, run_id) for name, run_id in run_ids.items()}
+    validation = {c.name: models[c.name].metrics.get("validation") for c in usecase.candidates}
+    challenger = choose_challenger(validation)
     evidence = build_evidence(
         usecase.gate,
         comparison,
-        {name: _model_evidence(registry, run_id) for name, run_id in run_ids.items()},
+        models,
         challenger=challenger,
         rule=usecase.rule.name,
         champion=CHAMPION if CHAMPION in run_ids else None,
@@ -89,6 +96,7 @@ def evaluate_candidates(
     probabilities = comparison.probabilities[challenger]
     return EvaluationReport(
         comparison=comparison,
+        validation=validation,
         challenger=challenger,
         challenger_run_id=run_ids[challenger],
         verdict=verdict,

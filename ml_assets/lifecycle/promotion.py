@@ -91,32 +91,27 @@ def promote_challenger(
             why = f"version {challenger.version} was rolled back; only a person promotes it again, with a reason"
             return Promotion(challenger, verdict, "refused", why)
         reason = f"against the gate: {override}" if override and not verdict.passed else override or "the gate passed"
+
+        def write(action: Literal["requested", "promoted"]) -> LedgerEntry:
+            return record(
+                ledger,
+                usecase.name,
+                action,
+                from_version=now.by_alias,
+                to_version=challenger.version,
+                actor=actor,
+                reason=reason,
+                needs_approval=usecase.needs_approval,
+                evidence_hash=evidence_hash,
+            )
+
         if usecase.needs_approval:
             entry = open_request(ledger, usecase.name)
             if entry is None or (entry.to_version, entry.evidence_hash) != (challenger.version, evidence_hash):
-                entry = record(
-                    ledger,
-                    usecase.name,
-                    "requested",
-                    from_version=now.by_alias,
-                    to_version=challenger.version,
-                    actor=actor,
-                    reason=reason,
-                    needs_approval=True,
-                    evidence_hash=evidence_hash,
-                )
+                entry = write("requested")
             why = f"tier {usecase.tier}: another person than {entry.actor} approves it"
             return Promotion(challenger, verdict, "awaiting approval", why, entry)
-        entry = record(
-            ledger,
-            usecase.name,
-            "promoted",
-            from_version=now.by_alias,
-            to_version=challenger.version,
-            actor=actor,
-            reason=reason,
-            evidence_hash=evidence_hash,
-        )
+        entry = write("promoted")
         # Last: if the alias cannot be moved, the line is taken back with the transaction.
         registry.promote(usecase.name, challenger.version, override=override if not verdict.passed else "")
         return Promotion(challenger, verdict, "promoted", reason, entry)

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pytest
 
 from ml_assets.learning.calibration import Calibration
-from ml_assets.learning.compare import compare
+from ml_assets.learning.compare import choose_challenger, compare
 from ml_assets.learning.evidence import build_evidence
 from ml_assets.learning.export import ExportMismatchError
 from ml_assets.learning.fit import FittedCandidate, fit_candidate, prove_export
@@ -98,8 +98,30 @@ def test_test_window_without_a_fail_is_undefined_not_an_error(usecase: UseCase, 
     )  # fmt: skip
     undefined = {"lift", "pr_auc_against_rule", "gain_over_rule_low"}
     assert undefined <= {c.name for c in judge(GateSpec(), evidence).failures}
-    with pytest.raises(ValueError, match="the test window has no fail"):
-        comparison.best(["rule", "logistic"])
+
+
+def test_challenger_is_chosen_before_the_test_window(
+    fitted: dict[str, FittedCandidate], usecase: UseCase, training_set: pa.Table
+) -> None:
+    """Guards the gate's evidence: other outcomes in the test window choose the same challenger."""
+    validation = {name: candidate.metrics["validation"] for name, candidate in fitted.items()}
+    assert choose_challenger(validation) == max(validation, key=lambda name: validation[name])
+    flipped = pc.if_else(
+        pc.equal(training_set["part"], "test"),
+        pc.subtract(pa.scalar(1, pa.int8()), training_set["label"]), training_set["label"],
+    )  # fmt: skip
+    other = training_set.set_column(training_set.column_names.index("label"), "label", flipped)
+    again = fit_candidate(usecase, usecase.candidates[1], other)
+    assert again.metrics["pr_auc"] != fitted["logistic"].metrics["pr_auc"]
+    assert again.metrics["validation"] == fitted["logistic"].metrics["validation"]
+
+
+def test_challenger_of_which_nothing_is_known_is_an_error() -> None:
+    """Guards the choice: a metric that is missing or not a number does not win, nor does one of several by chance."""
+    assert choose_challenger({"a": None, "b": float("nan"), "c": 0.1}) == "c"
+    assert choose_challenger({"rule": 0.2, "a": 0.2}) == "rule"
+    with pytest.raises(ValueError, match="none of a, b has a metric `validation`"):
+        choose_challenger({"a": None, "b": float("nan")})
 
 
 def test_compare_then_judge(fitted: dict[str, FittedCandidate], usecase: UseCase, training_set: pa.Table) -> None:
@@ -110,9 +132,10 @@ def test_compare_then_judge(fitted: dict[str, FittedCandidate], usecase: UseCase
         {name: c.scorer for name, c in fitted.items()} | {"champion": fitted["rule"].scorer},
         capacity=20,
     )
-    chosen = comparison.best(fitted)
+    chosen = choose_challenger({name: candidate.metrics["validation"] for name, candidate in fitted.items()})
     assert chosen in {"logistic", "lightgbm", "hist_gradient_boosting"}
-    once_more = comparison.of("champion") | {"score_psi": fitted["rule"].metrics["score_psi"]}
+    of_training = {name: fitted["rule"].metrics[name] for name in ("score_psi", "validation")}
+    once_more = comparison.of("champion") | of_training
     assert once_more == pytest.approx(fitted["rule"].metrics, nan_ok=True)
     best = fitted[chosen]
     assert best.trained_until < comparison.window.first_decision_time

@@ -83,7 +83,7 @@ def test_what_a_search_found_makes_the_same_model_again(searched: UseCase, train
     assert fitted.search is not None
     assert fitted.searched == fitted.search.best
     assert fitted.parameters["C"] == fitted.searched["C"]
-    assert fitted.metrics["folds_mean"] == pytest.approx(np.mean(fitted.folds))
+    assert fitted.metrics["validation"] == pytest.approx(np.mean(fitted.folds))
     again = fit_candidate(searched, candidate, training_set, parameters=fitted.searched)
     assert again.search is None
     assert np.array_equal(again.probabilities, fitted.probabilities)

@@ -7,13 +7,14 @@ IMAGE ?= ml-assets:dev
 OVERLAY ?= local
 LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	--custom-compile-command 'make lock'
+SIGNING_KEY = $(if $(wildcard $(COSIGN_KEY)),$(COSIGN_KEY),env://COSIGN_KEY)
 ASK = kubectl -n ml-assets exec
 get = import urllib.request; print(urllib.request.urlopen('$(1)', timeout=30).read().decode())
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-sec ui test test-kafka test-k8s test-faults image sbom security audit deploy rollback \
-	smoke check bench bench-landing lock lock-image clean
+.PHONY: help install demo demo-sec ui test test-kafka test-k8s test-faults image push sign sbom security audit deploy rollback \
+	smoke model-report check bench bench-landing lock lock-image clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -43,6 +44,15 @@ test-k8s: $(INSTALLED) ## the project on a cluster: that of KUBECONFIG, else one
 image: $(INSTALLED) ## build the image: make image IMAGE=<name:tag> BASE=<base with Python 3.11>
 	$(BIN)/python -m ml_assets_tests.k8s.image runtime $(IMAGE) $(if $(BASE),--base $(BASE))
 
+push: ## push the image; its name with the digest, which is what is signed and deployed, goes to dist/image
+	@mkdir -p dist
+	docker push $(IMAGE)
+	docker image inspect --format '{{index .RepoDigests 0}}' $(IMAGE) > dist/image
+
+sign: ## sign the pushed image and its bill of materials with cosign, by the key in the file or variable COSIGN_KEY
+	cosign sign --yes --key $(SIGNING_KEY) $$(cat dist/image)
+	cosign attest --yes --key $(SIGNING_KEY) --type cyclonedx --predicate dist/sbom.cdx.json $$(cat dist/image)
+
 sbom: $(INSTALLED) ## the bill of materials of the image, from its lock file
 	@mkdir -p dist
 	$(BIN)/cyclonedx-py requirements k8s/image/image.lock --output-reproducible --of JSON -o dist/sbom.cdx.json
@@ -56,8 +66,9 @@ security: $(INSTALLED) ## bandit on the code, detect-secrets on what is committe
 audit: $(INSTALLED) ## known vulnerabilities of what the image holds; a package that cannot be checked is a failure
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r k8s/image/image.lock
 
-deploy: $(INSTALLED) ## migrate and roll out: make deploy OVERLAY=production IMAGE=<registry>/ml-assets@sha256:...
-	$(BIN)/python k8s/deploy.py k8s/overlays/$(OVERLAY) $(if $(filter-out ml-assets:dev,$(IMAGE)),--image $(IMAGE))
+deploy: PUSHED = $(shell cat dist/image 2>/dev/null)
+deploy: $(INSTALLED) ## migrate and roll out IMAGE, else what was pushed: make deploy OVERLAY=production IMAGE=<image>@sha256:...
+	$(BIN)/python k8s/deploy.py k8s/overlays/$(OVERLAY) $(addprefix --image ,$(or $(filter-out ml-assets:dev,$(IMAGE)),$(PUSHED)))
 
 smoke: ## ask what is deployed whether it is well
 	$(ASK) deployment/ml-assets-webserver -- python -c "$(call get,http://localhost:3000/server_info)"
@@ -71,6 +82,9 @@ rollback: ## back to the rollout before; the schema stays, see docs/operating.md
 		kubectl -n ml-assets rollout undo deployment/ml-assets-$$name && \
 		kubectl -n ml-assets rollout status deployment/ml-assets-$$name --timeout=600s || exit 1; done
 	kubectl -n ml-assets rollout undo statefulset/ml-assets-lander
+
+model-report: $(INSTALLED) ## what a change does to the models it touches: make model-report AGAINST=origin/main DATA=<folder>
+	$(BIN)/ml-assets model-report --against $(or $(AGAINST),origin/main) $(if $(DATA),--data "$(DATA)")
 
 bench: $(INSTALLED) ## measure, and write docs/benchmarks.md
 	$(BIN)/python -m ml_assets_tests.bench

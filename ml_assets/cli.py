@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ml_assets.cli_landing import add_landing_commands
+from ml_assets.cli_model_report import add_model_report
 from ml_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def _console() -> Console:
 
 console = _console()
 add_landing_commands(app, console)
+add_model_report(app, console)
 
 UseCaseName = Annotated[str, typer.Argument(help="name of a use case; `ml-assets status` lists them")]
 

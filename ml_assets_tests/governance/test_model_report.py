@@ -36,9 +36,7 @@ def window(rng, n=400, days=8):
 
 
 def verdict(*, passed):
-    condition = Condition(
-        name="min_lift", value=0.01, comparison=">=", threshold=0.02, passed=passed, why="it must help"
-    )
+    condition = Condition(name="min_lift", value=0.01, comparison=">=", threshold=0.02, passed=passed, why="it helps")
     return Verdict(passed=passed, conditions=(condition,))
 
 

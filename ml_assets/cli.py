@@ -266,6 +266,26 @@ def reproduce_version(
     console.print("The same model.")
 
 
+@app.command("backtest")
+def backtest_version(
+    use_case: UseCaseName,
+    first: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="first decision date")],
+    last: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="last decision date")],
+    version: Annotated[int | None, typer.Option(min=1, help="version of the model; the champion if not given")] = None,
+) -> None:
+    """Try a saved model, as it is, on later days of known outcome: by month, against the rule trained beside it."""
+    from ml_assets.demo import print_months
+    from ml_assets.lifecycle.backtest import backtest
+
+    settings = Settings()
+    platform, usecase = _platform(settings), _usecase(settings, use_case)
+    tried = backtest(
+        platform.lake, platform.registry, usecase, first.date(), last.date(), version=version, threads=settings.threads
+    )
+    title = f"{use_case} version {tried.version}, trained on what was known by {tried.trained_until:%Y-%m-%d}"
+    print_months(usecase, tried.window, tried.model, tried.rule, title, console)
+
+
 @app.command("work-list")
 def work_list(
     use_case: UseCaseName,
@@ -494,10 +514,11 @@ def _replayed(data: Path | None) -> Scenario:
         usecase,
         replayed,
         first=date(2020, 6, 1),
-        last=date(2021, 4, 15),
+        last=date(2021, 5, 31),
         training_date=date(2021, 4, 15),
         scored=(date(2021, 3, 31),),
         window={"train_cutoff": "2020-12-01", "test_first": "2021-01-04", "test_last": "2021-03-31"},
+        later=(date(2021, 4, 1), date(2021, 5, 31)),
     )
 
 

@@ -57,7 +57,8 @@ class Scenario:
     """What the demo does with a use case.
 
     Dates from `first` to `last` are ingested, `training_date` is trained as of, `scored` are scored. `window` is
-    the run config of the training set; `truth` a Parquet file of true probabilities, if there are any.
+    the run config of the training set; `truth` a Parquet file of true probabilities, if there are any; `later` the
+    first and the last date after the window on which the champion is tried once more, frozen.
     """
 
     usecase: UseCase
@@ -68,6 +69,7 @@ class Scenario:
     scored: tuple[date, ...]
     window: dict[str, str] = field(default_factory=dict)
     truth: Path | None = None
+    later: tuple[date, date] | None = None
 
 
 def run_demo(settings: Settings, scenario: Scenario, console: Console) -> None:
@@ -148,7 +150,9 @@ def _land(settings: Settings, platform: Platform, scenario: Scenario, progress: 
 
 def summarize(settings: Settings, platform: Platform, scenario: Scenario, console: Console) -> None:
     """Print the models on the unseen window, and the top of the newest work-list."""
+    from ml_assets.lifecycle.backtest import backtest
     from ml_assets.lifecycle.evaluation import compare_models
+    from ml_assets.registry import CHAMPION
 
     usecase = scenario.usecase
     comparison, _ = compare_models(
@@ -158,8 +162,12 @@ def summarize(settings: Settings, platform: Platform, scenario: Scenario, consol
     if scenario.truth is not None:
         probabilities["best reachable"] = true_probabilities(scenario.truth, comparison.window)
     _print_models(usecase, comparison.window, probabilities, console)
-    if len({str(day)[:7] for day in comparison.window.dates}) > 1:
-        _print_months(usecase, comparison.window, probabilities, console)
+    if CHAMPION in probabilities and len({str(day)[:7] for day in comparison.window.dates}) > 1:
+        rule, champion = probabilities[usecase.rule.name], probabilities[CHAMPION]
+        print_months(usecase, comparison.window, champion, rule, "Champion against the rule, by month", console)
+    if CHAMPION in probabilities and scenario.later is not None:
+        tried = backtest(platform.lake, platform.registry, usecase, *scenario.later, threads=settings.threads)
+        print_months(usecase, tried.window, tried.model, tried.rule, "The same, frozen, on later months", console)
     print_work_list(platform, usecase, console, _SHOWN)
 
 
@@ -256,26 +264,29 @@ def _print_models(usecase: UseCase, window: Any, probabilities: dict[str, Any], 
     console.print(table)
 
 
-def _print_months(usecase: UseCase, window: Any, probabilities: dict[str, Any], console: Console) -> None:
-    """Print the champion against the rule, month by month."""
-    from ml_assets.learning.metrics import by_group, evaluate
-    from ml_assets.registry import CHAMPION
+def print_months(usecase: UseCase, window: Any, model: Any, rule: Any, title: str, console: Console) -> None:
+    """Print a model against the rule, month by month: (n,) probabilities each, in the order of the window."""
+    from ml_assets.lifecycle.backtest import by_month
 
-    rule, champion = probabilities[usecase.rule.name], probabilities.get(CHAMPION)
-    if champion is None:
-        return
-    table = Table(title="Champion against the rule, by month")
-    table.add_column("month")
-    for column in ("rule PR-AUC per day", "champion PR-AUC per day", "gain", "rule ROC-AUC", "champion ROC-AUC"):
+    table = Table(title=title)
+    for column in ("decisions", "month"):
+        table.add_column(column)
+    for column in (
+        "n",
+        "base rate",
+        "PR-AUC a day",
+        "the rule's",
+        "gain",
+        "ROC-AUC",
+        "the rule's",
+        "calibration error",
+    ):
         table.add_column(column, justify="right")
-    by_month = [by_group(window, p, capacity=usecase.capacity, by="month") for p in (rule, champion)]
-    rows = {str(month): (by_month[0].loc[month], by_month[1].loc[month]) for month in by_month[0].index}
-    whole = [pd.Series(evaluate(window, p, capacity=usecase.capacity)) for p in (rule, champion)]
-    for month, (old, new) in {**rows, "all": (whole[0], whole[1])}.items():
+    for row in by_month(usecase, window, model, rule).to_dict("records"):
         table.add_row(
-            month, f"{old['per_day_pr_auc']:.3f}", f"{new['per_day_pr_auc']:.3f}",
-            f"{new['per_day_pr_auc'] / old['per_day_pr_auc'] - 1:+.1%}",
-            f"{old['roc_auc']:.3f}", f"{new['roc_auc']:.3f}",
+            row["decisions"], row["month"], f"{row['n']:,}", f"{row['base_rate']:.3f}", f"{row['per_day_pr_auc']:.3f}",
+            f"{row['rule_per_day_pr_auc']:.3f}", f"{row['gain']:+.1%}", f"{row['roc_auc']:.3f}",
+            f"{row['rule_roc_auc']:.3f}", f"{row['calibration_error']:.3f}",
         )  # fmt: skip
     console.print(table)
 

@@ -187,13 +187,15 @@ class SliceSpec:
 
     `source` is a column of the features table, or `attributes.<key>`. A part with fewer than `min_positives` fails in
     the test window is shown, not judged. `max_loss` is how much of the gate's metric may be lost in a part, against
-    the champion, or the rule while there is none.
+    the champion, or the rule while there is none. `focus` is a value of the slice that is a question of its own: it is
+    reported month by month beside the whole (`lifecycle.backtest.by_month`) under the slice's name.
     """
 
     name: str
     source: str
     min_positives: int = 100
     max_loss: float = 0.05
+    focus: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,8 @@ def build_training_set(
         TrainingSetError: nothing is labelled, the test window is empty or too short, or fewer than half of
             `train_days` are left to train on.
     """
-    rows = _labelled(features, labels, as_of)
+    known = labels.filter(pc.less_equal(labels["label_known_at"], pa.scalar(as_of, pa.timestamp("us", tz="UTC"))))
+    rows = labelled(features, known)
     dates, day = np.unique(rows["decision_date"].to_numpy(), return_inverse=True)
     if not len(dates):
         raise TrainingSetError(
@@ -76,10 +77,10 @@ def part_of(training_set: pa.Table, *parts: str) -> pa.Table:
     return training_set.filter(pc.is_in(training_set["part"], pa.array(parts)))
 
 
-def _labelled(features: pa.Table, labels: pa.Table, as_of: datetime) -> pa.Table:
-    known = labels.filter(pc.less_equal(labels["label_known_at"], pa.scalar(as_of, pa.timestamp("us", tz="UTC"))))
+def labelled(features: pa.Table, labels: pa.Table) -> pa.Table:
+    """Return the decisions that have a label, with it and `label_known_at`, sorted by decision time and entity."""
     keys = ["entity_id", "decision_time"]
-    rows = features.join(known.select([*keys, "label", "label_known_at"]), keys=keys, join_type="inner")
+    rows = features.join(labels.select([*keys, "label", "label_known_at"]), keys=keys, join_type="inner")
     fields = {f.name: f for f in [*labels.schema, *features.schema]}
     schema = pa.schema([fields[name] for name in [*features.column_names, "label", "label_known_at"]])
     return (

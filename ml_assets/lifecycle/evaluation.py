@@ -66,7 +66,7 @@ def evaluate_candidates(
         LookupError: a candidate has not been trained for this date.
     """
     comparison, run_ids = compare_models(lake, registry, usecase, training_date, threads=threads)
-    models = {name: _model_evidence(registry, run_id) for name, run_id in run_ids.items()}
+    models = {name: read_model_evidence(registry, run_id) for name, run_id in run_ids.items()}
     validation = {c.name: models[c.name].metrics.get("validation") for c in usecase.candidates}
     challenger = choose_challenger(validation)
     evidence = build_evidence(
@@ -251,6 +251,7 @@ def _evaluated_challenger(
     return None
 
 
-def _model_evidence(registry: ModelRegistry, run_id: str) -> ModelEvidence:
+def read_model_evidence(registry: ModelRegistry, run_id: str) -> ModelEvidence:
+    """Return what the training of a run said of its model."""
     text = registry.read_evidence(run_id, "model_evidence.json")
     return msgspec.structs.replace(msgspec.json.decode(text, type=ModelEvidence), run_id=run_id)

@@ -20,12 +20,21 @@ from ml_assets.lake import (
     quarantine_table,
     reference_table,
 )
-from ml_assets.lifecycle.evaluation import EVIDENCE, judge_now, judge_run, read_evidence, register_challenger
+from ml_assets.lifecycle.backtest import backtest, by_month
+from ml_assets.lifecycle.evaluation import (
+    EVIDENCE,
+    compare_models,
+    judge_now,
+    judge_run,
+    read_evidence,
+    register_challenger,
+)
 from ml_assets.lifecycle.lineage import explain_prediction
 from ml_assets.lifecycle.reproduce import CannotReproduceError, reproduce
 from ml_assets.local_runs import RunFailedError
 from ml_assets.registry import CHALLENGER, CHAMPION
 from ml_assets.sensors import landed_data_sensor
+from ml_assets.spec import SliceSpec
 from ml_assets_tests.assets.conftest import Bank
 from ml_assets_tests.late_payments import message
 
@@ -102,6 +111,31 @@ def test_a_model_that_comes_out_another_way_is_told(bank):
     fewer = dataclasses.replace(usecase, features=usecase.features[:2])
     with pytest.raises(CannotReproduceError, match="reads other features"):
         reproduce(bank.lake, registry, fewer, version, code_version="now")
+
+
+def test_a_backtest_is_the_saved_model_on_unseen_days(bank):
+    """Guards the frozen figures: the evaluation's own numbers on its window, and no day that was learned from."""
+    registry, usecase = bank.platform.registry, bank.usecase
+    comparison, _ = compare_models(bank.lake, registry, usecase, bank.days[-1])
+    days = comparison.window.dates.astype("datetime64[D]")
+    first, last = days.min().item(), days.max().item()
+    tried = backtest(bank.lake, registry, usecase, first, last)
+    assert tried.window.hash == comparison.window.hash
+    assert tried.version == registry.resolve(usecase.name, CHAMPION).version
+    assert tried.trained_until < tried.window.first_decision_time
+    for p, name in ((tried.model, CHAMPION), (tried.rule, usecase.rule.name)):
+        assert sorted(p) == sorted(comparison.probabilities[name])
+    gate = dataclasses.replace(usecase.gate, slices=(SliceSpec("country", "payer_country", focus="DE"),))
+    rows = by_month(dataclasses.replace(usecase, gate=gate), tried.window, tried.model, tried.rule)
+    whole = rows[(rows["decisions"] == "all") & (rows["month"] == "all")].iloc[0]
+    assert whole["per_day_pr_auc"] == pytest.approx(comparison.of(CHAMPION)["per_day_pr_auc"])
+    assert set(rows["decisions"]) == {"all", "country"}
+    german = rows[(rows["decisions"] == "country") & (rows["month"] == "all")].iloc[0]
+    assert german["n"] == (tried.window.slices["country"] == "DE").sum() < whole["n"]
+    with pytest.raises(ValueError, match="choose later dates"):
+        backtest(bank.lake, registry, usecase, bank.days[0], last)
+    with pytest.raises(LookupError, match="no decision from 2027-01-01 to 2027-01-31 with a known outcome"):
+        backtest(bank.lake, registry, usecase, date(2027, 1, 1), date(2027, 1, 31))
 
 
 def test_predictions_are_those_of_the_champion_and_say_so(bank):

@@ -150,7 +150,11 @@ USE_CASE = UseCase(
         floors={"brier_skill": 0.0},
         # The files of 2021 tell of another market than those of 2020: see docs/models.md.
         max_score_psi=0.5,
-        slices=(SliceSpec("price", "attributes.price_band"), SliceSpec("last_known", "attributes.last_known")),
+        slices=(
+            SliceSpec("price", "attributes.price_band"),
+            # Its label is another one: a large balance anew, where the newest published date had none.
+            SliceSpec("onset", "attributes.onset", focus="yes"),
+        ),
     ),
     # A look at the open deliveries of a security; the balance of the whole market moves little by what one bank does.
     action=ActionSpec(cost=5.0, effectiveness=0.2, until=time(16)),

@@ -33,7 +33,7 @@ SELECT
         'known_mean_fail_value', round(mean_fail_value),
         'last_published', (SELECT max(settlement_date) FROM covered),
         'price_band', CASE WHEN price < 5 THEN 'below 5' WHEN price < 25 THEN '5 to 25' ELSE '25 or more' END,
-        'last_known', CASE WHEN last_value > 100000 THEN 'above 100,000' ELSE 'at most 100,000' END
+        'onset', CASE WHEN last_value > 100000 THEN 'no' ELSE 'yes' END
     )::VARCHAR AS attributes,
     CASE
         WHEN description SIMILAR TO '.*(ETF|ETN|ISHARES|SPDR|PROSHARES|DIREXION|INVESCO|VANGUARD|FUND|TRUST SER).*'

@@ -14,7 +14,7 @@ SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-sec ui test test-kafka test-k8s test-faults image push sign sbom security audit deploy rollback \
-	smoke model-report check bench bench-landing lock lock-image clean
+	smoke model-report check bench bench-landing reach lock lock-image clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -91,6 +91,9 @@ bench: $(INSTALLED) ## measure, and write docs/benchmarks.md
 
 bench-landing: $(INSTALLED) ## measure landing on Apache Kafka, and write docs/benchmarks-landing.md
 	$(BIN)/python -m ml_assets_tests.bench_landing
+
+reach: $(INSTALLED) ## measure settlement_fails against the simulator's truth, and write docs/reach.md
+	$(BIN)/python -m ml_assets_tests.reach
 
 test: check ## set up, then lint, types and all tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not kafka and not faults and not k8s"

@@ -51,6 +51,11 @@ _WHOLE_ROWS = re.compile(
 )
 
 
+_STAR = re.compile(r"(\bSELECT|,|\.)\s*\*", re.IGNORECASE)
+# What is not the same at another decision time although the history is.
+_MOVING = re.compile(r"\bgetvariable\b|\bbusiness_days\b|\bcurrent_|\bnow\b|\brandom\b|\buuid", re.IGNORECASE)
+
+
 def features_schema(features: Iterable[Feature]) -> pa.Schema:
     """Return the schema of a features table: the decision's keys, then a column a feature."""
     columns = (pa.field(f.name, pa.string() if f.kind == "categorical" else pa.float64()) for f in features)
@@ -89,6 +94,7 @@ class AsOfDatabase:
     ) -> None:
         self._usecase = usecase
         self._calendar: tuple[date, pa.Table] | None = None
+        self._made_at: DecisionTime | None = None
         # Which SQL file gives each feature, once features have been made.
         self.sources: dict[str, str] = {}
         for stem, sql in {**usecase.feature_sql, "label": usecase.label_sql}.items():
@@ -165,14 +171,17 @@ class AsOfDatabase:
             ValueError: the SQL fails, gives an entity twice, or does not give exactly the declared features.
         """
         self._stand_at(decision.as_of, decision.decision_date, decision.slot)
+        same_history = self._sees_the_same(decision)
+        self._made_at = None  # until all groups are made
         self._query("decisions", "CREATE OR REPLACE TEMP TABLE decisions AS " + self._usecase.feature_sql["decisions"])
         self._refuse_duplicates("decisions", "decisions")
         joins, groups = [], {}
         for stem, sql in self._usecase.feature_sql.items():
             if stem == "decisions":
                 continue
-            self._query(stem, f"CREATE OR REPLACE TEMP TABLE feature_group_{stem} AS {sql}")
-            self._refuse_duplicates(stem, f"feature_group_{stem}")
+            if not (same_history and self._would_be_the_same(sql)):
+                self._query(stem, f"CREATE OR REPLACE TEMP TABLE feature_group_{stem} AS {sql}")
+                self._refuse_duplicates(stem, f"feature_group_{stem}")
             groups[stem] = f"feature_group_{stem}"
             joins.append(f"LEFT JOIN feature_group_{stem} USING (entity_id)")
         schema = features_schema(self._usecase.features)
@@ -188,6 +197,8 @@ class AsOfDatabase:
         self._query(
             "decisions", f"CREATE OR REPLACE TEMP TABLE decided AS SELECT {columns} FROM decisions {' '.join(joins)}"
         )
+        self._db.execute("CREATE OR REPLACE TEMP TABLE decisions_before AS FROM decisions")
+        self._made_at = decision
         rows: pa.Table = self._db.sql("FROM decided ORDER BY entity_id").to_arrow_table()
         return rows.cast(schema)
 
@@ -211,6 +222,49 @@ class AsOfDatabase:
             "ORDER BY entity_id, decision_time"
         ).to_arrow_table()
         return rows.cast(LABELS_SCHEMA)
+
+    def _sees_the_same(self, decision: DecisionTime) -> bool:
+        """Return whether no event and no reference can have come or gone since the features that were made last.
+
+        Data that are published twice a month are the same for ten decision dates, and so is what follows from them.
+        """
+        before = self._made_at
+        if before is None:
+            return False
+        known = sorted((before.as_of, decision.as_of))
+        dates = sorted((before.decision_date, decision.decision_date))
+        among = {
+            event.name: f"business_date >= $3::DATE - INTERVAL {event.history.days} DAY "
+            f"AND business_date < $4::DATE - INTERVAL {event.history.days} DAY"
+            for event in self._usecase.events
+        } | {
+            reference.name: "valid_from > $3::DATE AND valid_from <= $4::DATE" for reference in self._usecase.references
+        }
+        return not any(
+            self._db.execute(
+                f"SELECT 1 FROM {self._history}.{name} WHERE (known_at > $1 AND known_at <= $2) OR ({moved}) LIMIT 1",
+                [*known, *dates],
+            ).fetchone()
+            for name, moved in among.items()
+        )
+
+    def _would_be_the_same(self, sql: str) -> bool:
+        """Return whether the SQL gives what it gave last, if it sees the same history: it asks for nothing that moves
+        with the decision time, and for no column of the decisions that has other values now."""
+        if _MOVING.search(sql):
+            return False
+        columns = [column for column, *_ in self._db.execute("DESCRIBE decisions").fetchall()]
+        if not (_WHOLE_ROWS.search(sql) or _STAR.search(sql)):
+            words = set(re.findall(r"\w+", sql.lower()))
+            columns = [column for column in columns if column.lower() in words]
+        if not columns:
+            return True
+        asked = ", ".join(f'"{column}"' for column in columns)
+        now, then = (f"SELECT {asked} FROM {table}" for table in ("decisions", "decisions_before"))
+        return not any(
+            self._db.execute(f"({one}) EXCEPT ALL ({other}) LIMIT 1").fetchone()
+            for one, other in ((now, then), (then, now))
+        )
 
     def _query(self, stem: str, sql: str) -> None:
         try:

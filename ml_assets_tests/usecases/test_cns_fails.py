@@ -72,6 +72,33 @@ def test_a_decision_sees_published_balances_only():
     assert json.loads(seen["BIG"]["attributes"])["symbol"] == "BIG"
 
 
+def test_features_are_made_once_a_publication_and_are_those_of_each_day():
+    """Guards reuse: within a publication no balance is aggregated again, and no day has another day's features."""
+    july = [fail(day, "NEW", 10**5) for day in USE_CASE.calendar.between(date(2020, 7, 1), date(2020, 7, 14))]
+    rows = [*MARKET, *july]
+    days = list(USE_CASE.calendar.between(date(2020, 7, 13), date(2020, 8, 4)))
+    decisions = [decision for day in days for decision in USE_CASE.decision_times(day)]
+    aggregated: list[date] = []
+    with history(rows) as db:
+        query = db._query
+
+        def counted(stem, sql):
+            if stem == "balances":
+                aggregated.append(decision.decision_date)
+            query(stem, sql)
+
+        db._query = counted
+        made = []
+        for decision in decisions:
+            made.append(db.features(decision))
+            db.labels(date(2020, 6, 29), made[-1])  # moves the views back in time
+    for decision, features_then in zip(decisions, made, strict=True):
+        with history(rows) as db:
+            assert db.features(decision).equals(features_then)
+    # Published at 23:00 of July 15 and 31: seen from noon of the next business day on.
+    assert aggregated == [date(2020, 7, 13), date(2020, 7, 16), date(2020, 8, 3)]
+
+
 def test_a_date_without_a_row_counts_as_no_balance():
     rows = [*MARKET, fail(JUNE[-1], "ONCE", 20_000)]
     assert features(rows)["ONCE"]["mean_fail_value_20d"] == 200_000 / 20

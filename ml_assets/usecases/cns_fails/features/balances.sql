@@ -4,6 +4,8 @@
 --
 -- Balances of the decided securities over the last 200 published settlement dates; a date without a row is a zero.
 --
+-- Nothing here depends on the decision's date, so it is made once a publication and not once a day.
+--
 -- The newest published date is two to six weeks old. What lasts longer than that says most: slowly weighted means (a
 -- weight falls to a third in 30 dates), rates over a long time, and how often a large balance was large again.
 WITH covered AS (
@@ -37,7 +39,6 @@ published AS (
         count(*) AS dates,
         least(count(*), 60) AS dates_60d,
         least(count(*), 90) AS dates_90d,
-        max(settlement_date) AS newest,
         sum(exp(-(age - 1) / 30)) AS weights_30d,
         sum(exp(-(age - 1) / 10)) AS weights_10d
     FROM covered
@@ -97,7 +98,6 @@ SELECT
     percent_rank() OVER (ORDER BY arg_min(price, age)) AS rank_of_price,
     ln(1 + avg(quantity)) AS log_mean_quantity,
     ln(arg_min(price, age) / nullif(arg_max(price, age), 0)) AS log_price_change,
-    any_value(market.trend) AS market_trend,
-    any_value(getvariable('decision_date') - published.newest) AS days_since_published
+    any_value(market.trend) AS market_trend
 FROM daily LEFT JOIN continued USING (symbol), market, published
 GROUP BY symbol

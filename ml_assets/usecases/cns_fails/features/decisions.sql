@@ -43,5 +43,6 @@ SELECT
         WHEN description SIMILAR TO '.*(\bADR|\bADS|SPON).*' THEN 'depositary receipt'
         WHEN description SIMILAR TO '.*ACQ.*' THEN 'acquisition company'
         ELSE 'other'
-    END AS kind
+    END AS kind,
+    getvariable('decision_date') - (SELECT max(settlement_date) FROM covered) AS days_since_published
 FROM recent

@@ -115,7 +115,9 @@ class Settings(BaseSettings):
     event_log_days: int = Field(
         90, ge=1, description="Dagster's logs of runs that ended so many days ago are purged; runs and assets stay"
     )
-    prediction_months: int = Field(24, ge=1, description="months for which predictions are kept in PostgreSQL")
+    prediction_months: int = Field(
+        24, ge=1, description="full months before this one for which predictions are kept in PostgreSQL"
+    )
     threads: int = Field(0, ge=0, description="threads of DuckDB, LightGBM and ONNX Runtime; 0: one a core")
     retraining_cron: str = Field("0 22 * * 1-5", description="when to retrain, in UTC; once a date at most")
     max_concurrent_runs: int = Field(2, ge=1, description="Dagster runs at a time; the others wait in the queue")

@@ -7,6 +7,7 @@ values are equal, so that scoring again changes no row.
 
 from __future__ import annotations
 
+import re
 from datetime import date, datetime
 from typing import Any, Final
 
@@ -28,6 +29,12 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 PROVENANCE: Final = {"provenance": True}
+_MONTH: Final = re.compile(r"predictions_\d{4}_\d{2}")
+
+
+def is_declared(name: str | None, kind: str, _parents: object = None) -> bool:
+    """Return whether something in the database has to be in the models: a month's table of predictions has not."""
+    return not (kind == "table" and _MONTH.fullmatch(name or ""))
 
 
 class Base(DeclarativeBase):
@@ -85,6 +92,8 @@ class Prediction(Base):
         # The work-list: the latest decision of each entity with an outcome date. The primary key has the entity last,
         # so that a scored partition lies together, is written together and is found without another index.
         Index(None, "use_case", "outcome_date", "entity_id", "decision_time"),
+        # A table a month, made when it is first written to: `predictions.retire_predictions` drops those that are old.
+        {"postgresql_partition_by": "RANGE (decision_time)"},
     )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import psycopg
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import csv
 from sqlalchemy import Connection, Engine, text
 
@@ -20,25 +21,33 @@ _CHANGED: Final = [name for name in PREDICTIONS_SCHEMA.names if name not in KEY]
 
 _STAGE: Final = "CREATE TEMPORARY TABLE staged (LIKE predictions) ON COMMIT DROP"
 _COPY: Final = f"COPY staged ({_COLUMNS}) FROM STDIN (FORMAT csv)"
-# A row is written only if one of its values differs; the provenance alone is no reason. `xmax` is 0 in a row that
-# was inserted and not in one that was updated.
+_MAKE_MONTH: Final = text("SELECT predictions_make_month(:moment)")
+# A row is written only if one of its values differs; the provenance alone is no reason. `known` is as it was before,
+# since the whole statement sees one state. The bounds spare PostgreSQL the months that nothing is staged for.
 _UPSERT: Final = text(f"""
-    WITH written AS (
+    WITH known AS (
+        SELECT {", ".join(KEY)} FROM predictions JOIN staged USING ({", ".join(KEY)})
+        WHERE predictions.decision_time
+            BETWEEN (SELECT min(decision_time) FROM staged) AND (SELECT max(decision_time) FROM staged)
+    ), written AS (
         INSERT INTO predictions AS before ({_COLUMNS})
         SELECT {_COLUMNS} FROM staged
         ON CONFLICT ({", ".join(KEY)}) DO UPDATE
         SET ({", ".join(_CHANGED)}) = ROW ({", ".join(f"excluded.{name}" for name in _CHANGED)})
         WHERE ({", ".join(f"before.{name}" for name in VALUE_COLUMNS)})
             IS DISTINCT FROM ({", ".join(f"excluded.{name}" for name in VALUE_COLUMNS)})
-        RETURNING (xmax = 0) AS inserted
+        RETURNING {", ".join(f"before.{name}" for name in KEY)}
     )
-    SELECT count(*) FILTER (WHERE inserted), count(*) FILTER (WHERE NOT inserted) FROM written
+    SELECT count(*) FILTER (WHERE known.use_case IS NULL), count(known.use_case)
+    FROM written LEFT JOIN known USING ({", ".join(KEY)})
 """)
 _DELETE_UNDECIDED: Final = text("""
     DELETE FROM predictions AS before
     USING (SELECT DISTINCT use_case, decision_time, model_version FROM staged) AS scored
     WHERE (before.use_case, before.decision_time, before.model_version)
             = (scored.use_case, scored.decision_time, scored.model_version)
+        AND before.decision_time
+            BETWEEN (SELECT min(decision_time) FROM staged) AND (SELECT max(decision_time) FROM staged)
         AND NOT EXISTS (
             SELECT FROM staged
             WHERE (staged.use_case, staged.entity_id, staged.decision_time, staged.model_version)
@@ -78,6 +87,9 @@ def upsert_predictions(where: Engine | str, rows: pa.Table, *, complete: bool = 
     staged = _checked(rows)
     if staged.num_rows == 0:
         return UpsertCount(0, 0, 0)
+    with begin(where) as connection:  # for itself, since a new month keeps readers out until it is committed
+        for month in pc.unique(pc.floor_temporal(staged["decision_time"], unit="month")).to_pylist():
+            connection.execute(_MAKE_MONTH, {"moment": month})
     with begin(where) as connection:
         connection.execute(text(_STAGE))
         _copy(connection, staged)
@@ -86,6 +98,17 @@ def upsert_predictions(where: Engine | str, rows: pa.Table, *, complete: bool = 
         inserted, updated = connection.execute(_UPSERT).one()
         connection.execute(_SPEAK)
     return UpsertCount(inserted, updated, staged.num_rows - inserted - updated, deleted)
+
+
+def retire_predictions(where: Engine | str, *, months: int, now: datetime) -> list[str]:
+    """Drop the predictions of all months (UTC) but so many full ones before this; return the names of their tables.
+
+    The lake keeps them: this is what the work-list, reports and `explain-prediction` look at.
+    """
+    number = now.astimezone(UTC).year * 12 + now.astimezone(UTC).month - 1 - months
+    first = datetime(number // 12, number % 12 + 1, 1, tzinfo=UTC)
+    with begin(where) as connection:
+        return list(connection.execute(text("SELECT predictions_drop_months(:first)"), {"first": first}).scalars())
 
 
 def scored_data_versions(where: Engine | str, use_case: str) -> list[str]:

@@ -3,7 +3,7 @@
 | role | may |
 | --- | --- |
 | ml_assets_migrate | own and change the tables; the migration Job |
-| ml_assets_load | write and withdraw rows; batch runs |
+| ml_assets_load | write and withdraw rows, drop old months of predictions; batch runs |
 | ml_assets_score | add and change rows, never delete; the scoring service |
 | ml_assets_read | look |
 
@@ -28,8 +28,11 @@ _RIGHTS: Final = {
     SCORE: "SELECT, INSERT, UPDATE",
     READ: "SELECT",
 }
-
-
+# Each writer makes the month that it writes to; only batch runs drop what is past its retention.
+_FUNCTIONS: Final = {
+    LOAD: ("predictions_make_month(timestamptz)", "predictions_drop_months(timestamptz)"),
+    SCORE: ("predictions_make_month(timestamptz)",),
+}
 # Kept for reviewers: nobody who writes to them changes or deletes what is there.
 _LEDGERS: Final = ("promotions",)
 
@@ -64,6 +67,8 @@ def grant(connection: Connection) -> list[str]:
         connection.exec_driver_sql(f"REVOKE INSERT, UPDATE, DELETE ON alembic_version FROM {role}")
         for ledger in _LEDGERS:
             connection.exec_driver_sql(f"REVOKE UPDATE, DELETE ON {ledger} FROM {role}")
+        for function in _FUNCTIONS.get(role, ()):
+            connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {function} TO {role}")
         if role != READ:
             connection.exec_driver_sql(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}")
     return sorted(present)

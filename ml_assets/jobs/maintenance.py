@@ -1,5 +1,7 @@
 """The nightly job that keeps the databases small: Dagster's event logs, and predictions past their retention."""
 
+from datetime import UTC, datetime
+
 import dagster as dg
 
 from ml_assets.jobs.pods import pod_tags
@@ -23,15 +25,27 @@ def purge_event_logs(context: dg.OpExecutionContext, platform: Platform) -> None
     context.add_output_metadata({"deleted rows": deleted, "kept days": platform.settings.event_log_days})
 
 
+@dg.op(description="Drops months of predictions that are past their retention. The lake keeps them.")
+def drop_old_predictions(context: dg.OpExecutionContext, platform: Platform) -> None:
+    """Drop old months and say which."""
+    from ml_assets.database.predictions import retire_predictions
+
+    months = platform.settings.prediction_months
+    dropped = retire_predictions(platform.engine, months=months, now=datetime.now(UTC))
+    context.log.info("dropped %s", ", ".join(dropped) or "no month")
+    context.add_output_metadata({"dropped": dropped, "kept months": months})
+
+
 @dg.job(
     name="maintenance",
-    description="Purges what has been kept long enough: Dagster's event logs.",
+    description="Purges what has been kept long enough: Dagster's event logs, months of predictions.",
     executor_def=dg.in_process_executor,
     tags=pod_tags("maintenance"),
 )
 def maintenance_job() -> None:
-    """Run the operations one after the other."""
+    """Run both; neither waits for the other."""
     purge_event_logs()
+    drop_old_predictions()
 
 
 maintenance_schedule = dg.ScheduleDefinition(

@@ -1,5 +1,6 @@
 """Writing predictions is idempotent and counts what it did."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -8,6 +9,7 @@ from sqlalchemy import text
 
 from ml_assets.database import PREDICTIONS_SCHEMA, UpsertCount, upsert_predictions
 from ml_assets.database.connect import begin, connect
+from ml_assets.database.predictions import retire_predictions
 from ml_assets.database.schema import KEY, PROVENANCE_COLUMNS, VALUE_COLUMNS
 from ml_assets_tests.database.factories import DECISION_TIME, prediction, predictions
 
@@ -110,3 +112,35 @@ def test_an_engine_serves_many_writes_and_other_drivers_are_refused(application_
     engine.dispose()
     with pytest.raises(ValueError, match="psycopg 3"):
         upsert_predictions(application_url.replace("+psycopg:", "+psycopg2:"), predictions(prediction("A")))
+
+
+def times(url: str, table: str) -> list[datetime]:
+    with begin(url) as connection:
+        return list(connection.execute(text(f"SELECT decision_time FROM {table} ORDER BY 1")).scalars())
+
+
+@pytest.mark.parametrize(("months", "kept"), [(1, 1), (2, 3), (24, 4)])
+def test_what_is_past_its_retention_goes_by_whole_months(application_url: str, months: int, kept: int) -> None:
+    """Months are those of UTC, whatever the session's time zone; a month is kept or dropped as a whole."""
+    moments = [
+        datetime(2025, 12, 31, 23, 59, 59, tzinfo=UTC),
+        datetime(2026, 1, 1, tzinfo=UTC),
+        datetime(2026, 1, 31, 23, 59, 59, tzinfo=UTC),
+        datetime(2026, 2, 1, tzinfo=UTC),
+    ]
+    with begin(application_url) as connection:
+        connection.execute(text("ALTER DATABASE " + connection.engine.url.database + " SET timezone = 'Asia/Tokyo'"))
+    upsert_predictions(application_url, predictions(*(prediction("A", decision_time=moment) for moment in moments)))
+    now = datetime(2026, 3, 15, tzinfo=UTC)
+    dropped = retire_predictions(application_url, months=months, now=now)
+    assert times(application_url, "predictions") == moments[-kept:]
+    assert times(application_url, "scorings") == moments[-kept:]
+    assert dropped == ["predictions_2025_12", "predictions_2026_01"][: {1: 2, 3: 1, 4: 0}[kept]]
+    assert retire_predictions(application_url, months=months, now=now) == []
+
+
+def test_writers_that_begin_a_month_at_once_both_write(application_url: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        rows = [predictions(prediction(entity)) for entity in "ABCD"]
+        counts = list(pool.map(lambda each: upsert_predictions(application_url, each), rows))
+    assert sum(count.inserted for count in counts) == 4

@@ -1,6 +1,7 @@
 """Each role may do its work in the database, and nothing else; a server refuses the rest."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
@@ -10,6 +11,7 @@ from sqlalchemy.exc import ProgrammingError
 from ml_assets.database import migrate, upsert_predictions
 from ml_assets.database.connect import begin
 from ml_assets.database.migrate import require_newest
+from ml_assets.database.predictions import retire_predictions
 from ml_assets.database.roles import LOAD, MIGRATE, READ, ROLES, SCORE, create_roles_sql
 from ml_assets_tests.database.factories import prediction, predictions
 
@@ -51,12 +53,18 @@ def test_batch_runs_write_and_withdraw(as_role) -> None:
     load = as_role(LOAD)
     assert upsert_predictions(load, predictions(prediction("A"), prediction("B"))).inserted == 2
     assert upsert_predictions(load, predictions(prediction("A")), complete=True).deleted == 1
+    assert retire_predictions(load, months=1, now=datetime(2026, 3, 1, tzinfo=UTC)) == ["predictions_2026_01"]
 
 
 def test_the_scoring_service_writes_and_never_deletes(as_role) -> None:
     score = as_role(SCORE)
     assert upsert_predictions(score, predictions(prediction("A"))).inserted == 1
-    assert refuses(score, "DELETE FROM predictions")
+    for statement in (
+        "DELETE FROM predictions",
+        "SELECT predictions_drop_months(now())",
+        "DROP TABLE predictions_2026_01",
+    ):
+        assert refuses(score, statement), statement
 
 
 def test_readers_look(as_role) -> None:

@@ -51,7 +51,7 @@ def test_a_reader_s_filter_reaches_the_index(application_url: str) -> None:
                 text("EXPLAIN SELECT * FROM work_list WHERE use_case = 'fails' AND outcome_date = '2026-01-06'")
             ).scalars()
         )
-    assert "ix_predictions_use_case_outcome_date" in plan
+    assert "on predictions_2026_01_use_case_outcome_date" in plan, plan
     assert "Seq Scan on predictions" not in plan
 
 

@@ -27,9 +27,16 @@ priced AS (
     WHERE symbol IN (SELECT entity_id FROM decisions)
 ),
 daily AS (
-    SELECT symbol, age, sum(quantity) AS quantity, sum(quantity * price) AS value, max(price) AS price
-    FROM priced
-    GROUP BY symbol, age
+    SELECT
+        symbol, age, quantity, value, price,
+        -- A step of 100,000 USD without an edge: half at the threshold, a third at 60,000 USD.
+        coalesce(1 / (1 + pow(100000 / nullif(value, 0), 1.5)), 0) AS nearly_large,
+        ln(nullif(price, 0) / nullif(lead(price) OVER (PARTITION BY symbol ORDER BY age), 0)) AS price_change
+    FROM (
+        SELECT symbol, age, sum(quantity) AS quantity, sum(quantity * price) AS value, max(price) AS price
+        FROM priced
+        GROUP BY symbol, age
+    )
 ),
 market AS (
     SELECT sum(value) FILTER (WHERE age <= 5) / nullif(sum(value) FILTER (WHERE age <= 20) / 4, 0) AS trend FROM daily
@@ -39,7 +46,9 @@ published AS (
         count(*) AS dates,
         least(count(*), 60) AS dates_60d,
         least(count(*), 90) AS dates_90d,
+        sum(exp(-(age - 1) / 60)) AS weights_60d,
         sum(exp(-(age - 1) / 30)) AS weights_30d,
+        sum(exp(-(age - 1) / 15)) AS weights_15d,
         sum(exp(-(age - 1) / 10)) AS weights_10d
     FROM covered
 ),
@@ -87,6 +96,22 @@ SELECT
         AS rank_of_weighted_value,
     (coalesce(any_value(continued.continued), 0) + 0.5) / (count(*) FILTER (WHERE value > 100000) + 2)
         AS stays_large_rate,
+    coalesce(sum(exp(-(age - 1) / 15) * nearly_large), 0) / any_value(published.weights_15d) AS nearly_large_rate_15d,
+    coalesce(sum(exp(-(age - 1) / 30) * nearly_large), 0) / any_value(published.weights_30d) AS nearly_large_rate_30d,
+    coalesce(sum(exp(-(age - 1) / 60) * nearly_large), 0) / any_value(published.weights_60d) AS nearly_large_rate_60d,
+    coalesce(sum(nearly_large), 0) / any_value(published.dates) AS nearly_large_rate,
+    -- Quantiles over all dates, those without a balance included: the so many-th largest.
+    coalesce(ln(1 + (list(value ORDER BY value DESC) FILTER (WHERE age <= 60))
+        [1 + (any_value(published.dates_60d) * 0.5)::INT]), 0) AS log_fail_value_q50,
+    coalesce(ln(1 + (list(value ORDER BY value DESC) FILTER (WHERE age <= 60))
+        [1 + (any_value(published.dates_60d) * 0.25)::INT]), 0) AS log_fail_value_q75,
+    coalesce(ln(1 + (list(value ORDER BY value DESC) FILTER (WHERE age <= 60))
+        [1 + (any_value(published.dates_60d) * 0.1)::INT]), 0) AS log_fail_value_q90,
+    coalesce(ln(1 + (list(value ORDER BY value DESC) FILTER (WHERE age <= 60))
+        [1 + (any_value(published.dates_60d) * 0.03)::INT]), 0) AS log_fail_value_q97,
+    sum(exp(-(age - 1) / 30)) / any_value(published.weights_30d) AS weighted_any_rate_30d,
+    sum(exp(-(age - 1) / 30) * ln(1 + quantity)) / any_value(published.weights_30d) AS weighted_log_quantity_30d,
+    max(age) AS dates_since_first,
     count(*) FILTER (WHERE age <= 5) / 5 AS any_rate_5d,
     count(*) FILTER (WHERE age <= 20) / 20 AS any_rate_20d,
     count(*) FILTER (WHERE age <= 60) / any_value(published.dates_60d) AS any_rate_60d,
@@ -98,6 +123,8 @@ SELECT
     percent_rank() OVER (ORDER BY arg_min(price, age)) AS rank_of_price,
     ln(1 + avg(quantity)) AS log_mean_quantity,
     ln(arg_min(price, age) / nullif(arg_max(price, age), 0)) AS log_price_change,
+    ln(nullif(arg_min(price, age), 0) / nullif(arg_min(price, age) FILTER (WHERE age >= 20), 0)) AS log_price_change_20d,
+    stddev_pop(price_change) FILTER (WHERE age <= 60) AS price_volatility_60d,
     any_value(market.trend) AS market_trend
 FROM daily LEFT JOIN continued USING (symbol), market, published
 GROUP BY symbol

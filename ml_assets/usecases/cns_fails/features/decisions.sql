@@ -44,5 +44,8 @@ SELECT
         WHEN description SIMILAR TO '.*ACQ.*' THEN 'acquisition company'
         ELSE 'other'
     END AS kind,
+    -- Five letters are traded over the counter; the last tells foreign shares (F), receipts (Y), warrants (W), units (U).
+    length(symbol) AS symbol_length,
+    CASE WHEN length(symbol) >= 5 THEN right(symbol, 1) ELSE 'exchange' END AS symbol_suffix,
     getvariable('decision_date') - (SELECT max(settlement_date) FROM covered) AS days_since_published
 FROM recent

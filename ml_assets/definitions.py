@@ -7,6 +7,7 @@ import dagster as dg
 from ml_assets.assets import build_assets, maintenance
 from ml_assets.checks.landing import accounting_check
 from ml_assets.jobs import build_jobs
+from ml_assets.jobs.executor import metered_executor
 from ml_assets.jobs.landing import connect_job, connect_schedule, landing_schedules
 from ml_assets.jobs.maintenance import maintenance_job, maintenance_schedule
 from ml_assets.resources import Platform
@@ -50,7 +51,7 @@ def build_definitions(usecases: Sequence[UseCase] | None = None, platform: Platf
             automation_sensor(),
         ],
         resources={"platform": platform or Platform()},
-        executor=dg.in_process_executor,
+        executor=metered_executor,
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from typing import Any
+from uuid import uuid4
 
 import dagster as dg
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
@@ -13,6 +14,7 @@ from ml_assets.assets.common import partitions
 from ml_assets.definitions import build_definitions
 from ml_assets.embedded.environment import environment_for
 from ml_assets.jobs import Verb, job_name
+from ml_assets.jobs.executor import metered
 from ml_assets.resources import Platform
 from ml_assets.settings import Settings
 from ml_assets.spec import UseCase
@@ -44,9 +46,12 @@ class LocalRuns:
         else:
             ends = {ASSET_PARTITION_RANGE_START_TAG: first.isoformat(), ASSET_PARTITION_RANGE_END_TAG: last.isoformat()}
             selected = {"tags": ends}
-        result = self.definitions.resolve_job_def(job_name(self._usecase, verb)).execute_in_process(
-            instance=self._instance, run_config={**_QUIET, "ops": ops or {}}, raise_on_error=False, **selected
-        )
+        run_id = str(uuid4())
+        with metered(self._instance, run_id):
+            result = self.definitions.resolve_job_def(job_name(self._usecase, verb)).execute_in_process(
+                instance=self._instance, run_config={**_QUIET, "ops": ops or {}}, raise_on_error=False, run_id=run_id,
+                **selected,
+            )  # fmt: skip
         if not result.success:
             raise RunFailedError(f"{job_name(self._usecase, verb)} of {first} to {last}: {_why(result)}")
         return result

@@ -120,6 +120,10 @@ class Settings(BaseSettings):
     )
     threads: int = Field(0, ge=0, description="threads of DuckDB, LightGBM and ONNX Runtime; 0: one a core")
     retraining_cron: str = Field("0 22 * * 1-5", description="when to retrain, in UTC; once a date at most")
+    usd_per_cpu_hour: float = Field(
+        0.04, ge=0, description="price of an hour of a CPU, for the estimated cost of a run; about that of a cloud"
+    )
+    usd_per_gib_hour: float = Field(0.0045, ge=0, description="price of an hour of a GiB of memory, for the same")
     max_concurrent_runs: int = Field(2, ge=1, description="Dagster runs at a time; the others wait in the queue")
     traceback: bool = Field(False, description="show where an error of the command line comes from")
     actor: str = Field("", description="who acts on the command line; empty: the login name of the operating system")

@@ -7,6 +7,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from ml_assets.assets.common import table
 from ml_assets.assets.maintenance import MAINTENANCE
+from ml_assets.jobs.executor import metered_executor
 from ml_assets.jobs.pods import pod_tags
 from ml_assets.resources import Platform
 from ml_assets.spec import UseCase
@@ -72,7 +73,7 @@ def connect_job(usecases: Sequence[UseCase]) -> dg.JobDefinition:
 
     @dg.job(
         name="land_connect_objects",
-        executor_def=dg.in_process_executor,
+        executor_def=metered_executor,
         description="Lands what Kafka Connect's S3 sink has written. The sensor on landed data does the rest.",
         tags=pod_tags("ingest"),
     )

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from ml_assets.jobs.executor import metered_executor
 from ml_assets.jobs.pods import pod_tags
 from ml_assets.resources import Platform
 
@@ -39,7 +40,7 @@ def drop_old_predictions(context: dg.OpExecutionContext, platform: Platform) -> 
 @dg.job(
     name="maintenance",
     description="Purges what has been kept long enough: Dagster's event logs, months of predictions.",
-    executor_def=dg.in_process_executor,
+    executor_def=metered_executor,
     tags=pod_tags("maintenance"),
 )
 def maintenance_job() -> None:

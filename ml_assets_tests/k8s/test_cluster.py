@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from ml_assets.lake import features_table
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE
 from ml_assets_tests.k8s import image, secrets
 from ml_assets_tests.k8s import programs as installed
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.k8s
 
 IMAGE, SANDBOX = "localhost/ml-assets:local", "localhost/ml-assets-sandbox:local"
 NAMESPACE = "ml-assets"
-DAYS, INSTRUCTIONS = 25, 60
+DAYS, INSTRUCTIONS = 45, 60
 PATIENCE = float(os.environ.get("ML_ASSETS_TEST_PATIENCE", "900"))
 
 
@@ -69,8 +70,9 @@ class Platform:
         )["runsOrError"]["results"]
         return list(found)
 
-    def launch(self, asset: list[str], partition: str) -> str:
+    def launch(self, asset: list[str], partition: str | None = None) -> str:
         """Materialize an asset as the UI does and return the id of the run."""
+        tags = [{"key": "dagster/partition", "value": partition}] if partition else []
         launched = self.graphql(
             """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
                  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
@@ -82,7 +84,7 @@ class Platform:
                     "jobName": "__ASSET_JOB",
                     "assetSelection": [{"path": asset}],
                 },
-                "executionMetadata": {"tags": [{"key": "dagster/partition", "value": partition}]},
+                "executionMetadata": {"tags": tags},
                 "mode": "default",
             },
         )["launchRun"]
@@ -105,18 +107,35 @@ class Platform:
     def job_of(self, run_id: str) -> Any:
         return self.get("job", f"dagster-run-{run_id}")
 
-    def metadata(self, asset: list[str], partition: str) -> dict[str, Any]:
-        """Metadata of the newest materialization of a partition of an asset."""
+    def rows_of(self, table: str, day: str) -> tuple[int, str]:
+        """How many rows a date of a table of the lake has, and a digest of them."""
+        said = self.kubectl("exec", "deployment/ml-assets-code-location", "--", "python", "-c", _ROWS, table, day)
+        rows, digest = said.split()
+        assert int(rows) > 0, f"{table} has nothing of {day}"
+        return int(rows), digest
+
+    def metadata(self, asset: list[str], partition: str | None = None) -> dict[str, Any]:
+        """Metadata of the newest materialization of an asset, or of a partition of it."""
         found = self.graphql(
             """query($key: AssetKeyInput!, $partitions: [String!]) { assetNodeOrError(assetKey: $key) {
                  ... on AssetNode { assetMaterializations(partitions: $partitions, limit: 1) { runId metadataEntries {
                    label ... on IntMetadataEntry { intValue } ... on TextMetadataEntry { text } } } } } }""",
             key={"path": asset},
-            partitions=[partition],
+            partitions=[partition] if partition else None,
         )["assetNodeOrError"]["assetMaterializations"]
         assert found, f"{asset} of {partition} has not been materialized"
         entries = {e["label"]: e.get("intValue") or e.get("text") for e in found[0]["metadataEntries"]}
         return {"run": found[0]["runId"], **entries}
+
+
+_ROWS = """
+import hashlib, sys
+import pyarrow.dataset as ds
+from ml_assets.resources import Platform
+rows = Platform().lake.read(sys.argv[1], where=ds.field("decision_date").cast("string") == sys.argv[2])
+lines = sorted(map(repr, rows.to_pylist()))
+print(len(lines), hashlib.sha256(chr(10).join(lines).encode()).hexdigest())
+"""
 
 
 def until(what: str, found: Callable[[], Any], seconds: float = PATIENCE) -> Any:
@@ -241,6 +260,7 @@ def test_the_server_accepts_the_other_overlays(platform: Platform, name: str) ->
         ("daemon", "delete", "jobs", True),
         ("daemon", "get", "pods", True),
         ("daemon", "get", "pods/log", True),
+        ("daemon", "delete", "pods", True),
         ("webserver-writable", "delete", "jobs", True),
         ("daemon", "create", "pods", False),
         ("daemon", "create", "pods/exec", False),
@@ -265,7 +285,7 @@ def test_accounts_may_what_they_need(platform: Platform, account: str, verb: str
 
 def test_a_materialization_from_the_ui_becomes_a_job(platform: Platform) -> None:
     simulate(platform)
-    run = platform.launch([USE_CASE.name, "reference", "securities"], first_day())
+    run = platform.launch([USE_CASE.name, "reference", "securities"])
     assert platform.wait_for_run(run) == "SUCCESS", platform.why(run)
     job = until("the end of its Job", lambda: (job := platform.job_of(run))["status"].get("succeeded") and job)
     pod = job["spec"]["template"]["spec"]
@@ -280,7 +300,7 @@ def test_a_materialization_from_the_ui_becomes_a_job(platform: Platform) -> None
     ), "the code that was seen is the code that runs"
     assert container["resources"]["limits"]["memory"] == "4Gi", "a selection has the launcher's defaults"
     assert job["spec"]["ttlSecondsAfterFinished"] == 3600
-    assert platform.metadata([USE_CASE.name, "reference", "securities"], first_day())["dagster/row_count"] > 0
+    assert platform.metadata([USE_CASE.name, "reference", "securities"])["dagster/row_count"] > 0
 
 
 def test_what_the_lander_landed_is_ingested_by_the_sensor(platform: Platform) -> None:
@@ -301,7 +321,7 @@ def test_what_the_lander_landed_is_ingested_by_the_sensor(platform: Platform) ->
 
 def test_a_killed_pod_is_retried_and_ends_in_the_same_state(platform: Platform) -> None:
     asset = [USE_CASE.name, "features"]
-    before = platform.metadata(asset, first_day())
+    before = platform.rows_of(features_table(USE_CASE), first_day())
     run = platform.launch(asset, first_day())
 
     def started() -> bool:
@@ -319,18 +339,18 @@ def test_a_killed_pod_is_retried_and_ends_in_the_same_state(platform: Platform) 
 
     again = until("the retry", retried)
     assert again["status"] == "SUCCESS", platform.why(again["runId"])
-    after = platform.metadata(asset, first_day())
-    assert after["run"] == again["runId"]
-    assert after["dagster/row_count"] == before["dagster/row_count"]
+    assert platform.metadata(asset, first_day())["run"] == again["runId"]
+    assert platform.rows_of(features_table(USE_CASE), first_day()) == before
 
 
 def test_a_cancelled_run_leaves_no_job(platform: Platform) -> None:
     run = platform.launch([USE_CASE.name, "features"], first_day())
     until("its start", lambda: [r for r in platform.runs() if r["runId"] == run and r["status"] == "STARTED"])
     ended = platform.graphql(
-        "mutation($run: String!) { terminateRun(runId: $run) { __typename } }", run=run
-    )["terminateRun"]["__typename"]  # fmt: skip
-    assert ended == "TerminateRunSuccess"
+        "mutation($run: String!) { terminateRun(runId: $run) { __typename ... on TerminateRunFailure { message } } }",
+        run=run,
+    )["terminateRun"]
+    assert ended["__typename"] == "TerminateRunSuccess", ended
     assert platform.wait_for_run(run) == "CANCELED"
     gone = "NotFound"
     until("its Job to go", lambda: gone in platform.kubectl("get", "job", f"dagster-run-{run}", check=False), 120)
@@ -352,14 +372,21 @@ def test_the_schedule_retrains_through_mlflow(platform: Platform) -> None:
         return
 
     def retrained() -> dict[str, Any] | None:
+        """The newest that has ended; those that came before enough dates had landed have failed for want of them."""
         runs = [run for run in platform.runs(f"{USE_CASE.name}_retrain") if tag(run, "dagster/schedule_name")]
-        return runs[0] if runs and runs[0]["status"] in {"SUCCESS", "FAILURE"} else None
+        ended = [run for run in runs if run["status"] in {"SUCCESS", "FAILURE"}]
+        return next((run for run in ended if run["status"] == "SUCCESS" or enough_dates(run)), None)
+
+    def enough_dates(run: dict[str, Any]) -> bool:
+        return "TrainingSetError" not in platform.why(run["runId"])
 
     run = until("the retraining", retrained, 2 * PATIENCE)
     job = platform.job_of(run["runId"])
     (container,) = job["spec"]["template"]["spec"]["containers"]
     assert container["resources"]["limits"]["memory"] == "4Gi", "training has more memory than ingestion"
     assert run["status"] == "SUCCESS", platform.why(run["runId"])
+    assert float(tag(run, "ml_assets/cpu_seconds") or 0) > 1
+    assert float(tag(run, "ml_assets/peak_memory_mib") or 0) > 100
 
 
 def tag(run: dict[str, Any], name: str) -> str | None:

@@ -70,9 +70,12 @@ class Platform:
         )["runsOrError"]["results"]
         return list(found)
 
-    def launch(self, asset: list[str], partition: str | None = None) -> str:
-        """Materialize an asset as the UI does and return the id of the run."""
-        tags = [{"key": "dagster/partition", "value": partition}] if partition else []
+    def launch(self, asset: list[str], partition: str | None = None, last: str | None = None) -> str:
+        """Materialize an asset, a partition of it or a range of them, as the UI does; return the id of the run."""
+        names = {"dagster/partition": partition}
+        if last:
+            names = {"dagster/asset_partition_range_start": partition, "dagster/asset_partition_range_end": last}
+        tags = [{"key": name, "value": value} for name, value in names.items() if value]
         launched = self.graphql(
             """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
                  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
@@ -344,7 +347,7 @@ def test_a_killed_pod_is_retried_and_ends_in_the_same_state(platform: Platform) 
 
 
 def test_a_cancelled_run_leaves_no_job(platform: Platform) -> None:
-    run = platform.launch([USE_CASE.name, "features"], first_day())
+    run = platform.launch([USE_CASE.name, "features"], first_day(), "2026-02-06")  # long enough to be stopped
     until("its start", lambda: [r for r in platform.runs() if r["runId"] == run and r["status"] == "STARTED"])
     ended = platform.graphql(
         "mutation($run: String!) { terminateRun(runId: $run) { __typename ... on TerminateRunFailure { message } } }",

@@ -8,7 +8,8 @@ import yaml
 from dagster._config import process_config, resolve_to_config_type
 from dagster._core.instance.config import dagster_instance_config_schema
 from dagster_aws.s3.compute_log_manager import S3ComputeLogManager
-from dagster_k8s import K8sRunLauncher
+
+from ml_assets.jobs.launcher import RunLauncher
 
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = {"compute_logs", "local_artifact_storage", "run_launcher"}
@@ -41,6 +42,6 @@ def test_dagster_accepts_the_instance_of_a_cluster(monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv(name, "1")
     schema = resolve_to_config_type(dagster_instance_config_schema())
     assert process_config(schema, {k: v for k, v in cluster.items() if k != "storage"}).success
-    for part, loaded in (("run_launcher", K8sRunLauncher), ("compute_logs", S3ComputeLogManager)):
+    for part, loaded in (("run_launcher", RunLauncher), ("compute_logs", S3ComputeLogManager)):
         result = process_config(resolve_to_config_type(loaded.config_type()), cluster[part]["config"])
         assert result.success, result.errors

@@ -57,6 +57,19 @@ class ReferenceSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class DailySpec:
+    """A table for the feature SQL that `daily/<name>.sql` gives day by day, of what became known; see `features.as_of`.
+
+    The parts of days that are over are kept in the lake, so that a window of months costs a few rows a day. `history`
+    is how many days of it a decision sees, its own included.
+    """
+
+    name: str
+    description: str
+    history: timedelta = timedelta(days=90)
+
+
+@dataclass(frozen=True, slots=True)
 class Slot:
     """A time of day (UTC) at which decisions are made on a decision date."""
 
@@ -254,7 +267,8 @@ class UseCase:
     """One model of Markets Operations, from its events to its work-list.
 
     `folder` holds `features/decisions.sql` (what is decided: entity_id, outcome_date, cost_if_fail, attributes),
-    any number of further `features/*.sql` (entity_id and features) and `label.sql` (entity_id, label).
+    any number of further `features/*.sql` (entity_id and features) and `label.sql` (entity_id, label); for each of
+    `daily` a `daily/<name>.sql`.
     `capacity` is how many decisions the team can act on per slot and date, `action` what that costs and brings.
     `value` is where the value at stake is found: a column of the features table, or `attributes.<key>`; empty if it is
     not known. `publication_pause` is the longest pause between two publications of its events, beyond a business day;
@@ -280,6 +294,7 @@ class UseCase:
     candidates: tuple[Candidate, ...]
     capacity: int
     references: tuple[ReferenceSpec, ...] = ()
+    daily: tuple[DailySpec, ...] = ()
     gate: GateSpec = GateSpec()
     action: ActionSpec = FREE_ACTION
     value: str = ""
@@ -292,7 +307,7 @@ class UseCase:
 
     def __post_init__(self) -> None:
         for what, names in (
-            ("event", [e.name for e in self.events] + [r.name for r in self.references]),
+            ("event", [e.name for e in self.events] + [r.name for r in self.references] + [t.name for t in self.daily]),
             ("feature", [f.name for f in self.features]),
             ("candidate", [c.name for c in self.candidates]),
             ("slot", [s.name for s in self.slots]),
@@ -317,6 +332,10 @@ class UseCase:
             if event.name == name:
                 return event
         raise KeyError(f"use case {self.name} has no event {name!r}; it has {[e.name for e in self.events]}")
+
+    def look_back(self, event: EventSpec) -> timedelta:
+        """Return how far back events must reach for features to be made of nothing else: through the daily tables."""
+        return event.history + max((table.history for table in self.daily), default=timedelta())
 
     def decision_times(self, decision_date: date) -> tuple[DecisionTime, ...]:
         """Return the decision times of a date, none on a day that is not a business day."""
@@ -350,6 +369,16 @@ class UseCase:
         return sql
 
     @cached_property
+    def daily_sql(self) -> dict[str, str]:
+        """The SQL of each daily table by its name.
+
+        Raises:
+            FileNotFoundError: there is no file for a declared table.
+        """
+        files = {table.name: self.folder / "daily" / f"{table.name}.sql" for table in self.daily}
+        return {name: file.read_text(encoding="utf-8") for name, file in files.items()}
+
+    @cached_property
     def label_sql(self) -> str:
         """The SQL of the label."""
         return (self.folder / "label.sql").read_text(encoding="utf-8")
@@ -358,7 +387,7 @@ class UseCase:
     def feature_set_hash(self) -> str:
         """Twelve hex digits that change when the definition of any feature changes."""
         digest = hashlib.sha256()
-        for name, sql in self.feature_sql.items():
+        for name, sql in [*self.feature_sql.items(), *self.daily_sql.items()]:
             digest.update(f"{name}\0{sql}\0".encode())
         for feature in self.features:
             digest.update(f"{feature.name}:{feature.kind}\0".encode())

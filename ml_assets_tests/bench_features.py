@@ -78,7 +78,7 @@ def measure_as_of(folder: Path, *, decisions: int = DECISIONS, feast: bool = Tru
         peer.append(perf_counter() - started)
         started = perf_counter()
         with AsOfDatabase(usecase, {"asks": asks, "quotes": quotes}, {}) as db:
-            made = pa.concat_tables([db.features(usecase.decision_times(day)[0]) for day in days])
+            made = db.features_at([decision for day in days for decision in usecase.decision_times(day)])
         ours.append(perf_counter() - started)
     _same(made.select(["entity_id", "a", "b"]).to_pandas(), expected)
     seconds, why_not = _feast(folder, asks, quotes, expected) if feast else (None, "not asked for")

@@ -123,6 +123,8 @@ def _show(report: DecisionReport) -> dict[str, Any]:
         shown["not decided yet"] = ", ".join(f"{d.slot} {d.as_of:%Y-%m-%d %H:%M}" for d in report.undecided)
     if report.immature:
         shown["outcomes that have not landed yet"] = ", ".join(map(str, report.immature))
+    if report.daily_made:
+        shown["daily parts made"] = ", ".join(map(str, report.daily_made))
     if len(report.rows_by_date) > 1:
         shown["rows by date"] = counts(report.rows_by_date, "date")
     return shown

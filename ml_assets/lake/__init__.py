@@ -3,6 +3,7 @@
 from ml_assets.lake.lake import Appender, DataFile, Lake, PositionMovedError
 from ml_assets.lake.names import (
     curated_table,
+    daily_table,
     features_table,
     labels_table,
     landing_table,
@@ -19,6 +20,7 @@ __all__ = [
     "Lake",
     "PositionMovedError",
     "curated_table",
+    "daily_table",
     "features_table",
     "labels_table",
     "landing_table",

@@ -162,6 +162,21 @@ class Lake:
         """Return a writer that appends to a table each row once; see `Appender`."""
         return Appender(self, name, partition_by)
 
+    def file_names(self, name: str, partition_column: str | None = None) -> dict[date | None, list[str]]:
+        """Return the names of a table's files by partition (all below None if no column is given), from the log alone.
+
+        A file never changes: the same names are the same rows.
+        """
+        table = self.table(name)
+        found: dict[date | None, list[str]] = {}
+        if table is not None:
+            actions = pa.table(table.get_add_actions(flatten=True))
+            paths = actions["path"].to_pylist()
+            days = actions[f"partition.{partition_column}"].to_pylist() if partition_column else [None] * len(paths)
+            for day, path in zip(days, paths, strict=True):
+                found.setdefault(day, []).append(path)
+        return found
+
     def files(self, name: str, partition_column: str, **where: str) -> list[DataFile]:
         """Return the files of a table, from the log alone; empty if there is no table.
 

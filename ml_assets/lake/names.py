@@ -28,6 +28,11 @@ def quarantine_table(usecase: UseCase, event: EventSpec) -> str:
     return f"quarantine/{usecase.name}/{event.name}"
 
 
+def daily_table(usecase: UseCase, name: str) -> str:
+    """The kept parts of a daily table, each after a row that says what it was made of; partitioned by known_date."""
+    return f"daily/{usecase.name}/{name}"
+
+
 def features_table(usecase: UseCase) -> str:
     """A row a decision; partitioned by decision_date."""
     return f"features/{usecase.name}"

@@ -133,7 +133,7 @@ def _known_by(
         dataset = lake.dataset(curated_table(usecase, event))
         if dataset is None:
             continue
-        recent = ds.field("business_date") >= decision.decision_date - event.history
+        recent = ds.field("business_date") >= decision.decision_date - usecase.look_back(event)
         rows = events[event.name] = dataset.to_table(filter=known & recent)
         ahead = pc.subtract(rows["event_time"], rows["known_at"])
         tolerance = pa.scalar(_CLOCK_TOLERANCE, pa.duration("us"))

@@ -8,11 +8,12 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from ml_assets.contracts import roll_to_weekday
-from ml_assets.features import AsOfDatabase, columns_read, features_schema
+from ml_assets.features import AsOfDatabase, DailyParts, columns_read, features_schema
 from ml_assets.features.as_of import KEYS_SCHEMA, LABELS_SCHEMA
 from ml_assets.lake import Lake, curated_table, features_table, labels_table, reference_table
 from ml_assets.lake.counts import counts_by
 from ml_assets.landing.landed import landed_watermark
+from ml_assets.lifecycle.daily import CLOCKS_AHEAD, KeptDays, PartInputs, keep_parts, look_for_parts
 from ml_assets.spec import DecisionTime, UseCase
 
 # An outcome is known within this time; the search for outcomes that a day made known goes no further back.
@@ -27,7 +28,7 @@ class DecisionReport:
 
     `landed_until` is the newest `known_at` landed, `newest_decision` the last time that was decided at. Left for later
     are `undecided`, the decision times that are yet to come, and `immature`, the outcome dates whose events have not
-    landed.
+    landed. `daily_made` are the days of which parts of daily tables were made, anew or for the first time.
     """
 
     rows: int
@@ -37,6 +38,7 @@ class DecisionReport:
     newest_decision: datetime | None = None
     undecided: tuple[DecisionTime, ...] = ()
     immature: tuple[date, ...] = ()
+    daily_made: tuple[date, ...] = ()
 
 
 def compute_features(
@@ -55,15 +57,19 @@ def compute_features(
     parts = [features_schema(usecase.features).empty_table()]
     decided: list[DecisionTime] = []
     undecided: list[DecisionTime] = []
-    with open_history(lake, usecase, min(dates), max(dates), threads=threads) as history:
+    inputs = PartInputs(lake, usecase)
+    kept = look_for_parts(lake, usecase, inputs, dates) if usecase.daily else KeptDays(DailyParts())
+    first = min([*dates, *kept.missing])
+    with open_history(lake, usecase, first, max(dates), daily=kept.parts, threads=threads) as history:
+        history.make_daily(kept.missing)
         for day in dates:
-            for decision in usecase.decision_times(day):
-                if until is not None and decision.as_of > until:
-                    undecided.append(decision)
-                else:
-                    parts.append(history.features(decision))
-                    decided.append(decision)
+            due = [decision for decision in usecase.decision_times(day) if until is None or decision.as_of <= until]
+            undecided += [decision for decision in usecase.decision_times(day) if decision not in due]
+            decided += due
+            parts.append(history.features_at(due))
             progress(day)
+        if usecase.daily:
+            keep_parts(lake, usecase, inputs, kept, history)
     features = pa.concat_tables(parts)
     version = lake.replace(features_table(usecase), features, "decision_date", dates)
     return DecisionReport(
@@ -73,6 +79,7 @@ def compute_features(
         landed_until=landed_watermark(lake, usecase.events),
         newest_decision=max((decision.as_of for decision in decided), default=None),
         undecided=tuple(undecided),
+        daily_made=kept.missing,
     )
 
 
@@ -110,13 +117,17 @@ def outcome_dates_known_on(usecase: UseCase, day: date) -> list[date]:
     return [outcome for outcome in candidates if roll_to_weekday(usecase.label.known_at(outcome).date()) == day]
 
 
-def open_history(lake: Lake, usecase: UseCase, first: date, last: date, *, threads: int = 0) -> AsOfDatabase:
-    """Return the curated history that decisions from `first` to `last` can look back on."""
+def open_history(
+    lake: Lake, usecase: UseCase, first: date, last: date, *, daily: DailyParts | None = None, threads: int = 0
+) -> AsOfDatabase:
+    """Return the curated history that decisions from `first` to `last` can look back on, besides the kept parts."""
     events = {}
     for event in usecase.events:
         dataset = lake.dataset(curated_table(usecase, event))
         if dataset is not None:
-            wanted = (ds.field("business_date") >= first - event.history) & (ds.field("business_date") <= last)
+            wanted = (ds.field("business_date") >= first - event.history) & (
+                ds.field("business_date") <= last + CLOCKS_AHEAD
+            )
             # Only what the SQL can need, of the days that it looks back on: a day costs the same after years.
             events[event.name] = dataset.to_table(columns=columns_read(usecase, event), filter=wanted)
     references = {}
@@ -124,7 +135,7 @@ def open_history(lake: Lake, usecase: UseCase, first: date, last: date, *, threa
         dataset = lake.dataset(reference_table(usecase, reference))
         if dataset is not None:
             references[reference.name] = dataset
-    return AsOfDatabase(usecase, events, references, threads=threads)
+    return AsOfDatabase(usecase, events, references, daily=daily, threads=threads)
 
 
 def _decisions_about(lake: Lake, usecase: UseCase, outcome_date: date) -> pa.Table:

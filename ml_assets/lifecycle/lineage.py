@@ -154,7 +154,7 @@ def _features_again(
     events, references = {}, {}
     for event in usecase.events:
         if (name := curated_table(usecase, event)) in versions:
-            recent = ds.field("business_date") >= decision.decision_date - event.history
+            recent = ds.field("business_date") >= decision.decision_date - usecase.look_back(event)
             until = ds.field("business_date") <= decision.decision_date
             events[event.name] = lake.read(name, where=recent & until, version=versions[name])
     for reference in usecase.references:

@@ -80,14 +80,15 @@ def test_features_are_made_once_a_publication_and_are_those_of_each_day():
     decisions = [decision for day in days for decision in USE_CASE.decision_times(day)]
     aggregated: list[date] = []
     with history(rows) as db:
-        query = db._query
+        (session,) = db._sessions
+        query = session.query
 
         def counted(stem, sql):
             if stem == "balances":
                 aggregated.append(decision.decision_date)
             query(stem, sql)
 
-        db._query = counted
+        session.query = counted
         made = []
         for decision in decisions:
             made.append(db.features(decision))

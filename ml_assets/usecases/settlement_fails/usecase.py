@@ -13,6 +13,7 @@ from ml_assets.learning.candidates import hist_gradient_boosting, lightgbm, logi
 from ml_assets.spec import (
     ActionSpec,
     Cause,
+    DailySpec,
     EventSpec,
     Feature,
     GateSpec,
@@ -40,6 +41,8 @@ from ml_assets.usecases.settlement_fails.contracts import (
 CALENDAR = BusinessCalendar("ECB")
 # Outcomes of so long ago still count for the track record of a counterparty.
 _TRACK_RECORD = timedelta(days=60)
+# From its instruction to the end of its settlement date, and to a late status of it.
+_OPEN = timedelta(days=20)
 
 
 def known_at(outcome_date: date) -> datetime:
@@ -68,14 +71,14 @@ EVENTS = (
             "the amount is not positive": "amount <= 0",
             "it settles before it trades": "intended_settlement_date < trade_date",
         },
-        history=_TRACK_RECORD,
+        history=_OPEN,
     ),
     EventSpec(
         name="settlement_status",
         topic="settlement_status",
         contract=SettlementStatus,
         description="Statuses of instructions: matched, not matched, pending, failing.",
-        history=_TRACK_RECORD,
+        history=_OPEN,
     ),
     EventSpec(
         name="settlement_confirmations",
@@ -194,6 +197,7 @@ USE_CASE = UseCase(
     first_partition=date(2026, 1, 5),
     events=EVENTS,
     references=REFERENCES,
+    daily=(DailySpec("outcomes", "Instructions and fails by counterparty and asset class.", _TRACK_RECORD),),
     slots=(
         Slot("isd_morning", time(7)),
         Slot("isd_minus_1", time(15)),

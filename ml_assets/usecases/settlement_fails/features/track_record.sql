@@ -7,24 +7,22 @@
 -- Only instructions whose settlement date is over count, open ones say nothing yet. A counterparty is compared with
 -- what its asset classes alone would let expect (indirect standardisation), as if 3 more fails had been expected and
 -- seen (additive smoothing): one of which little is known counts as average.
-WITH outcomes AS (
-    SELECT
-        i.counterparty_lei,
-        securities.asset_class,
-        (failed.instruction_id IS NOT NULL)::INT AS failed
-    FROM settlement_instructions AS i
-    LEFT JOIN securities USING (isin)
-    LEFT JOIN (
-        SELECT DISTINCT instruction_id FROM settlement_status WHERE status = 'PENF'
-    ) AS failed USING (instruction_id)
-    WHERE i.intended_settlement_date < getvariable('decision_date')
+WITH settled AS (
+    SELECT counterparty_lei, asset_class, sum(instructions) AS instructions, sum(fails) AS fails
+    FROM outcomes
+    WHERE business_date >= getvariable('decision_date') - 60
+      AND intended_settlement_date < getvariable('decision_date')
+    GROUP BY counterparty_lei, asset_class
 ),
 classes AS (
-    SELECT asset_class, (sum(failed) + 1) / (count(*) + 20) AS rate FROM outcomes GROUP BY asset_class
+    SELECT asset_class, (sum(fails) + 1) / (sum(instructions) + 20) AS rate FROM settled GROUP BY asset_class
 ),
 counterparties_compared AS (
-    SELECT counterparty_lei, ln((sum(failed) + 3) / (sum(classes.rate) + 3)) AS relative_rate
-    FROM outcomes JOIN classes USING (asset_class)
+    -- In order, since the last digit of a sum depends on it.
+    SELECT
+        counterparty_lei,
+        ln((sum(fails) + 3) / (sum(instructions * classes.rate ORDER BY asset_class) + 3)) AS relative_rate
+    FROM settled JOIN classes USING (asset_class)
     GROUP BY counterparty_lei
 )
 SELECT

@@ -109,13 +109,17 @@ def training_set(market: Market, *, threads: int) -> pa.Table:
 
 def report(rows: Sequence[Reached], seconds: float) -> str:
     """Return the page: a row a market and candidate, the challenger in bold."""
+    drifted = [
+        "The drifted market has a fortnight of stress, twice the fails, in its last third: the models learn in it and",
+        "are tested after it.",
+    ]
     lines = [
         "# settlement_fails: what it reaches of what can be known",
         "",
         f"Written by `make reach` ({seconds:.0f} s). Shares of the PR-AUC lift and of the Brier skill that the",
         "simulator's true probabilities have on the same unseen decisions; bold: the candidate that the folds before",
-        "them chose. The drifted market has a fortnight of stress, twice the fails, in its last third: the models",
-        "learn in it and are tested after it.",
+        "them chose.",
+        *(drifted if any(SCENARIOS[row.market].stress for row in rows) else []),
         "",
         "| market | decisions | candidate | PR-AUC | of best lift | of best skill | calibration error | truth's |",
         "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |",

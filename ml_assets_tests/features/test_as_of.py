@@ -129,3 +129,37 @@ def test_the_hash_of_the_feature_set_follows_its_definition(usecase):
     more = dataclasses.replace(usecase, features=(*usecase.features, Feature("x", "x")))
     assert more.feature_set_hash != usecase.feature_set_hash
     assert dataclasses.replace(usecase).feature_set_hash == usecase.feature_set_hash
+
+
+@pytest.mark.parametrize(
+    "payer",
+    [
+        "SELECT entity_id, amount AS payer_late_rate, payer AS payer_country FROM decisions",
+        "SELECT entity_id, (SELECT count(*) FROM payments) AS payer_late_rate, 'x' AS payer_country FROM decisions",
+        "SELECT entity_id, epoch(d.outcome_date) AS payer_late_rate, payer AS payer_country "
+        "FROM (SELECT * FROM decisions) d",
+        "SELECT entity_id, datediff('day', DATE '2026-01-01', getvariable('decision_date')) AS payer_late_rate, "
+        "'x' AS payer_country FROM decisions",
+    ],
+)
+def test_what_is_not_made_again_would_have_come_out_the_same(usecase, messages, payer):
+    """Guards reuse between decision times: whatever the SQL depends on, each day's features are those made alone.
+
+    The same invoices are decided each day, so that of the decisions only the outcome date tells the days apart.
+    """
+    daily = dataclasses.replace(usecase)
+    spine = (
+        "SELECT invoice_id AS entity_id, getvariable('decision_date') + 2 AS outcome_date, 1.0 AS cost_if_fail, "
+        "NULL::VARCHAR AS attributes, amount, payer FROM invoices WHERE event_time < TIMESTAMPTZ '2026-01-10'"
+    )
+    daily.__dict__["feature_sql"] = {"decisions": spine, "payer": payer}
+    # Nothing is known anew from the 21st to the 23rd but one payment.
+    known = [m for m in messages if m.timestamp_ms < datetime(2026, 1, 20).timestamp() * 1000]
+    late = next(m for m in messages if m.topic.endswith("payments"))
+    known.append(late._replace(timestamp_ms=int(datetime(2026, 1, 22, 12).timestamp() * 1000)))
+    days = [date(2026, 1, day) for day in (21, 22, 23, 21)]
+    with AsOfDatabase(daily, tables(daily, known), {}, threads=1) as history:
+        made = [history.features(decision) for day in days for decision in daily.decision_times(day)]
+    assert [table.num_rows for table in made] == [made[0].num_rows] * 4 != [0] * 4
+    for day, table in zip(days, made, strict=True):
+        assert table.equals(decide(daily, known, day))

@@ -14,7 +14,7 @@ SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-sec ui test test-kafka test-k8s test-faults image push sign sbom security audit deploy rollback \
-	smoke model-report check bench bench-landing reach lock lock-image clean
+	smoke model-report check bench bench-features bench-landing reach lock lock-image clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -88,6 +88,9 @@ model-report: $(INSTALLED) ## what a change does to the models it touches: make 
 
 bench: $(INSTALLED) ## measure, and write docs/benchmarks.md
 	$(BIN)/python -m ml_assets_tests.bench
+
+bench-features: $(INSTALLED) ## measure as-of joins and a day's cost after years, and write docs/benchmarks-features.md
+	$(BIN)/python -m ml_assets_tests.bench_features
 
 bench-landing: $(INSTALLED) ## measure landing on Apache Kafka, and write docs/benchmarks-landing.md
 	$(BIN)/python -m ml_assets_tests.bench_landing

@@ -27,17 +27,27 @@ def retrying_outages_only(compute: Callable[P, R]) -> Callable[P, R]:
     """Return the compute function of an asset, in which only an outage is worth a retry.
 
     What is wrong with data or code would be as wrong the next time: it fails at once, and its message is what the
-    Dagster UI shows first.
+    Dagster UI shows first. A run that somebody cancels ends; Dagster's retry policy would start its step again.
     """
 
     @functools.wraps(compute)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return compute(*args, **kwargs)
-        except (ValueError, TypeError, LookupError, FileNotFoundError) as error:
-            raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
+        except BaseException as error:  # an interruption is no Exception, and Dagster's retry policy would retry it too
+            if _is_being_cancelled(args[0]):
+                raise dg.Failure("the run was cancelled", allow_retries=False) from error
+            if isinstance(error, ValueError | TypeError | LookupError | FileNotFoundError):
+                raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
+            raise
 
     return wrapped
+
+
+def _is_being_cancelled(context: Any) -> bool:
+    """Tell whether the run of a context is being cancelled. It is asked only when something has gone wrong."""
+    run = context.instance.get_run_by_id(context.run.run_id)
+    return run is not None and run.status is dg.DagsterRunStatus.CANCELING
 
 
 def partitions(usecase: UseCase) -> dg.TimeWindowPartitionsDefinition:

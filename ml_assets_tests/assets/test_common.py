@@ -1,0 +1,42 @@
+"""What a step does when something goes wrong."""
+
+import dagster as dg
+import pytest
+from dagster._core.errors import DagsterExecutionInterruptedError
+
+from ml_assets.assets.common import RETRY, retrying_outages_only
+
+
+def asset_that(error: BaseException, *, cancelled: bool) -> dg.AssetsDefinition:
+    @dg.asset(retry_policy=RETRY)
+    @retrying_outages_only
+    def made(context: dg.AssetExecutionContext) -> None:
+        if cancelled:
+            context.instance.report_run_canceling(context.run)
+        raise error
+
+    return made
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Query interrupted"), DagsterExecutionInterruptedError()])
+def test_a_cancelled_run_ends_and_is_not_retried(error):
+    """Guards: the retry policy took an interruption for an outage, and the run went on to its end."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        dg.materialize([asset_that(error, cancelled=True)], instance=instance, raise_on_error=False)
+        (run,) = instance.get_runs()
+        assert run.status is dg.DagsterRunStatus.CANCELED
+        events = {
+            event.dagster_event.event_type_value for event in instance.all_logs(run.run_id) if event.dagster_event
+        }
+        assert "STEP_UP_FOR_RETRY" not in events
+
+
+def test_what_is_wrong_with_data_fails_at_once():
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(
+            [asset_that(ValueError("bad row"), cancelled=False)], instance=instance, raise_on_error=False
+        )
+        (run,) = instance.get_runs()
+        assert run.status is dg.DagsterRunStatus.FAILURE
+        (failure,) = result.get_step_failure_events()
+        assert "ValueError: bad row" in str(failure.step_failure_data.error)

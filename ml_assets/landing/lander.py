@@ -42,6 +42,7 @@ _CLOSE_SECONDS = 2.0
 _PATIENCE = 60.0  # with a store that fails, of a lander that only lands what is there
 _REVOKE_SECONDS = 20.0
 _LOOK_SECONDS = 15.0
+_PAUSE_AFTER_SECONDS = 1.0
 _RELOAD_SECONDS = 2.0
 _NO_MESSAGE = "no message here: compaction or a transaction's marker"
 _GONE = (
@@ -191,6 +192,7 @@ class Lander:
                 auto_offset_reset="error",
                 enable_partition_eof=True,
                 fetch_wait_max_ms=50,
+                fetch_queue_backoff_ms=20,
                 queued_max_messages_kbytes=65_536,
                 partition_assignment_strategy="cooperative-sticky",
                 session_timeout_ms=int(self._session_seconds * 1000),
@@ -263,6 +265,7 @@ class _Session:
         self._at_end: set[tuple[str, int]] = set()
         self._reload: dict[str, float] = {}  # topics to be taken up from their table, and not before this time
         self._in_flight_bytes = 0
+        self._full_since: float | None = None  # since when too much has been in memory
         self._paused = False
         self._next_look = 0.0
         self._reports: dict[str, TopicReport] = {}
@@ -309,8 +312,11 @@ class _Session:
             except KafkaUnreachableError as error:
                 self._trouble("broker", str(error))
         busy, heard, complaints = self._in_flight_bytes > 0, self.heard, self.complaints.number
-        for message in self._consumer.consume(_CONSUME, timeout=0.02 if busy and self._all_read() else timeout):
-            self._take(message)
+        if self._full_since is not None and not self._paused:
+            self._settle(progress, wait=0.05)
+        else:
+            for message in self._consumer.consume(_CONSUME, timeout=0.02 if busy and self._all_read() else timeout):
+                self._take(message)
         if self.complaints.number > complaints:
             self._trouble("broker", str(self.complaints))
         elif self.heard > heard:
@@ -461,10 +467,18 @@ class _Session:
             return
 
     def _pace(self) -> None:
-        """Pause consuming while too much is in memory; go on when half of that is committed."""
-        held = self._in_flight_bytes + self._buffered()
+        """Take no more while too much is in memory.
+
+        For a commit's length that is waiting. Pausing comes later, when the group must be answered meanwhile: the
+        client throws away what it has fetched of a paused partition, and fetches it again.
+        """
+        held, now = self._in_flight_bytes + self._buffered(), time.monotonic()
         self._metrics.buffered.set(held)
-        if not self._paused and held >= 2 * self._limits.bytes:
+        if held < 2 * self._limits.bytes:
+            self._full_since = None
+        elif self._full_since is None:
+            self._full_since = now
+        if not self._paused and self._full_since is not None and now - self._full_since >= _PAUSE_AFTER_SECONDS:
             self._consumer.pause([TopicPartition(*owned) for owned in self._assigned])
             self._paused = True
         elif self._paused and held < self._limits.bytes:

@@ -268,7 +268,7 @@ def write(
         "# Benchmarks of landing",
         "",
         "Written by `make bench-landing`, on Apache Kafka on the same machine. Speeds depend on the machine; read the",
-        "ratios, whose sides are measured in turns.",
+        "ratios, whose sides are measured in turns. The ceiling does its work in one thread, the lander in two.",
         "",
         f"- {datetime.now(UTC):%Y-%m-%d}, Python {machine.python_version()}, {os.cpu_count()} cores, load average at "
         f"the end {load}",

@@ -86,8 +86,9 @@ rollback: ## back to the rollout before; the schema stays, see docs/operating.md
 model-report: $(INSTALLED) ## what a change does to the models it touches: make model-report AGAINST=origin/main DATA=<folder>
 	$(BIN)/ml-assets model-report --against $(or $(AGAINST),origin/main) $(if $(DATA),--data "$(DATA)")
 
-bench: $(INSTALLED) ## measure, and write docs/benchmarks.md
+bench: $(INSTALLED) ## measure, landing too, and write docs/benchmarks.md and docs/benchmarks-landing.md
 	$(BIN)/python -m ml_assets_tests.bench
+	$(MAKE) bench-landing
 
 bench-features: $(INSTALLED) ## measure as-of joins and a day's cost after years, and write docs/benchmarks-features.md
 	$(BIN)/python -m ml_assets_tests.bench_features

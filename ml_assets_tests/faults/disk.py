@@ -1,7 +1,6 @@
 """Disks without room: a small one that can be filled, and a limit on the files of one process."""
 
 import contextlib
-import os
 import resource
 import subprocess
 from collections.abc import Iterator
@@ -30,9 +29,8 @@ class FullDisk:
         self._filler.unlink(missing_ok=True)
 
 
-def can_mount() -> bool:
-    """Return whether this process may mount a disk: it is root, and not confined."""
-    return os.geteuid() == 0
+class NoDiskError(RuntimeError):
+    """This process may not mount a disk: it is not root, or confined."""
 
 
 @contextlib.contextmanager
@@ -40,13 +38,16 @@ def small_disk(folder: Path) -> Iterator[FullDisk]:
     """Mount a disk of 24 MB in memory for the length of a block.
 
     Raises:
-        PermissionError: mounting is not allowed.
+        NoDiskError: mounting is not allowed here.
     """
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={_SIZE}", "tmpfs", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise PermissionError(f"a small disk cannot be mounted: {done.stderr.strip()}")
+    try:
+        subprocess.run(command, capture_output=True, text=True, check=True)
+    except FileNotFoundError as error:
+        raise NoDiskError(f"a small disk cannot be mounted: {error}") from error
+    except subprocess.CalledProcessError as error:
+        raise NoDiskError(f"a small disk cannot be mounted: {error.stderr.strip()}") from error
     try:
         yield FullDisk(folder)
     finally:

@@ -103,7 +103,7 @@ def s3_server() -> Iterator[S3Server]:
             yield S3Server(endpoint)
         finally:
             hurry.cancel()
-            process.terminate()
+            process.kill()  # it keeps nothing; and SIGTERM does not reach it if this process was made to ignore it
             process.wait()
             process.stdout.close()
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ml_assets.calendars import BusinessCalendar
 from ml_assets.contracts import Event
 from ml_assets.database import PREDICTIONS_SCHEMA, UpsertCount, upsert_predictions
-from ml_assets.features.as_of import features_schema
+from ml_assets.features import features_schema
 from ml_assets.scoring import Provenance, predictions_for, retain_provenance
 from ml_assets.spec import Candidate, EventSpec, Feature, LabelSpec, Slot, SplitSpec, UseCase
 

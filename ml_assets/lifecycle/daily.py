@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake.exceptions import CommitFailedError
 
-from ml_assets.features import AsOfDatabase, DailyParts, columns_named, daily_days, words_of
+from ml_assets.features import AsOfDatabase, DailyParts, columns_named, daily_days, use_of
 from ml_assets.features.days import day_of
 from ml_assets.lake import Lake, curated_table, daily_table, reference_table
 from ml_assets.spec import EventSpec, ReferenceSpec, UseCase
@@ -67,9 +67,9 @@ class PartInputs:
         # Taken first: if a table changes before its rows are read, the next look finds other files and compares rows.
         self._files: dict[_Key, str] = {}
         for name, sql in usecase.daily_sql.items():
-            words = words_of(sql)
+            tables = use_of(sql).tables
             sources: list[EventSpec | ReferenceSpec] = [*usecase.events, *usecase.references]
-            self._sources[name] = [source for source in sources if source.name.lower() in words]
+            self._sources[name] = [source for source in sources if source.name.lower() in tables]
             for source in self._sources[name]:
                 column = "business_date" if isinstance(source, EventSpec) else None
                 for day, files in lake.file_names(self._table(source), column).items():
@@ -119,7 +119,7 @@ class PartInputs:
                 continue
             self._known |= {(name, key): {} for key in mine}
             if isinstance(source, EventSpec):
-                columns = columns_named(source, self._usecase.daily_sql[name])
+                columns = columns_named(source, [self._usecase.daily_sql[name]])
                 wanted = ds.field("business_date").isin([day for _, day in mine])
                 rows = self._lake.read(self._table(source), columns=columns, where=wanted)
                 partition = "business_date"

@@ -8,8 +8,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from ml_assets.contracts import roll_to_weekday
-from ml_assets.features import AsOfDatabase, DailyParts, columns_read, features_schema
-from ml_assets.features.as_of import KEYS_SCHEMA, LABELS_SCHEMA
+from ml_assets.features import KEYS_SCHEMA, LABELS_SCHEMA, AsOfDatabase, DailyParts, columns_read, features_schema
 from ml_assets.lake import Lake, curated_table, features_table, labels_table, reference_table
 from ml_assets.lake.counts import counts_by
 from ml_assets.landing.landed import landed_watermark

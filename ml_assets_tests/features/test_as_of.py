@@ -112,10 +112,13 @@ def paid_by(message: Message, day: date) -> bool:
         ({"payer": "SELECT entity_id FROM decisions, (VALUES (1), (2))"}, "payer.sql gives entity .* more than once"),
         ({"payer": "SELECT entity_id, nothing FROM decisions"}, "payer.sql failed"),
         ({"payer": "SELECT entity_id FROM decisions"}, "no SQL gives the declared features"),
-        ({"payer": "SELECT * FROM history.invoices"}, "reads the schema `history`"),
-        ({"payer": 'SELECT * FROM "history".invoices'}, "reads the schema `history`"),
-        ({"payer": "SELECT * FROM read_csv('/etc/hostname')"}, "file system operations are disabled"),
-        ({"payer": "SET VARIABLE as_of = now(); SELECT 1"}, "syntax error|Parser Error"),
+        ({"payer": "SELECT * FROM history.invoices"}, "reads history.invoices, which is not cut"),
+        ({"payer": 'SELECT * FROM "history".invoices'}, "payer.sql: reads history.invoices, which is not cut"),
+        (
+            {"payer": "SELECT * FROM read_csv('/etc/hostname')"},
+            r"reads read_csv\(...\).* it may read .*invoices",
+        ),
+        ({"payer": "SET VARIABLE as_of = now(); SELECT 1"}, "Only SELECT"),
     ],
 )
 def test_sql_that_breaks_its_promise_is_refused(usecase, messages, change, error):

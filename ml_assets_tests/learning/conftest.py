@@ -9,7 +9,7 @@ import pytest
 
 from ml_assets.calendars import BusinessCalendar
 from ml_assets.contracts import TIMESTAMP
-from ml_assets.features.as_of import LABELS_SCHEMA, features_schema
+from ml_assets.features import LABELS_SCHEMA, features_schema
 from ml_assets.learning import candidates
 from ml_assets.learning.training_set import build_training_set
 from ml_assets.spec import Feature, LabelSpec, Slot, SplitSpec, UseCase

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_assets.contracts import TIMESTAMP
-from ml_assets.features.as_of import LABELS_SCHEMA, features_schema
+from ml_assets.features import LABELS_SCHEMA, features_schema
 from ml_assets.learning.training_set import PARTS, TrainingSetError, build_training_set, part_of
 from ml_assets.spec import Feature, SplitSpec, UseCase
 from ml_assets_tests.learning.conftest import draw

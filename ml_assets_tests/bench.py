@@ -1,17 +1,10 @@
 """`make bench`: speeds as ratios against a peer that is measured in the same run, into docs/benchmarks.md."""
 
 import os
-import platform as machine
-import statistics
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, TopicPartition
@@ -35,25 +28,10 @@ from ml_assets.settings import Settings
 from ml_assets.simulation.market import Market, MarketConfig, simulate
 from ml_assets.spec import UseCase
 from ml_assets.usecases import discover
+from ml_assets_tests.bench_report import DOCS, Pair, page, timed
 
 ROUNDS = 3
-REPORT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Seconds of ours and of what it is held against, a pair a round, taken in turns."""
-
-    name: str
-    ours: list[float]
-    peer: list[float]
-    what: str
-
-    @property
-    def row(self) -> str:
-        ours, peer = statistics.median(self.ours), statistics.median(self.peer)
-        ratio = statistics.median(a / b for a, b in zip(self.ours, self.peer, strict=True))
-        return f"| {self.name} | {ours:.2f} | {peer:.2f} | {ratio:.2f} | {self.what} |"
+REPORT = DOCS / "benchmarks.md"
 
 
 def main() -> None:
@@ -150,7 +128,8 @@ def measure_day(settings: Settings, platform: Platform, usecase: UseCase, config
         *pairs,
         scoring_speed(platform, usecase, last),
         training_speed(platform, usecase, last),
-        *batch_speed(platform, usecase, last),
+        *batch_speed(platform, usecase, last, "logistic"),
+        *batch_speed(platform, usecase, last, "lightgbm"),
     ]
 
 
@@ -233,10 +212,13 @@ def training_speed(platform: Platform, usecase: UseCase, day: date) -> Pair:
     return Pair(f"training on {rows.num_rows:,} decisions (limit 1.2)", ours, peer, what)
 
 
-def batch_speed(platform: Platform, usecase: UseCase, day: date, rows: int = 1_000_000) -> list[Pair]:
+def batch_speed(
+    platform: Platform, usecase: UseCase, day: date, candidate_name: str, rows: int = 1_000_000
+) -> list[Pair]:
     """Read, score and write many decisions, against the same with a bare ONNX Runtime session and with MLflow's pyfunc.
 
-    All three read the same Delta table and write theirs; the pyfunc is the same pipeline, saved by mlflow.sklearn.
+    All three read the same Delta table and write theirs; the pyfunc is the same kind of pipeline, saved by
+    mlflow.sklearn. The last pair holds ONNX Runtime itself against the pyfunc: what no scoring through it can pass.
     """
     import mlflow
     import onnxruntime
@@ -251,7 +233,7 @@ def batch_speed(platform: Platform, usecase: UseCase, day: date, rows: int = 1_0
     from ml_assets.lifecycle.training import read_training_set
 
     lake, names = platform.lake, FeatureNames.of(usecase.features)
-    run = platform.registry.candidate_runs(usecase.name, day)["lightgbm"]
+    run = platform.registry.candidate_runs(usecase.name, day)[candidate_name]
     scorer = Scorer.from_files(platform.registry.download_model(run.run_id), threads=os.cpu_count() or 1)
     made = lake.read(features_table(usecase), where=ds.field("decision_date") <= day)
     many = made.take(np.arange(rows) % made.num_rows)
@@ -261,7 +243,15 @@ def batch_speed(platform: Platform, usecase: UseCase, day: date, rows: int = 1_0
     keys = ["entity_id", "decision_time", "decision_date"]
     columns = [*keys, *(name for name in names.all if name not in keys)]
 
-    def ours_scored() -> pa.Array:
+    def read() -> pa.Table:
+        return DeltaTable(lake.uri("bench/features")).to_pyarrow_dataset().to_table(columns=columns)
+
+    def written(table: pa.Table, p: np.ndarray) -> np.ndarray:
+        out = table.select(keys).append_column("p", pa.array(p))
+        write_deltalake(lake.uri("bench/peer"), out, mode="overwrite", partition_by=["decision_date"])
+        return p
+
+    def ours_scored() -> np.ndarray:
         table = lake.read("bench/features", columns=columns)
         p = scorer.score(table)
         lake.replace("bench/ours", table.select(keys).append_column("p", pa.array(p)), "decision_date", [day])
@@ -271,18 +261,16 @@ def batch_speed(platform: Platform, usecase: UseCase, day: date, rows: int = 1_0
     options.intra_op_num_threads = os.cpu_count() or 1
     session = onnxruntime.InferenceSession(scorer.model, options, providers=["CPUExecutionProvider"])
 
-    def bare_scored() -> pa.Array:
-        table = DeltaTable(lake.uri("bench/features")).to_pyarrow_dataset().to_table(columns=columns)
+    def bare_scored() -> np.ndarray:
+        table = read()
         numbers = np.column_stack([table[name].to_numpy().astype(np.float32) for name in names.numeric])
         texts = np.column_stack([table[name].to_pandas().fillna("").to_numpy(object) for name in names.categorical])
         (given,) = session.run(["probabilities"], {"numeric": numbers, "categorical": texts})
-        out = table.select(keys).append_column("p", pa.array(given[:, 1]))
-        write_deltalake(lake.uri("bench/bare"), out, mode="overwrite", partition_by=["decision_date"])
-        return given[:, 1]
+        return written(table, given[:, 1])
 
     with tempfile.TemporaryDirectory() as folder:
         train = part_of(read_training_set(lake, usecase, day), "train").slice(0, 50_000)
-        candidate = next(c for c in usecase.candidates if c.name == "lightgbm")
+        candidate = next(c for c in usecase.candidates if c.name == candidate_name)
         pipeline = fit_pipeline(usecase, candidate, train, {}, threads=0)
         kept = f"{folder}/model"
         mlflow.sklearn.save_model(
@@ -291,12 +279,9 @@ def batch_speed(platform: Platform, usecase: UseCase, day: date, rows: int = 1_0
         )  # fmt: skip
         pyfunc = mlflow.pyfunc.load_model(kept)
 
-    def pyfunc_scored() -> pa.Array:
-        table = DeltaTable(lake.uri("bench/features")).to_pyarrow_dataset().to_table(columns=columns)
-        p = np.asarray(pyfunc.predict(model_frame(names, table)))[:, 1]
-        out = table.select(keys).append_column("p", pa.array(p))
-        write_deltalake(lake.uri("bench/pyfunc"), out, mode="overwrite", partition_by=["decision_date"])
-        return p
+    def pyfunc_scored() -> np.ndarray:
+        table = read()
+        return written(table, np.asarray(pyfunc.predict(model_frame(names, table)))[:, 1])
 
     seconds: dict[str, list[float]] = {"ours": [], "bare": [], "pyfunc": []}
     for _ in range(ROUNDS):
@@ -305,48 +290,24 @@ def batch_speed(platform: Platform, usecase: UseCase, day: date, rows: int = 1_0
                 assert len(scored()) == rows
     calibrated = scorer.manifest.calibration.apply(bare_scored())
     assert np.abs(calibrated - ours_scored()).max() < 1e-6
+    what = f"{candidate_name}: {rows:,} decisions read, scored, written"
+    bare, by_mlflow = "a bare ONNX Runtime session", "MLflow's pyfunc of the same kind of pipeline"
     return [
-        Pair(f"{what} {rows:,} decisions, read and written (limit {limit})", seconds["ours"], seconds[peer], why)
-        for what, limit, peer, why in (
-            ("scoring", 1.43, "bare", "a bare ONNX Runtime session, with the same reading and writing"),
-            (
-                "scoring",
-                0.2,
-                "pyfunc",
-                "MLflow's pyfunc of the same kind of pipeline, with the same reading and writing",
-            ),
-        )
+        Pair(f"{what} (limit 1.43)", seconds["ours"], seconds["bare"], bare),
+        Pair(f"{what} (limit 0.2)", seconds["ours"], seconds["pyfunc"], by_mlflow),
+        Pair(f"{what} by a bare ONNX Runtime session", seconds["bare"], seconds["pyfunc"], by_mlflow),
     ]
-
-
-@contextmanager
-def timed(into: list[float]) -> Iterator[None]:
-    """Append the seconds that a block takes."""
-    started = perf_counter()
-    yield
-    into.append(perf_counter() - started)
 
 
 def write(pairs: list[Pair], config: MarketConfig) -> None:
     """Write the report."""
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
-    lines = [
-        "# Benchmarks",
-        "",
-        "Written by `make bench`. Seconds depend on the machine; the two sides of a ratio are measured in turns.",
-        "",
-        f"- {date.today()}, commit {commit.strip()}, Python {sys.version.split()[0]}, {machine.system()}, "
-        f"{os.cpu_count()} cores, load average at the end {load}",
-        f"- settlement_fails, {config.days} days of {config.instructions_per_day:,} instructions",
-        f"- medians of {ROUNDS} rounds",
-        "",
-        "| what | seconds | peer, seconds | ratio | peer |",
-        "| --- | ---: | ---: | ---: | --- |",
-        *(pair.row for pair in pairs),
-        "",
+    about = ["Written by `make bench`. Seconds depend on the machine; the two sides of a ratio are measured in turns."]
+    facts = [
+        f"settlement_fails, {config.days} days of {config.instructions_per_day:,} instructions",
+        f"medians of {ROUNDS} rounds",
     ]
-    REPORT.write_text("\n".join(lines), encoding="utf-8")
+    table = ["| what | seconds | peer, seconds | ratio | peer |", "| --- | ---: | ---: | ---: | --- |"]
+    REPORT.write_text(page("Benchmarks", about, facts, table + [pair.row for pair in pairs]), encoding="utf-8")
 
 
 if __name__ == "__main__":

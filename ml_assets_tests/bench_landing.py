@@ -7,8 +7,6 @@ its own since it pins an older client.
 
 import argparse
 import json
-import os
-import platform as machine
 import statistics
 import subprocess
 import sys
@@ -36,10 +34,11 @@ from ml_assets.landing.kafka import KafkaConnection
 from ml_assets.landing.lander import Lander
 from ml_assets.landing.produce import ensure_topics, produce
 from ml_assets.spec import EventSpec
+from ml_assets_tests.bench_report import DOCS, page
 from ml_assets_tests.kafka.apache import apache_kafka
 from ml_assets_tests.landing.messages import Message
 
-REPORT = Path(__file__).parents[1] / "docs" / "benchmarks-landing.md"
+REPORT = DOCS / "benchmarks-landing.md"
 PEER = "quixstreams==3.28.1"
 ROUNDS = 3
 BATCH = 50_000
@@ -263,20 +262,13 @@ def write(
 ) -> None:
     """Write the report."""
     ours = statistics.median(speeds["ml-assets land"])
-    load = ", ".join(f"{part:.1f}" for part in os.getloadavg())
-    lines = [
-        "# Benchmarks of landing",
-        "",
+    about = [
         "Written by `make bench-landing`, on Apache Kafka on the same machine. Speeds depend on the machine; read the",
         "ratios, whose sides are measured in turns. The ceiling does its work in one thread, the lander in two.",
-        "",
-        f"- {datetime.now(UTC):%Y-%m-%d}, Python {machine.python_version()}, {os.cpu_count()} cores, load average at "
-        f"the end {load}",
-        f"- {count:,} messages of {size} bytes, 2 partitions; median of {ROUNDS} rounds; the slow ones a fifth of them",
-        "",
-        "| way from the broker | messages a second | the lander is |",
-        "| --- | ---: | ---: |",
     ]
+    messages = f"{count:,} messages of {size} bytes, 2 partitions"
+    facts = [f"{messages}; median of {ROUNDS} rounds; the slow ones a fifth of them"]
+    lines = ["| way from the broker | messages a second | the lander is |", "| --- | ---: | ---: |"]
     lines += [
         f"| {name} | {statistics.median(found):,.0f} | {ours / statistics.median(found):.2f} times that |"
         for name, found in speeds.items()
@@ -299,7 +291,7 @@ def write(
             )
             + ".",
         ]
-    REPORT.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    REPORT.write_text(page("Benchmarks of landing", about, facts, lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

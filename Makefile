@@ -8,12 +8,15 @@ OVERLAY ?= local
 LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	--custom-compile-command 'make lock'
 SIGNING_KEY = $(if $(wildcard $(COSIGN_KEY)),$(COSIGN_KEY),env://COSIGN_KEY)
+# Nothing of a bank's image goes into the public log of signatures.
+PRIVATE = --tlog-upload=false
+PUSHED = $(or $(filter-out ml-assets:dev,$(IMAGE)),$(shell cat dist/image 2>/dev/null))
 ASK = kubectl -n ml-assets exec
 get = import urllib.request; print(urllib.request.urlopen('$(1)', timeout=30).read().decode())
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-sec ui test test-kafka test-k8s test-faults image push sign sbom security audit deploy rollback \
+.PHONY: help install demo demo-sec ui test test-kafka test-k8s test-faults test-operating test-release image push sign verify sbom security audit deploy rollback \
 	smoke model-report check bench bench-features bench-landing reach lock lock-image clean
 
 help: ## list the tasks
@@ -41,24 +44,35 @@ ui: $(INSTALLED) ## the Dagster UI with its daemon, on http://localhost:3000
 test-k8s: $(INSTALLED) ## the project on a cluster: that of KUBECONFIG, else one made here (root on Debian, Go 1.24)
 	$(BIN)/python -m pytest -q -m k8s ml_assets_tests/k8s
 
+test-operating: $(INSTALLED) ## the procedures of docs/operating.md, as the page has them, on real servers
+	$(BIN)/python -m pytest -q -m operating ml_assets_tests/test_operating.py
+
+test-release: $(INSTALLED) ## push, sign and verify, on a registry and with a cosign built here (Docker, Go 1.26)
+	$(BIN)/python -m pytest -q -m release ml_assets_tests/release
+
 image: $(INSTALLED) ## build the image: make image IMAGE=<name:tag> BASE=<base with Python 3.11>
 	$(BIN)/python -m ml_assets_tests.k8s.image runtime $(IMAGE) $(if $(BASE),--base $(BASE))
 
 push: ## push the image; its name with the digest, which is what is signed and deployed, goes to dist/image
 	@mkdir -p dist
 	docker push $(IMAGE)
-	docker image inspect --format '{{index .RepoDigests 0}}' $(IMAGE) > dist/image
+	image=$(IMAGE); docker image inspect --format '{{join .RepoDigests "\n"}}' $$image | grep "^$${image%:*}@" > dist/image
 
 sign: ## sign the pushed image and its bill of materials with cosign, by the key in the file or variable COSIGN_KEY
-	cosign sign --yes --key $(SIGNING_KEY) $$(cat dist/image)
-	cosign attest --yes --key $(SIGNING_KEY) --type cyclonedx --predicate dist/sbom.cdx.json $$(cat dist/image)
+	cosign sign --yes $(PRIVATE) --key $(SIGNING_KEY) $$(cat dist/image)
+	cosign attest --yes $(PRIVATE) --key $(SIGNING_KEY) --type cyclonedx --predicate dist/sbom.cdx.json $$(cat dist/image)
+
+verify: ## verify the signatures of an image and of its bill of materials: make verify COSIGN_PUBLIC_KEY=<file> [IMAGE=<name@digest>]
+	cosign verify --private-infrastructure --key $(COSIGN_PUBLIC_KEY) $(PUSHED) > /dev/null
+	cosign verify-attestation --private-infrastructure --key $(COSIGN_PUBLIC_KEY) --type cyclonedx $(PUSHED) > /dev/null
 
 sbom: $(INSTALLED) ## the bill of materials of the image, from its lock file
 	@mkdir -p dist
 	$(BIN)/cyclonedx-py requirements k8s/image/image.lock --output-reproducible --of JSON -o dist/sbom.cdx.json
 
-security: $(INSTALLED) ## bandit on the code, detect-secrets on what is committed
+security: $(INSTALLED) ## bandit on the code, hadolint on the Containerfile, detect-secrets on what is committed
 	$(BIN)/bandit -q -c pyproject.toml -r ml_assets k8s
+	$(BIN)/hadolint k8s/image/Containerfile
 	@copy=$$(mktemp) && cp .secrets.baseline $$copy && $(BIN)/detect-secrets-hook --baseline $$copy $$(git ls-files | grep -vx .secrets.baseline); \
 		found=$$?; rm -f $$copy; \
 		if [ $$found = 3 ]; then echo "no new secret; lines of known ones have moved"; else exit $$found; fi
@@ -66,9 +80,8 @@ security: $(INSTALLED) ## bandit on the code, detect-secrets on what is committe
 audit: $(INSTALLED) ## known vulnerabilities of what the image holds; a package that cannot be checked is a failure
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r k8s/image/image.lock
 
-deploy: PUSHED = $(shell cat dist/image 2>/dev/null)
 deploy: $(INSTALLED) ## migrate and roll out IMAGE, else what was pushed: make deploy OVERLAY=production IMAGE=<image>@sha256:...
-	$(BIN)/python k8s/deploy.py k8s/overlays/$(OVERLAY) $(addprefix --image ,$(or $(filter-out ml-assets:dev,$(IMAGE)),$(PUSHED)))
+	$(BIN)/python k8s/deploy.py k8s/overlays/$(OVERLAY) $(addprefix --image ,$(PUSHED))
 
 smoke: ## ask what is deployed whether it is well
 	$(ASK) deployment/ml-assets-webserver -- python -c "$(call get,http://localhost:3000/server_info)"
@@ -100,7 +113,7 @@ reach: $(INSTALLED) ## measure settlement_fails against the simulator's truth, a
 	$(BIN)/python -m ml_assets_tests.reach
 
 test: check ## set up, then lint, types and all tests
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not kafka and not faults and not k8s"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not kafka and not faults and not k8s and not operating and not release"
 
 test-kafka: $(INSTALLED) ## landing on Apache Kafka, TLS and SASL included (needs Java 17 and Maven)
 	$(BIN)/python -m ml_assets_tests.kafka.apache

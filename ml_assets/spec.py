@@ -224,6 +224,9 @@ class ActionSpec:
     until: time = time(16)
 
 
+# Tables that `features.as_of` makes for the feature SQL, or while it runs it.
+_OWN_TABLES = {"business_days", "decisions", "decisions_before", "incoming", "label_of_decisions", "labelled"}
+
 # Acting is free and always helps.
 FREE_ACTION = ActionSpec()
 
@@ -317,6 +320,12 @@ class UseCase:
             twice = sorted({n for n in names if names.count(n) > 1})
             if twice:
                 raise ValueError(f"use case {self.name}: {what} names are not unique: {', '.join(twice)}")
+        named = [*(e.name for e in self.events), *(r.name for r in self.references), *(t.name for t in self.daily)]
+        if taken := [name for name in named if name.lower() in _OWN_TABLES]:
+            raise ValueError(
+                f"use case {self.name}: no event, reference or daily table can be called {taken[0]}: the feature SQL "
+                "has a table of that name already; give it another one"
+            )
         if unknown := sorted({f.cause for f in self.features} - {c.code for c in self.causes} - {""}):
             raise ValueError(f"use case {self.name}: features name causes that are not declared: {', '.join(unknown)}")
         if sum(c.is_rule for c in self.candidates) != 1:

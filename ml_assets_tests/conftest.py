@@ -1,6 +1,7 @@
 """What tests share: a real PostgreSQL and an S3 server for the session; a database, bucket and lake for each test."""
 
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Say at once why a suite on Apache Kafka cannot run here."""
+    """Say at once why a suite on Apache Kafka cannot run here; and see to it that SIGTERM ends a process."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So it is behind a script's `&`. Whenever Dagster runs a job, it gives SIGTERM what SIGINT has (its
+        # _utils/interrupts.py): SIGTERM would be ignored too, here and in every process that a test starts.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--broker") == "apache" and (lacking := missing_tools()):
         raise pytest.UsageError(lacking)
 

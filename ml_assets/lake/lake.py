@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from itertools import repeat
 from typing import Any
 from urllib.parse import unquote
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +19,8 @@ from deltalake import CommitProperties, DeltaTable, Transaction, WriterPropertie
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 
+# By which the log of a table names the appender of a commit; and how far back it is looked for.
+_APPEND, _NEWEST = "ml_assets.append", 100
 _WRITER = WriterProperties(compression="ZSTD")
 _PARQUET = ds.ParquetFileFormat(default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=True))
 
@@ -224,16 +228,18 @@ class Appender:
         self._name = name
         self._partition_by = list(partition_by)
         self._table: DeltaTable | None = None
+        self._id = uuid4().hex
 
     def positions(self, app_ids: Iterable[str]) -> dict[str, int]:
         """Return the position of each application as the table has it now; 0 for one never seen."""
         self._table = self._lake.table(self._name)
         return {app_id: self._position(app_id) for app_id in app_ids}
 
-    def append(self, rows: pa.Table, start: Mapping[str, int], end: Mapping[str, int]) -> None:
-        """Append rows and move positions from `start` to `end` in one commit.
+    def append(self, rows: pa.Table, start: Mapping[str, int], end: Mapping[str, int]) -> bool:
+        """Append rows and move positions from `start` to `end` in one commit, and return whether it is ours.
 
-        A commit whose answer was lost, in this call or in an earlier one with the same positions, counts as done.
+        A commit whose answer was lost, in this call or in an earlier one with the same positions, counts as done, and
+        as ours. One of another writer that moved the positions in the same way counts as done.
 
         Raises:
             PositionMovedError: the table does not stand at `start`.
@@ -246,9 +252,10 @@ class Appender:
             or self._lake.create(self._name, rows.schema, self._partition_by)
         )
         if self._is_done(start, end):
-            return
+            return self._is_ours(end)
         properties = CommitProperties(
-            app_transactions=[Transaction(app_id, position) for app_id, position in sorted(end.items())]
+            app_transactions=[Transaction(app_id, position) for app_id, position in sorted(end.items())],
+            custom_metadata={_APPEND: self._mark(end)},
         )
         try:
             # The table that was looked at is passed on, so that the conflict check begins at that version.
@@ -264,9 +271,11 @@ class Appender:
             self._table = self._lake.table(self._name)
             if not self._is_done(start, end):
                 raise
+            return self._is_ours(end)
         except BaseException:
             self._table = None  # what it knows may be old
             raise
+        return True
 
     def _is_done(self, start: Mapping[str, int], end: Mapping[str, int]) -> bool:
         """Return whether the table stands at `end` already.
@@ -283,6 +292,14 @@ class Appender:
                 "moved it"
             )
         return False
+
+    def _is_ours(self, end: Mapping[str, int]) -> bool:
+        """Return whether the commit that moved the positions to `end` bears our mark; it is among the newest."""
+        assert self._table is not None  # noqa: S101 - it has been looked at
+        return any(commit.get(_APPEND) == self._mark(end) for commit in self._table.history(_NEWEST))
+
+    def _mark(self, end: Mapping[str, int]) -> str:
+        return f"{self._id} {json.dumps(end, sort_keys=True)}"
 
     def _position(self, app_id: str) -> int:
         return 0 if self._table is None else int(self._table.transaction_version(app_id) or 0)

@@ -118,7 +118,7 @@ class Writer:
                     _LOG.warning("topic %s was deleted or made anew; its new life is read from the start", batch.topic)
                     return Outcome(batch, "fenced")
                 self.at_step("before_write")
-                batch.appender.append(
+                is_ours = batch.appender.append(
                     rows.rows,
                     by_app(batch.topic, batch.epoch, batch.start),
                     by_app(batch.topic, batch.epoch, batch.end),
@@ -138,14 +138,17 @@ class Writer:
                     return Outcome(batch, "dropped")
                 wait = min(wait * 2, _LONGEST_WAIT)
             else:
-                self._measure(batch, rows, time.perf_counter() - started)
+                self._measure(batch, rows if is_ours else None, time.perf_counter() - started)
                 return Outcome(batch, "committed", rows)
 
-    def _measure(self, batch: Batch, rows: LandingRows, seconds: float) -> None:
+    def _measure(self, batch: Batch, rows: LandingRows | None, seconds: float) -> None:
+        """Count what a commit landed; `rows` is None if another lander made the very same one, and counts it."""
         self.health.trouble(f"topic {batch.topic}")
+        self.metrics.last_commit.labels(batch.topic).set_to_current_time()
+        if rows is None:
+            return
         self.metrics.rows.labels(batch.topic).inc(rows.events)
         self.metrics.dead_letters.labels(batch.topic).inc(rows.dead_letters)
         self.metrics.gaps.labels(batch.topic).inc(sum(gap.until - gap.first for gap in batch.gaps))
         self.metrics.bytes.labels(batch.topic).inc(batch.bytes)
         self.metrics.flush_seconds.labels(batch.topic).observe(seconds)
-        self.metrics.last_commit.labels(batch.topic).set_to_current_time()

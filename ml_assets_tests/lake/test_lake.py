@@ -123,10 +123,18 @@ def test_a_writer_that_looked_before_another_committed_is_fenced(lake):
 def test_a_commit_whose_answer_was_lost_is_not_made_twice(lake):
     """Guards the retry after a time-out: the first attempt may have reached the store."""
     appender = lake.appender("t", ["day"])
-    for _ in range(2):
-        appender.append(rows((MONDAY, 1)), {"a": 0}, {"a": 1})
-    lake.appender("t", ["day"]).append(rows((MONDAY, 1)), {"a": 0}, {"a": 1})
+    assert [appender.append(rows((MONDAY, 1)), {"a": 0}, {"a": 1}) for _ in range(2)] == [True, True]
     assert lake.read("t").num_rows == 1
+
+
+def test_of_writers_of_the_very_same_commit_one_calls_it_its_own(lake):
+    """Guards metrics that counted the messages of two landers, of which only one had landed them."""
+    stale = lake.appender("t", ["day"])
+    stale.append(rows((MONDAY, 1)), {"a": 0}, {"a": 1})
+    assert lake.appender("t", ["day"]).append(rows((MONDAY, 2)), {"a": 1}, {"a": 2})
+    assert not stale.append(rows((MONDAY, 2)), {"a": 1}, {"a": 2}), "it looked before the other's commit"
+    assert not lake.appender("t", ["day"]).append(rows((MONDAY, 2)), {"a": 1}, {"a": 2}), "it looks after it"
+    assert lake.read("t").num_rows == 2
 
 
 def test_writers_of_different_applications_do_not_disturb_one_another(lake):

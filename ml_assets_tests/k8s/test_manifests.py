@@ -1,11 +1,12 @@
 """Every overlay builds, is what Kubernetes' schemas say, and keeps the policies of a bank's cluster."""
 
+import re
 from typing import Any
 
 import kubernetes_validate
 import pytest
 
-from ml_assets_tests.k8s.manifests import OVERLAYS, built, containers, of_kind, overlay, pods
+from ml_assets_tests.k8s.manifests import OVERLAYS, ROOT, built, containers, of_kind, overlay, pods
 from ml_assets_tests.k8s.test_instance import load, names_of_env
 
 VERSION = "1.34.0"
@@ -154,6 +155,19 @@ def test_secrets_that_are_used_are_made(name: str) -> None:
     else:
         made = set(of_kind(overlay(name), "ExternalSecret"))
     assert used <= made
+
+
+def test_the_readme_names_who_is_restarted_for_a_secret() -> None:
+    """Guards a rotation that forgets a workload, which would go on with the old secret until it is refused."""
+    used: dict[str, set[str]] = {}
+    for name, pod in pods(overlay("production")).items():
+        for container in [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]:
+            for source in container.get("envFrom", []):
+                if "secretRef" in source:
+                    used.setdefault(source["secretRef"]["name"], set()).add(name.removeprefix("ml-assets-"))
+    rows = re.findall(r"^\| `(ml-assets-[a-z0-9-]+)` \| (.+) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    said = {secret: set(re.findall(r"[a-z-]+", names.partition(":")[0])) - {"none"} for secret, names in rows}
+    assert said == {secret: names - {"migrate"} for secret, names in used.items()}
 
 
 @pytest.mark.parametrize("name", ["production", "openshift"])

@@ -199,7 +199,9 @@ def _events(decisions: int) -> tuple[pa.Table, pa.Table]:
     asked = np.sort(rng.integers(0, len(days), decisions))
     morning = days[asked].astype("datetime64[us]") + np.timedelta64(9, "h")
     told = np.repeat(np.arange(-20, len(days)), ENTITIES)
-    quoted = np.where(told >= 0, days[np.maximum(told, 0)], days[0] + told.astype("timedelta64[D]")).astype("datetime64[us]")
+    quoted = np.where(told >= 0, days[np.maximum(told, 0)], days[0] + told.astype("timedelta64[D]")).astype(
+        "datetime64[us]"
+    )
     quoted += rng.integers(0, 12 * 3600, len(told)).astype("timedelta64[s]")
     late = rng.choice([0, 60, 48 * 3600], len(told), p=[0.5, 0.4, 0.1]) * rng.random(len(told)) * 1e6
     known = np.sort(quoted + late.astype("timedelta64[us]")) + np.arange(len(told)).astype("timedelta64[us]")

@@ -1,7 +1,9 @@
 """Writing predictions is idempotent and counts what it did."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -9,7 +11,7 @@ from sqlalchemy import text
 
 from ml_assets.database import PREDICTIONS_SCHEMA, UpsertCount, upsert_predictions
 from ml_assets.database.connect import begin, connect
-from ml_assets.database.predictions import retire_predictions
+from ml_assets.database.predictions import _DELETE_UNDECIDED, _UPSERT, _stage, retire_predictions
 from ml_assets.database.schema import KEY, PROVENANCE_COLUMNS, VALUE_COLUMNS
 from ml_assets_tests.database.factories import DECISION_TIME, prediction, predictions
 
@@ -52,6 +54,32 @@ def test_a_changed_value_brings_its_provenance(application_url: str) -> None:
     with begin(application_url) as connection:
         runs = connection.execute(text("SELECT dagster_run_id FROM predictions ORDER BY entity_id")).scalars()
         assert list(runs) == ["first", "second", "second"]
+
+
+@pytest.mark.parametrize("statement", [_DELETE_UNDECIDED, _UPSERT], ids=["delete", "upsert"])
+def test_no_plan_goes_through_all_staged_rows_for_each_row_before(application_url: str, statement) -> None:
+    """Guards the second scoring of a month on PostgreSQL 15, whose planner expects one row of the month at most."""
+    rows = predictions(*(prediction(f"E{number}") for number in range(2_000)))
+    upsert_predictions(application_url, rows)
+    with begin(application_url) as connection:
+        _stage(connection, rows)
+        for joins_by in ("enable_hashjoin", "enable_mergejoin"):
+            connection.execute(text(f"SET LOCAL {joins_by} = off"))
+        ((plan,),) = connection.execute(text(f"EXPLAIN (FORMAT JSON) {statement.text}")).all()
+    nodes = list(below(plan[0]["Plan"]))
+    repeated = [node["Plans"][1] for node in nodes if node["Node Type"] == "Nested Loop"]
+    assert any(node.get("Relation Name") == "staged" for node in nodes)
+    assert repeated
+    for part in repeated:
+        scans = [node for node in below(part) if node.get("Relation Name") == "staged"]
+        assert [node["Node Type"] for node in scans if "Index" not in node["Node Type"]] == []
+
+
+def below(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every node of a plan."""
+    yield plan
+    for part in plan.get("Plans", ()):
+        yield from below(part)
 
 
 def test_every_value_comes_back_as_it_was_given(application_url: str) -> None:

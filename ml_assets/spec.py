@@ -202,6 +202,9 @@ class SliceSpec:
     the test window is shown, not judged. `max_loss` is how much of the gate's metric may be lost in a part, against
     the champion, or the rule while there is none. `focus` is a value of the slice that is a question of its own: it is
     reported month by month beside the whole (`lifecycle.backtest.by_month`) under the slice's name.
+
+    With `focus_gain`, the gate asks there that the model is above the rule by at least this share of the rule's metric,
+    that the interval of that share begins at or above `focus_gain_low`, and that there are `min_positives` fails.
     """
 
     name: str
@@ -209,6 +212,12 @@ class SliceSpec:
     min_positives: int = 100
     max_loss: float = 0.05
     focus: str = ""
+    focus_gain: float | None = None
+    focus_gain_low: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.focus_gain is not None and not self.focus:
+            raise ValueError(f"slice {self.name}: focus_gain asks for a gain in the focus, and there is no focus")
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,8 +134,12 @@ def decisions(usecase: UseCase, metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def gains(evidence: "Evidence") -> list[dict[str, Any]]:
-    """Return by how much the challenger is better than rule and champion, with the interval."""
+    """Return by how much the challenger is better than rule and champion, with the interval.
+
+    In the focus of a slice it is a share of the rule's metric.
+    """
     measured = {"rule": evidence.gain_over_rule, "champion": evidence.gain_over_champion}
+    measured |= {f"rule, share of it where {f.slice} is {f.value}": f.gain for f in evidence.focuses}
     return [
         {
             "over": name,

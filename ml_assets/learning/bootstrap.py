@@ -37,19 +37,28 @@ def paired_interval(
     confidence: float = 0.95,
     resamples: int = 400,
     seed: int = 0,
+    relative: bool = False,
 ) -> Interval:
     """Return by how much `first` is better than `second` in a metric, with the percentile interval (Efron 1979).
+
+    With `relative`, the difference is a share of the metric of `second`; undefined where that is not above 0.
 
     Raises:
         ValueError: the metric is not one of `METRICS`.
     """
     statistics = [metric_statistic(window, np.asarray(p, dtype=np.float64), metric) for p in (first, second)]
-    once = np.ones((1, _days(window)))
-    value = float((statistics[0](once) - statistics[1](once))[0]) if len(window) else math.nan
+
+    def gain(weights: Floats) -> Floats:
+        ours, other = (statistic(weights) for statistic in statistics)
+        if not relative:
+            return ours - other
+        return np.asarray((ours - other) / np.where(other > 0, other, np.nan))
+
+    value = float(gain(np.ones((1, _days(window))))[0]) if len(window) else math.nan
     weights = draw_days(window, resamples, seed)
     if weights is None:
         return Interval(value, math.nan, math.nan)
-    gains = statistics[0](weights) - statistics[1](weights)
+    gains = gain(weights)
     low, high = np.quantile(gains, _tails(confidence))  # NaN if any resample is undefined
     return Interval(value, float(low), float(high))
 

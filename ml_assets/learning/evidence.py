@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ml_assets.learning.bootstrap import metric_value, paired_interval
 from ml_assets.learning.compare import Comparison
-from ml_assets.learning.gate import Evidence, Gain, ModelEvidence, SliceEvidence
+from ml_assets.learning.gate import Evidence, FocusEvidence, Gain, ModelEvidence, SliceEvidence
 from ml_assets.learning.window import Window
 from ml_assets.spec import GateSpec
 
@@ -46,17 +46,21 @@ def build_evidence(
         if name in probabilities
     }
 
-    def gain_over(other: str) -> Gain | None:
+    def gain_over(other: str, among: NDArray[np.bool_] | None = None) -> Gain | None:
+        """Return the gain on the window, or the relative one among the chosen rows of it."""
         if other not in probabilities:
             return None
+        rows = np.ones(len(window), dtype=np.bool_) if among is None else among
+        part = window if among is None else window.take(rows)
         interval = paired_interval(
-            window,
-            probabilities[challenger],
-            probabilities[other],
+            part,
+            probabilities[challenger][rows],
+            probabilities[other][rows],
             metric=gate.metric,
             confidence=gate.confidence,
             resamples=gate.resamples,
             seed=seed,
+            relative=among is not None,
         )
         return Gain(
             metric=gate.metric,
@@ -65,8 +69,29 @@ def build_evidence(
             high=interval.high,
             confidence=gate.confidence,
             resamples=gate.resamples,
-            days=len(np.unique(window.days)),
+            days=len(np.unique(part.days)),
+            relative=among is not None,
         )
+
+    def focuses() -> Iterator[FocusEvidence]:
+        for spec in gate.slices:
+            values = window.slices.get(spec.name)
+            if spec.focus_gain is None or values is None:
+                continue  # the gate misses it
+            rows = values == spec.focus
+            gain = gain_over(rule, rows)
+            if gain is not None:
+                part = window.take(rows)
+                ours, rules = (metric_value(part, probabilities[m][rows], gate.metric) for m in (challenger, rule))
+                yield FocusEvidence(
+                    slice=spec.name,
+                    value=spec.focus,
+                    n=len(part),
+                    positives=int(part.labels.sum()),
+                    challenger=ours,
+                    rule=rules,
+                    gain=gain,
+                )
 
     reference = champion if champion is not None and champion in probabilities else rule
     return Evidence(
@@ -79,6 +104,7 @@ def build_evidence(
         gain_over_rule=gain_over(rule),
         gain_over_champion=gain_over(champion) if champion is not None else None,
         slices=tuple(_by_slice(gate, window, probabilities[challenger], probabilities[reference], against=reference)),
+        focuses=tuple(focuses()),
     )
 
 

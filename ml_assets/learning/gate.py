@@ -32,7 +32,8 @@ class ModelEvidence(msgspec.Struct, frozen=True, kw_only=True):
 class Gain(msgspec.Struct, frozen=True, kw_only=True):
     """By how much the challenger is better than another model in a metric: the difference and its paired interval.
 
-    The interval is from a bootstrap over `days`, with that confidence and number of resamples.
+    The interval is from a bootstrap over `days`, with that confidence and number of resamples. A `relative` gain is a
+    share of the other model's metric.
     """
 
     metric: str
@@ -42,6 +43,19 @@ class Gain(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float
     resamples: int
     days: int
+    relative: bool = False
+
+
+class FocusEvidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What the challenger is worth against the rule on the decisions of a slice's focus; the gain is relative."""
+
+    slice: str
+    value: str
+    n: int
+    positives: int
+    challenger: float | None
+    rule: float | None
+    gain: Gain
 
 
 class SliceEvidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +112,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     gain_over_rule: Gain | None = None
     gain_over_champion: Gain | None = None
     slices: tuple[SliceEvidence, ...] = ()
+    focuses: tuple[FocusEvidence, ...] = ()
     serving: ServingEvidence | None = None
 
     def to_json(self) -> str:
@@ -207,6 +222,12 @@ def judge(gate: GateSpec, evidence: Evidence, standing: Standing | None = None) 
         ),
         *_champion_conditions(gate, evidence),
         *(_slice_condition(gate, spec, evidence) for spec in gate.slices),
+        *(
+            condition
+            for spec in gate.slices
+            if spec.focus_gain is not None
+            for condition in _focus_conditions(gate, spec, spec.focus_gain, evidence)
+        ),
     ]
     if standing is not None:
         conditions.append(_still_standing(evidence, standing))
@@ -261,6 +282,47 @@ def _champion_conditions(gate: GateSpec, evidence: Evidence) -> Iterable[Conditi
             evidence.gain_over_champion,
             -gate.max_regret,
             "the challenger is not likely to be worse than the champion by more",
+        ),
+    ]
+
+
+def _focus_conditions(gate: GateSpec, spec: SliceSpec, least: float, evidence: Evidence) -> Iterable[Condition]:
+    """Ask for enough fails in the focus of a slice, and for a gain over the rule there that is not chance."""
+    parts = [part for part in evidence.slices if (part.slice, part.value) == (spec.name, spec.focus)]
+    found = [
+        focus
+        for focus in evidence.focuses
+        if (focus.slice, focus.value) == (spec.name, spec.focus) and [focus.n] == [part.n for part in parts]
+    ]
+    focus = found[0] if len(found) == 1 else None
+    gain = focus.gain if focus and focus.gain.relative and focus.gain.metric == gate.metric else None
+    where = f"where {spec.name} is {spec.focus}"
+    measured = (
+        f", {gate.metric} {_said(focus.challenger)} against {_said(focus.rule)} on {focus.n:,} decisions"
+        if focus and gain
+        else ""
+    )
+    return [
+        _compare(
+            f"focus_{spec.name}_positives",
+            float(focus.positives) if focus else None,
+            ">=",
+            float(spec.min_positives),
+            f"fewer fails {where} say too little",
+        ),
+        _compare(
+            f"focus_{spec.name}_gain_over_rule",
+            gain.value if gain else None,
+            ">=",
+            least,
+            f"{where}, a model must be above the rule by this share of it{measured}",
+        ),
+        _low_end(
+            f"focus_{spec.name}_gain_over_rule_low",
+            gate,
+            gain,
+            spec.focus_gain_low,
+            f"the gain over the rule {where} is not chance",
         ),
     ]
 

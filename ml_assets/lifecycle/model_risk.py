@@ -313,7 +313,11 @@ def _role(model: ModelEvidence, evidence: Evidence) -> str:
 
 
 def _gains(evidence: Evidence) -> list[tuple[str, Gain | None]]:
-    return [("the rule", evidence.gain_over_rule), ("the champion", evidence.gain_over_champion)]
+    return [
+        ("the rule", evidence.gain_over_rule),
+        ("the champion", evidence.gain_over_champion),
+        *((f"the rule where {f.slice} is {f.value}, as a share of it", f.gain) for f in evidence.focuses),
+    ]
 
 
 def _gain(name: str, gain: Gain) -> dict[str, Any]:

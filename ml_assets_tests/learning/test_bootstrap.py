@@ -58,6 +58,18 @@ def test_the_value_is_the_difference_of_the_metrics(metric: str) -> None:
     both = [evaluate(window, p, capacity=10)[metric] for p in (truth, worse)]
     assert gain.value == pytest.approx(both[0] - both[1])
     assert 0 < gain.low < gain.value < gain.high
+    share = paired_interval(window, truth, worse, metric=metric, relative=True)
+    assert share.value == pytest.approx(both[0] / both[1] - 1)
+    assert 0 < share.low < share.value < share.high
+
+
+def test_a_share_of_nothing_is_undefined() -> None:
+    """Guards a relative gain: over a model worth nothing it is not a large number, and not a small one."""
+    window, truth = draw()
+    backwards = 1 - truth
+    assert metric_statistic(window, backwards, "brier_skill")(np.ones((1, 20)))[0] < 0
+    share = paired_interval(window, truth, backwards, metric="brier_skill", relative=True)
+    assert all(math.isnan(value) for value in share)
 
 
 def test_the_same_model_gains_exactly_nothing() -> None:

@@ -139,7 +139,8 @@ def test_compare_then_judge(fitted: dict[str, FittedCandidate], usecase: UseCase
     assert once_more == pytest.approx(fitted["rule"].metrics, nan_ok=True)
     best = fitted[chosen]
     assert best.trained_until < comparison.window.first_decision_time
-    gate = replace(usecase.gate, min_test_positives=50, slices=(SliceSpec("class", "asset_class", min_positives=20),))
+    sliced = SliceSpec("class", "asset_class", min_positives=20, focus="ETF", focus_gain=0.05)
+    gate = replace(usecase.gate, min_test_positives=50, slices=(sliced,))
     models = {name: c.evidence for name, c in fitted.items()} | {"champion": fitted["rule"].evidence}
     evidence = build_evidence(
         gate, comparison, models, challenger=chosen, rule="rule", champion="champion", seed=usecase.seed
@@ -150,6 +151,11 @@ def test_compare_then_judge(fitted: dict[str, FittedCandidate], usecase: UseCase
     assert set(by_class) == {"BOND", "EQUITY", "ETF", "unknown"}
     assert sum(part.n for part in by_class.values()) == len(comparison.window)
     assert evidence.gain_over_champion == evidence.gain_over_rule, "the champion is the rule here"
+    (focus,) = evidence.focuses
+    assert (focus.n, focus.positives) == (by_class["ETF"].n, by_class["ETF"].positives)
+    assert focus.gain.value == pytest.approx(by_class["ETF"].challenger / by_class["ETF"].reference - 1)
+    assert focus.gain.relative
+    assert focus.gain.low < focus.gain.value < focus.gain.high
     assert best.trained_until.tzinfo is UTC
     assert best.trained_until < datetime(2024, 2, 1, tzinfo=UTC)
     assert isinstance(best.calibration, Calibration)

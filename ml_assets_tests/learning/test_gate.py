@@ -7,6 +7,7 @@ import pytest
 
 from ml_assets.learning.gate import (
     Evidence,
+    FocusEvidence,
     Gain,
     ModelEvidence,
     ServingEvidence,
@@ -184,6 +185,61 @@ def test_round_trip_gives_the_same_verdict(evidence: Evidence) -> None:
     assert judge(GATE, again) == verdict
     assert Evidence.from_json(again.to_json()) == again
     assert Verdict.from_json(verdict.to_json()) == verdict
+
+
+FOCUSED = replace(GATE, slices=(replace(GATE.slices[0], focus="XETR", focus_gain=0.15),))
+FOCUS = FocusEvidence(
+    slice="market", value="XETR", n=600, positives=100, challenger=0.5, rule=0.4,
+    gain=msgspec.structs.replace(GAIN, value=0.25, low=0.02, high=0.4, relative=True),
+)  # fmt: skip
+WITH_FOCUS = msgspec.structs.replace(EVIDENCE, focuses=(FOCUS,))
+
+
+def test_a_focus_is_judged_by_its_share_over_the_rule() -> None:
+    """Guards the second label: a model that is good on the whole may not be promoted if it is not where it is asked."""
+    verdict = judge(FOCUSED, WITH_FOCUS)
+    assert verdict.passed
+    gain = next(c for c in verdict.conditions if c.name == "focus_market_gain_over_rule")
+    assert (gain.value, gain.threshold) == (0.25, 0.15)
+    assert "where market is XETR" in gain.why
+    assert "pr_auc 0.500 against 0.400 on 600 decisions" in gain.why
+    assert judge(GATE, WITH_FOCUS).passed
+    assert not any(c.name.startswith("focus_") for c in judge(GATE, WITH_FOCUS).conditions), "not asked, not judged"
+
+
+@pytest.mark.parametrize(
+    ("focuses", "failing"),
+    [
+        ((), {"positives", "gain_over_rule", "gain_over_rule_low"}),
+        ((FOCUS, FOCUS), {"positives", "gain_over_rule", "gain_over_rule_low"}),
+        ((msgspec.structs.replace(FOCUS, n=599),), {"positives", "gain_over_rule", "gain_over_rule_low"}),
+        ((msgspec.structs.replace(FOCUS, value="XPAR"),), {"positives", "gain_over_rule", "gain_over_rule_low"}),
+        ((msgspec.structs.replace(FOCUS, positives=49),), {"positives"}),
+        *[
+            ((msgspec.structs.replace(FOCUS, gain=msgspec.structs.replace(FOCUS.gain, **changes)),), failing)
+            for changes, failing in (
+                ({"value": 0.149}, {"gain_over_rule"}),
+                ({"value": math.nan}, {"gain_over_rule"}),
+                ({"value": None}, {"gain_over_rule"}),
+                ({"low": -0.001}, {"gain_over_rule_low"}),
+                ({"low": math.nan}, {"gain_over_rule_low"}),
+                ({"resamples": 10}, {"gain_over_rule_low"}),
+                ({"confidence": 0.5}, {"gain_over_rule_low"}),
+                ({"relative": False}, {"gain_over_rule", "gain_over_rule_low"}),
+                ({"metric": "brier_skill"}, {"gain_over_rule", "gain_over_rule_low"}),
+            )
+        ],
+    ],
+)  # fmt: skip
+def test_a_focus_fails_closed(focuses: tuple[FocusEvidence, ...], failing: set[str]) -> None:
+    """Guards the focus: what is missing, twice there, of other rows or made otherwise is never a pass."""
+    verdict = judge(FOCUSED, msgspec.structs.replace(EVIDENCE, focuses=focuses))
+    assert {c.name for c in verdict.failures} == {f"focus_market_{name}" for name in failing}
+
+
+def test_a_gain_cannot_be_asked_of_no_focus() -> None:
+    with pytest.raises(ValueError, match="slice market: focus_gain asks"):
+        SliceSpec("market", "mic", focus_gain=0.15)
 
 
 def test_gain_is_asked_of_rule_and_champion() -> None:

@@ -168,7 +168,7 @@ USE_CASE = UseCase(
         slices=(
             SliceSpec("price", "attributes.price_band"),
             # Its label is another one: a large balance anew, where the newest published date had none.
-            SliceSpec("onset", "attributes.onset", focus="yes"),
+            SliceSpec("onset", "attributes.onset", focus="yes", focus_gain=0.15),
         ),
     ),
     # A look at the open deliveries of a security; the balance of the whole market moves little by what one bank does.

@@ -160,7 +160,7 @@ def summarize(settings: Settings, platform: Platform, scenario: Scenario, consol
     )
     probabilities = dict(comparison.probabilities)
     if scenario.truth is not None:
-        probabilities["best reachable"] = true_probabilities(scenario.truth, comparison.window)
+        probabilities["best reachable"] = true_probabilities(scenario.truth, comparison.window, "reachable")
     _print_models(usecase, comparison.window, probabilities, console)
     if CHAMPION in probabilities and len({str(day)[:7] for day in comparison.window.dates}) > 1:
         rule, champion = probabilities[usecase.rule.name], probabilities[CHAMPION]
@@ -171,24 +171,24 @@ def summarize(settings: Settings, platform: Platform, scenario: Scenario, consol
     print_work_list(platform, usecase, console, _SHOWN)
 
 
-def true_probabilities(truth: Path, window: Any) -> Any:
-    """Return the true probability of each decision of a window: (n,).
+def true_probabilities(truth: Path, window: Any, column: str = "probability") -> Any:
+    """Return the true probability of each decision of a window: (n,). `column` is one of `simulation.truth`'s two.
 
     Raises:
         LookupError: the truth lacks a decision of the window.
     """
-    known = pd.read_parquet(truth, columns=["entity_id", "decision_time", "probability"])
+    known = pd.read_parquet(truth, columns=["entity_id", "decision_time", column])
     known["decision_time"] = known["decision_time"].dt.tz_convert("UTC").dt.tz_localize(None).astype("datetime64[us]")
     asked = pd.DataFrame({"entity_id": window.entity_ids, "decision_time": window.decision_times})
     asked["decision_time"] = asked["decision_time"].astype("datetime64[us]")
     joined = asked.merge(known, how="left", on=["entity_id", "decision_time"])
-    if joined["probability"].isna().any():
-        unknown = joined[joined["probability"].isna()].iloc[0]
+    if joined[column].isna().any():
+        unknown = joined[joined[column].isna()].iloc[0]
         raise LookupError(
             f"{truth} has no probability of {unknown['entity_id']} at {unknown['decision_time']}; it is of another "
             "simulation than the lake. Run the demo with --fresh"
         )
-    return joined["probability"].to_numpy()
+    return joined[column].to_numpy()
 
 
 def print_work_list(

@@ -132,6 +132,11 @@ class SplitSpec:
     All counts are decision dates. Training uses labels known at least `embargo` before the first decision of
     the test window. `folds` walk-forward folds of `fold_days` each are the end of the train part: candidates are
     measured and searched on them (see `learning.folds`); 0 folds leaves that out.
+
+    The calibration days give the shape of the calibrated probabilities. `level_from` tells which days give their level
+    (calibration in the large): those days too, or all days `learned` from, train and calibration. The first suits a
+    level that drifts on; the second features that follow the level themselves, where a few days that happen to lie in a
+    stress would add it a second time and keep it for good.
     """
 
     train_days: int
@@ -140,6 +145,7 @@ class SplitSpec:
     embargo: timedelta = timedelta(days=1)
     folds: int = 0
     fold_days: int = 5
+    level_from: Literal["calibration", "learned"] = "calibration"
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,13 @@ class Calibration(msgspec.Struct, frozen=True):
             return np.interp(p, self.x, self.y)
         return p
 
+    def shifted(self, log_odds: float) -> Self:
+        """Return the calibration whose probabilities have these log-odds more: at the knots, if it has knots."""
+        if self.method == "isotonic":
+            moved = _sigmoid(_logit(np.array(self.y)) + log_odds)
+            return msgspec.structs.replace(self, y=tuple(moved.tolist()))
+        return msgspec.structs.replace(self, method="platt", b=self.b + log_odds)
+
     def to_json(self) -> str:
         """Return the calibration as JSON."""
         return msgspec.json.encode(self).decode()
@@ -87,6 +94,27 @@ def choose_calibration(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Cal
             best = final
         scores[method] = score if final is not None else np.nan
     return best, scores
+
+
+def with_level(calibration: Calibration, probabilities: ArrayLike, labels: ArrayLike) -> Calibration:
+    """Return the calibration, shifted in log-odds so that its mean on these rows is the share of those that failed.
+
+    Calibration in the large (Cox 1958): the shape stays. `probabilities` (n,) are uncalibrated. Rows of one outcome
+    only tell no level and leave it as it is.
+    """
+    from scipy.optimize import brentq
+
+    p, y = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=np.float64)
+    if not len(y) or not 0.0 < y.mean() < 1.0:
+        return calibration
+
+    def excess(shift: float) -> float:
+        return float(calibration.shifted(shift).apply(p).mean() - y.mean())
+
+    most = 20.0
+    if not excess(-most) < 0.0 < excess(most):
+        return calibration
+    return calibration.shifted(float(brentq(excess, -most, most)))
 
 
 def log_odds(probabilities: ArrayLike) -> Floats:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ml_assets.learning.bootstrap import metric_value
-from ml_assets.learning.calibration import Calibration, choose_calibration
+from ml_assets.learning.calibration import Calibration, choose_calibration, with_level
 from ml_assets.learning.export import ExportMismatchError, round_thresholds, to_onnx
 from ml_assets.learning.folds import walk_forward
 from ml_assets.learning.frames import MISSING_CATEGORY, FeatureNames, model_frame
@@ -120,6 +120,11 @@ def fit_candidate(
         round_thresholds(estimator)
         uncalibrated = predict(estimator, model_frame(names, calibration))
         fitted_calibration, calibrations = choose_calibration(uncalibrated, calibration["label"].to_numpy())
+        if usecase.split.level_from == "learned":
+            learned = pa.concat_tables([train, calibration])
+            fitted_calibration = with_level(
+                fitted_calibration, predict(estimator, model_frame(names, learned)), learned["label"].to_numpy()
+            )
         manifest = Manifest(
             usecase=usecase.name,
             candidate=candidate.name,
@@ -139,7 +144,7 @@ def fit_candidate(
     )
     if folds:
         metrics["folds_deviation"] = float(np.std(folds))
-    learned = part_of(training_set, "train", "calibration")
+    last_label = pc.max(part_of(training_set, "train", "calibration")["label_known_at"])
     return FittedCandidate(
         name=candidate.name,
         is_rule=candidate.is_rule,
@@ -149,7 +154,7 @@ def fit_candidate(
         metrics=metrics,
         probabilities=probabilities,
         window_hash=window.hash,
-        trained_until=pc.max(learned["label_known_at"]).as_py().astimezone(UTC),
+        trained_until=last_label.as_py().astimezone(UTC),
         parity_max_abs_difference=parity,
         importances=permutation_importances(scorer, test, seed=usecase.seed),
         parameters=estimator.steps[-1][1].get_params(),

@@ -30,6 +30,9 @@ _UNMATCHED_BASE = -2.2
 _UNMATCHED_QUALITY = 0.5
 _UNMATCHED_OLD_ACCOUNT = 1.5
 STAYS_UNMATCHED = 0.45
+# Business days from the newest trade date whose outcomes show at a slot to that of what is decided: at 15:00 most of
+# the day's confirmations are there, at 20:00 its fails, at 07:00 those of the day before.
+STRESS_SHOWS_AFTER = {"end_of_trade_date": 2, "isd_minus_1": 1, "isd_morning": 1}
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class Instructions:
     """All instructions: arrays (n,) in order of trade date. Indices point into the world's calendar and arrays.
 
     `short` tells whether we lack inventory of the security on the evening before settlement; `probability` maps each
-    slot to the true probability of a fail as seen from there.
+    slot to the true probability of a fail as seen from there by who knows the stress of the trade date. `reachable` is
+    the same for who knows the stress only as outcomes show it, and takes it to last.
     """
 
     day: NDArray[np.int64]
@@ -53,6 +57,7 @@ class Instructions:
     short: Flags
     failed: Flags
     probability: dict[str, Floats]
+    reachable: dict[str, Floats]
 
     def __len__(self) -> int:
         return len(self.day)
@@ -111,10 +116,21 @@ def draw_instructions(world: World, rng: np.random.Generator) -> Instructions:
     log_odds = static + _base_log_odds(
         asset_class, lambda base: expected(calm + base, short_rate, unmatched_rate * STAYS_UNMATCHED)
     )
-    probability = {
-        "end_of_trade_date": expected(log_odds, short_rate, unmatched_rate * STAYS_UNMATCHED),
-        "isd_minus_1": expected(log_odds, short_rate, unmatched * STAYS_UNMATCHED),
-        "isd_morning": expected(log_odds, short.astype(np.float64), unmatched_at_settlement.astype(np.float64)),
+
+    def seen_from(log_odds: Floats, slot: str) -> Floats:
+        """Return the probability given what a slot shows of matching and inventory."""
+        if slot == "end_of_trade_date":
+            return expected(log_odds, short_rate, unmatched_rate * STAYS_UNMATCHED)
+        if slot == "isd_minus_1":
+            return expected(log_odds, short_rate, unmatched * STAYS_UNMATCHED)
+        return expected(log_odds, short.astype(np.float64), unmatched_at_settlement.astype(np.float64))
+
+    probability = {slot: seen_from(log_odds, slot) for slot in STRESS_SHOWS_AFTER}
+    reachable = {
+        slot: seen_from(log_odds - world.stress[day] + world.stress[np.maximum(day - after, 0)], slot)
+        if world.stress.any()
+        else probability[slot]
+        for slot, after in STRESS_SHOWS_AFTER.items()
     }
     return Instructions(
         day=day,
@@ -130,6 +146,7 @@ def draw_instructions(world: World, rng: np.random.Generator) -> Instructions:
         short=short,
         failed=rng.random(n) < probability["isd_morning"],
         probability=probability,
+        reachable=reachable,
     )
 
 

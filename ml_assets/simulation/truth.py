@@ -14,11 +14,12 @@ SLOTS = {"end_of_trade_date": (time(20), 0), "isd_minus_1": (time(15), 1), "isd_
 
 
 def truth_table(world: World, trades: Instructions) -> pa.Table:
-    """Return a row a decision: entity_id, slot, decision_time, outcome_date, probability, outcome.
+    """Return a row a decision: entity_id, slot, decision_time, outcome_date, probability, reachable, outcome.
 
-    `probability` is that of a fail, given all that the simulator has shown by the decision time and what a long
-    history would teach: the counterparty's quality and the law of the market. Dirt is left out: it hides a few
-    messages from a model for some hours.
+    `reachable` is the probability of a fail, given all that the simulator has shown by the decision time and what a
+    long history would teach: the counterparty's quality and the law of the market. `probability` knows the market's
+    stress on the trade date too, which shows in nothing but the outcomes of that date, a day or two after it had to be
+    known. Without stress they are equal. Dirt is left out: it hides a few messages from a model for some hours.
     """
     ids = instruction_ids(world, trades)
     calendar = np.array(world.calendar, dtype="datetime64[D]")
@@ -33,6 +34,7 @@ def truth_table(world: World, trades: Instructions) -> pa.Table:
             "decision_time": pa.array(decided[there]).cast(pa.timestamp("us", tz="UTC")),
             "outcome_date": pa.array(calendar[trades.day + SETTLEMENT_DAYS][there]),
             "probability": pa.array(trades.probability[slot][there]),
+            "reachable": pa.array(trades.reachable[slot][there]),
             "outcome": pa.array(trades.failed[there].astype(np.int8)),
         }
         parts.append(pa.table(columns))

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ml_assets.learning.calibration import Calibration, brier, fit_calibration
+from ml_assets.learning.calibration import Calibration, brier, fit_calibration, with_level
 from ml_assets.learning.metrics import calibration_error
 
 
@@ -81,3 +81,26 @@ def test_rounding_differences_stay_rounding_differences() -> None:
     calibration = fit_calibration(p, y)
     assert calibration.method == "isotonic"
     assert np.abs(calibration.apply(p + 1e-8) - calibration.apply(p)).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [Calibration(), Calibration("platt", a=0.7, b=1.5), Calibration("isotonic", x=(0.0, 0.2, 1.0), y=(0.0, 0.4, 0.9))],
+)
+def test_the_level_is_moved_and_the_order_kept(shape: Calibration) -> None:
+    """Guards calibration in the large: the mean is the share that failed, whatever gave the shape."""
+    p, y = _draw(20_000, 4, 1, 1.2)
+    moved = with_level(shape, p, y)
+    assert moved.apply(p).mean() == pytest.approx(y.mean(), abs=1e-9)
+    grid = moved.apply(np.linspace(0, 1, 500))
+    assert (np.diff(grid) > 0).all()
+    assert 0 <= grid.min() < grid.max() <= 1
+    assert Calibration.from_json(moved.to_json()) == moved
+    if shape.method != "isotonic":
+        assert moved.a == shape.a
+
+
+@pytest.mark.parametrize("labels", [np.zeros(50), np.ones(50), np.array([])])
+def test_one_outcome_only_gives_no_level(labels: np.ndarray) -> None:
+    shape = Calibration("platt", a=0.7, b=1.5)
+    assert with_level(shape, np.linspace(0.01, 0.5, len(labels)), labels) == shape

@@ -100,6 +100,24 @@ def test_test_window_without_a_fail_is_undefined_not_an_error(usecase: UseCase, 
     assert undefined <= {c.name for c in judge(GateSpec(), evidence).failures}
 
 
+def test_a_stress_in_the_calibration_days_does_not_stay(usecase: UseCase, training_set: pa.Table) -> None:
+    """Guards the level: days of twice the fails once made every later probability twice too high."""
+    stressed = training_set["label"].to_numpy().copy()
+    rng = np.random.default_rng(0)
+    stressed[
+        (training_set["part"].to_numpy(zero_copy_only=False) == "calibration") & (rng.random(len(stressed)) < 0.2)
+    ] = 1
+    rows = training_set.set_column(training_set.column_names.index("label"), "label", pa.array(stressed, pa.int8()))
+    everyday = replace(usecase, split=replace(usecase.split, level_from="learned"))
+    of_days, of_all = (fit_candidate(each, usecase.candidates[1], rows) for each in (usecase, everyday))
+    base_rate = part_of(rows, "test")["label"].to_numpy().mean()
+    assert of_days.probabilities.mean() > 1.5 * base_rate
+    assert of_all.probabilities.mean() < 1.3 * base_rate
+    assert np.array_equal(np.argsort(of_all.probabilities), np.argsort(of_days.probabilities)), "the shape is the same"
+    learned = part_of(rows, "train", "calibration")
+    assert of_all.scorer.score(learned).mean() == pytest.approx(learned["label"].to_numpy().mean(), abs=1e-6)
+
+
 def test_challenger_is_chosen_before_the_test_window(
     fitted: dict[str, FittedCandidate], usecase: UseCase, training_set: pa.Table
 ) -> None:

@@ -24,12 +24,17 @@ DAYS = 18
 # What daily/outcomes.sql and features/track_record.sql say together, as one query over all that was known.
 WHOLE = """
 WITH outcomes AS (
-    SELECT i.counterparty_lei, securities.asset_class, (failed.instruction_id IS NOT NULL)::INT AS failed
+    SELECT
+        i.counterparty_lei,
+        securities.asset_class,
+        i.intended_settlement_date,
+        (failed.instruction_id IS NOT NULL)::INT AS failed
     FROM settlement_instructions AS i
     LEFT JOIN securities USING (isin)
     LEFT JOIN (SELECT DISTINCT instruction_id FROM settlement_status WHERE status = 'PENF') AS failed
         USING (instruction_id)
     WHERE i.intended_settlement_date < getvariable('decision_date')
+        OR (i.intended_settlement_date = getvariable('decision_date') AND getvariable('slot') = 'end_of_trade_date')
 ),
 classes AS (
     SELECT asset_class, (sum(failed) + 1) / (count(*) + 20) AS rate FROM outcomes GROUP BY asset_class
@@ -38,14 +43,26 @@ counterparties_compared AS (
     SELECT counterparty_lei, ln((sum(failed) + 3) / (sum(classes.rate) + 3)) AS relative_rate
     FROM outcomes JOIN classes USING (asset_class)
     GROUP BY counterparty_lei
+),
+newest AS (
+    SELECT sum(failed) AS fails, sum(classes.rate * exp(c.relative_rate)) AS expected
+    FROM outcomes JOIN classes USING (asset_class) JOIN counterparties_compared AS c USING (counterparty_lei)
+    WHERE intended_settlement_date = (SELECT max(intended_settlement_date) FROM outcomes WHERE failed = 1)
 )
 SELECT
     entity_id,
     c.relative_rate AS counterparty_relative_rate,
-    ln(classes.rate / (1 - classes.rate)) + coalesce(c.relative_rate, 0) AS prior_log_odds
+    ln(classes.rate / (1 - classes.rate)) + coalesce(c.relative_rate, 0) + coalesce(
+        CASE
+            WHEN fails > expected + 2 * sqrt(expected) THEN ln((100 + fails - 2 * sqrt(expected)) / (100 + expected))
+            WHEN fails < expected - 2 * sqrt(expected) THEN ln((100 + fails + 2 * sqrt(expected)) / (100 + expected))
+        END,
+        0
+    ) AS prior_log_odds
 FROM decisions
 LEFT JOIN counterparties_compared AS c USING (counterparty_lei)
 LEFT JOIN classes USING (asset_class)
+CROSS JOIN newest
 """
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from ml_assets.learning.metrics import roc_auc
 from ml_assets.simulation.market import MarketConfig, simulate
+from ml_assets.simulation.outcomes import STRESS_SHOWS_AFTER
 from ml_assets.simulation.world import ASSET_CLASSES
 
 EQUITIES = {"liquid_share", "illiquid_share", "sme_growth_share"}
@@ -76,3 +77,24 @@ def test_a_stress_fortnight_about_doubles_fails():
 def test_a_market_of_a_day_or_two_is_no_other_market(days, stress):
     market = simulate(MarketConfig(days=days, instructions_per_day=3000, stress=stress))
     assert 0.03 < market.instructions.failed.mean() < 0.18
+
+
+def test_what_can_be_known_of_a_stress_follows_its_outcomes():
+    """Guards the best reachable: who decides on the first days of a stress cannot know it, nor that it has ended."""
+    market = simulate(MarketConfig(instructions_per_day=300, stress=True, dirty=0))
+    trades, stress = market.instructions, market.world.stress
+    for slot, after in STRESS_SHOWS_AFTER.items():
+        drawn, known = trades.probability[slot], trades.reachable[slot]
+        began, ended = (int(day) for day in np.flatnonzero(np.diff(stress)) + 1)
+        for day in range(60):
+            mine = trades.day == day
+            if began <= day < began + after:
+                assert (known[mine] < drawn[mine]).all(), (slot, day)
+            elif ended <= day < ended + after:
+                assert (known[mine] > drawn[mine]).all(), (slot, day)
+            else:
+                assert known[mine] == pytest.approx(drawn[mine], rel=1e-12), (slot, day)
+
+
+def test_without_stress_all_can_be_known(truth):
+    assert truth["reachable"].equals(truth["probability"].rename("reachable"))

@@ -217,6 +217,89 @@ def test_the_label_is_full_settlement_by_the_cut_off(reference_data):
     assert [name for name, label in outcomes.items() if label == 0] == ["in full", "in two parts"]
 
 
+# The level of the market: how many fail now.
+
+USUAL, STRESSED = 10, 60  # fails of 200 instructions
+SETTLED = tuple(date(2026, 1, day) for day in (5, 6, 7))  # intended settlement dates before the trade date
+
+
+def settle(desk, day, fails, *, reported=True):
+    """200 instructions were due on a day, all like the desk's; so many failed, which was reported in the evening."""
+    for number in range(200):
+        name = f"{day}-{number}"
+        rows = desk.events["settlement_instructions"]
+        rows.append(
+            msgspec.structs.replace(
+                desk.instruction,
+                event_id=f"SI-{name}",
+                event_time=at(day - timedelta(days=2), 10),
+                instruction_id=name,
+                uti=name,
+                trade_date=day - timedelta(days=2),
+                intended_settlement_date=day,
+            )
+        )
+        if reported and number < fails:
+            desk.tell(
+                "settlement_status",
+                SettlementStatus,
+                at(day, 18, 30),
+                instruction_id=name,
+                status="PENF",
+                reason="LACK",
+            )
+
+
+def prior(fails, newest):
+    """The prior log-odds by hand: `fails` of each date so far, the `newest` of them compared with all."""
+    instructions = 200 * len(fails)
+    rate = (sum(fails) + 1) / (instructions + 20)
+    relative = np.log((sum(fails) + 3) / (instructions * rate + 3))
+    expected = 200 * rate * np.exp(relative)
+    beyond_chance = np.sign(newest - expected) * max(0.0, abs(newest - expected) - 2 * np.sqrt(expected))
+    return np.log(rate / (1 - rate)) + relative + np.log(1 + beyond_chance / (expected + 100))
+
+
+def history_of(reference_data, *fails, reported=True):
+    desk = Desk(reference_data)
+    for day, failed in zip(SETTLED, fails, strict=True):
+        settle(desk, day, failed, reported=reported or day != SETTLED[-1])
+    return desk
+
+
+def test_the_prior_follows_the_fails_of_the_newest_settlement_date(reference_data):
+    """Guards the level: a stress that began yesterday is seen at once, and so is its end; chance is not."""
+    usual = (USUAL, USUAL, USUAL + 4)
+    began = (USUAL, USUAL, STRESSED)
+    over = (STRESSED, STRESSED, USUAL)
+    seen = {
+        fails: history_of(reference_data, *fails).features("end_of_trade_date")["prior_log_odds"]
+        for fails in (usual, began, over)
+    }
+    assert seen == {fails: pytest.approx(prior(fails, fails[-1])) for fails in seen}
+    rate = (sum(usual) + 1) / (600 + 20)
+    assert seen[usual] == pytest.approx(np.log(rate / (1 - rate)), abs=0.02), "four more are chance"
+    assert seen[began] - prior(began, sum(began) / 3) > 0.15
+    assert seen[over] - prior(over, sum(over) / 3) < -0.1
+
+
+def test_a_settlement_date_counts_when_its_fails_have_been_reported(reference_data):
+    """Guards the time: at 15:00 the day's outcomes are open, at 20:00 they are known, two hours after the cut-off."""
+    desk = history_of(reference_data, USUAL, USUAL, USUAL)
+    settle(desk, ISD_MINUS_1, STRESSED)  # settles on the day on which the desk's instruction is a day from its date
+    with desk.history() as db:
+        before = row_of(db.features(decision_at("isd_minus_1")), "I-1")["prior_log_odds"]
+        morning = row_of(db.features(decision_at("isd_morning")), "I-1")["prior_log_odds"]
+    assert before == pytest.approx(prior((USUAL,) * 3, USUAL))
+    assert morning == pytest.approx(prior((USUAL, USUAL, USUAL, STRESSED), STRESSED))
+
+
+def test_a_date_without_a_reported_fail_is_no_calm(reference_data):
+    """Guards against a feed that is silent: no fail of 200 is not seen as a market in which nothing fails."""
+    silent = history_of(reference_data, USUAL, USUAL, 0, reported=False).features("end_of_trade_date")
+    assert silent["prior_log_odds"] == pytest.approx(prior((USUAL, USUAL, 0), 200 * 21 / 620), abs=0.02)
+
+
 # A whole market.
 
 CONFIG = MarketConfig(days=8, instructions_per_day=60, counterparties=6, securities=15, dirty=0)

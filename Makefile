@@ -95,6 +95,7 @@ rollback: ## back to the rollout before; the schema stays, see docs/operating.md
 		kubectl -n ml-assets rollout undo deployment/ml-assets-$$name && \
 		kubectl -n ml-assets rollout status deployment/ml-assets-$$name --timeout=600s || exit 1; done
 	kubectl -n ml-assets rollout undo statefulset/ml-assets-lander
+	kubectl -n ml-assets rollout status statefulset/ml-assets-lander --timeout=600s
 
 model-report: $(INSTALLED) ## what a change does to the models it touches: make model-report AGAINST=origin/main DATA=<folder>
 	$(BIN)/ml-assets model-report --against $(or $(AGAINST),origin/main) $(if $(DATA),--data "$(DATA)")

@@ -2,7 +2,7 @@
 
     python k8s/deploy.py <overlay> [--image <image>]     what `make deploy` runs
 
-It uses kubectl and its current context. A migration that fails stops the rollout: what runs goes on as it was.
+It uses kubectl and its current context. A migration that fails stops the rollout and shows its log: what runs goes on.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def main() -> None:
     parser.add_argument("overlay", type=Path)
     parser.add_argument("--image", default="", help="name of the image, in place of the overlay's")
     parser.add_argument("--kubectl", default="kubectl")
-    parser.add_argument("--timeout", default="600s")
+    parser.add_argument("--timeout", type=int, default=600, help="seconds to wait for each thing")
     given = parser.parse_args()
     manifests = list(yaml.safe_load_all(kubectl(given.kubectl, "kustomize", str(given.overlay))))
     if given.image:
@@ -48,7 +49,7 @@ def main() -> None:
     def wait(them: Iterable[dict[str, Any]]) -> None:
         for each in them:
             what = f"{each['kind'].lower()}/{each['metadata']['name']}"
-            kubectl(given.kubectl, "-n", NAMESPACE, "rollout", "status", what, f"--timeout={given.timeout}")
+            kubectl(given.kubectl, "-n", NAMESPACE, "rollout", "status", what, f"--timeout={given.timeout}s")
 
     say("settings, accounts, policies")
     apply(m for m in manifests if m["kind"] not in {*_WORKLOADS, "Job"})
@@ -58,12 +59,30 @@ def main() -> None:
     job = f"job/{migration['metadata']['name']}"
     kubectl(given.kubectl, "-n", NAMESPACE, "delete", job, "--ignore-not-found", "--wait")
     apply([migration])
-    kubectl(given.kubectl, "-n", NAMESPACE, "wait", job, "--for=condition=complete", f"--timeout={given.timeout}")
+    await_job(given.kubectl, job, given.timeout)
     say("rollout")
     rest = [m for m in workloads if m not in servers]
     apply(rest)
     wait(rest)
     say("everything is ready")
+
+
+def await_job(program: str, job: str, seconds: int) -> None:
+    """Wait until a Job has completed; if it fails or takes longer, show the end of its log, and this ends."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        status = json.loads(kubectl(program, "-n", NAMESPACE, "get", job, "-o", "json"))["status"]
+        ended = {each["type"]: each for each in status.get("conditions", []) if each["status"] == "True"}
+        if "Complete" in ended:
+            return
+        if "Failed" in ended:
+            why = ended["Failed"].get("message", "it failed")
+            break
+        time.sleep(2)
+    else:
+        why = f"it took longer than {seconds} s"
+    say(kubectl(program, "-n", NAMESPACE, "logs", job, "--all-containers", "--prefix", "--tail=20"))
+    sys.exit(f"{job}: {why}; nothing after it was done")
 
 
 def settings_of(manifests: Iterable[dict[str, Any]]) -> str:

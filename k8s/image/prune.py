@@ -1,7 +1,7 @@
 """Take out of an installed environment what no process of the project opens: `prune.py <environment>`.
 
-Tests of libraries, source maps of web pages, headers, AWS services other than S3 and its credentials, and symbols.
-Prints what each cut saved.
+Tests of libraries, source maps of web pages, headers, type stubs, AWS services other than S3 and its credentials, and
+ways to servers that nobody goes. Prints what each cut saved.
 """
 
 import shutil
@@ -10,8 +10,7 @@ from pathlib import Path
 
 # botocore reads a folder a service; these are what S3 and credentials from roles need.
 _SERVICES = {"s3", "sts", "sso", "sso-oidc"}
-# Libraries that import their own tests at run time keep them.
-_KEEP_TESTS = {"numpy", "pandas", "hypothesis"}
+_KEEP_TESTS = {"numpy"}  # its numpy.testing imports them at run time
 
 
 def main(environment: Path) -> None:
@@ -26,6 +25,8 @@ def main(environment: Path) -> None:
         "AWS services": [
             path for path in (site / "botocore/data").iterdir() if path.is_dir() and path.name not in _SERVICES
         ],
+        "Arrow Flight": [path for path in (site / "pyarrow").glob("*flight*") if path.suffix != ".py"],
+        "Kubernetes' asyncio client": [path for path in [site / "kubernetes/aio"] if path.is_dir()],
         "type stubs": list(site.rglob("*.pyi")),
         "sample data": [
             path for path in [site / "sklearn/datasets/data", site / "sklearn/datasets/images"] if path.is_dir()

@@ -8,14 +8,19 @@ Dagster fails a run whose pod is gone (run_monitoring) and retries it (run_retri
 | `deadline` | none: it would take as long again |
 | `evicted` | starts anew as it was; the node was drained or short of something |
 | `pod_lost` | the same; the pod was deleted and nothing is left that says why |
+
+Most causes are found while Dagster still takes the run for alive. A run that was told to stop (SIGTERM of an eviction)
+has failed itself by then, and one that died before it began fails by its start timeout: their cause is looked up when
+their retry is launched, while the Job is still there.
 """
 
 import json
 from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
+from dagster._core.events import RunFailureReason
 from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, WorkerStatus
-from dagster._core.storage.tags import MAX_RETRIES_TAG
+from dagster._core.storage.tags import MAX_RETRIES_TAG, RETRY_NUMBER_TAG, RUN_FAILURE_REASON_TAG
 from dagster_k8s import K8sRunLauncher
 from dagster_k8s.job import get_job_name_from_run_id
 
@@ -28,6 +33,7 @@ Cause = Literal["out_of_memory", "deadline", "evicted", "pod_lost"]
 
 CAUSE = "ml_assets/failure"  # tag of a run that lost its pod
 MEMORY_CEILING = "16Gi"
+_LOST = {RunFailureReason.UNEXPECTED_TERMINATION.value, RunFailureReason.START_TIMEOUT.value}
 _UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "": 1}
 
 
@@ -41,10 +47,15 @@ class RunLauncher(K8sRunLauncher):
     def with_room(self, run: dg.DagsterRun) -> dg.DagsterRun:
         """Return a run with twice the memory of the run that it repeats, if that was out of memory; else as it is."""
         before = self._instance.get_run_by_id(run.parent_run_id) if run.parent_run_id else None
-        if before is None or CAUSE not in before.tags:
+        if before is None:
+            return run
+        cause = before.tags.get(CAUSE)
+        if cause is None and RETRY_NUMBER_TAG in run.tags:
+            cause = self._cause_found_late(before)
+        if cause is None:
             return run
         tags = {CAUSE: ""}  # a retry inherits tags; that it fails as the one before is not said
-        if before.tags[CAUSE] == "out_of_memory":
+        if cause == "out_of_memory":
             had = self.memory_limit(before)
             tags[CONFIG_TAG] = with_memory(run.tags.get(CONFIG_TAG), doubled(had))
             said = f"Run {before.run_id} was out of memory at {had}; this one gets {doubled(had)}"
@@ -67,11 +78,21 @@ class RunLauncher(K8sRunLauncher):
         self._instance.add_run_tags(run.run_id, tags)
         return CheckRunHealthResult(WorkerStatus.FAILED, f"{cause}: {said}")
 
+    def _cause_found_late(self, run: dg.DagsterRun) -> Cause | None:
+        """Return why a run lost its pod that has failed without being asked, and note it on the run."""
+        if run.tags.get(RUN_FAILURE_REASON_TAG) not in _LOST:
+            return None
+        cause, said = self._why(run)
+        if cause is not None:
+            self._instance.add_run_tags(run.run_id, {CAUSE: cause})
+            self._instance.report_engine_event(f"{cause}: {said}", run)
+        return cause
+
     def memory_limit(self, run: dg.DagsterRun) -> str:
         """Return the memory that a run may use: that of its tags, else the launcher's default."""
         config = json.loads(run.tags.get(CONFIG_TAG, "{}"))
-        resources = config.get("container_config", {}).get("resources") or self.resources
-        return str(resources["limits"]["memory"])
+        asked = config.get("container_config", {}).get("resources", {}).get("limits", {})
+        return str(asked.get("memory") or self.resources["limits"]["memory"])
 
     def _why(self, run: dg.DagsterRun) -> tuple[Cause | None, str]:
         """Return why a run lost its pod, and the words for it; None if the cluster does not answer."""
@@ -93,8 +114,12 @@ class RunLauncher(K8sRunLauncher):
 def cause_of(job: "V1Job", pods: "list[V1Pod]", memory_limit: str) -> tuple[Cause | None, str]:
     """Return why a failed Job failed, and the words for it; None where its program ended by itself."""
     for condition in job.status.conditions or []:
-        if condition.type == "Failed" and condition.reason == "DeadlineExceeded":
+        if condition.type not in ("Failed", "FailureTarget"):
+            continue
+        if condition.reason == "DeadlineExceeded":
             return "deadline", f"the run took longer than {job.spec.active_deadline_seconds} s, the deadline of its Job"
+        if condition.reason == "PodFailurePolicy":  # whose only rule, in dagster.yaml, is a disruption
+            return "evicted", f"the cluster took the pod away: {condition.message}"
     for pod in pods:
         for container in pod.status.container_statuses or []:
             ended = container.state.terminated

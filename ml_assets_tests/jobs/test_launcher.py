@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 from dagster._core.launcher.base import WorkerStatus
 from dagster._core.storage.dagster_run import DagsterRunStatus
+from dagster._core.storage.tags import RETRY_NUMBER_TAG, RUN_FAILURE_REASON_TAG
 from dagster._core.test_utils import create_run_for_test
 from kubernetes import client
 from kubernetes.client.rest import ApiException
@@ -25,8 +26,8 @@ KUBECONFIG = {
 }  # fmt: skip
 
 
-def job(reason: str = "BackoffLimitExceeded") -> client.V1Job:
-    failed = client.V1JobCondition(type="Failed", status="True", reason=reason)
+def job(reason: str = "BackoffLimitExceeded", message: str = "") -> client.V1Job:
+    failed = client.V1JobCondition(type="Failed", status="True", reason=reason, message=message)
     return client.V1Job(
         spec=client.V1JobSpec(active_deadline_seconds=60, template=client.V1PodTemplateSpec()),
         status=client.V1JobStatus(failed=1, active=None, conditions=[failed]),
@@ -106,6 +107,7 @@ def run_of(instance: dg.DagsterInstance, memory: str | None = None, parent: dg.D
         (job(), [OOM], "out_of_memory", "more than the 2Gi that its pod may use"),
         (job(), [EVICTED], "evicted", "low on resource: memory"),
         (job(), [DRAINED], "evicted", "EvictionByEvictionAPI: drain"),
+        (job("PodFailurePolicy", "Pod ml-assets/x has condition DisruptionTarget"), [], "evicted", "DisruptionTarget"),
         (job("DeadlineExceeded"), [], "deadline", "longer than 60 s"),
         (job(), [], "pod_lost", "was deleted while it ran"),
         (job(), [pod()], None, ""),
@@ -156,6 +158,33 @@ def test_what_was_evicted_is_repeated_as_it_was(launcher, cluster, instance):
     again = launcher.with_room(run_of(instance, parent=instance.get_run_by_id(run.run_id)))
     assert launcher.memory_limit(again) == "2Gi"
     assert "dagster/max_retries" not in again.tags
+
+
+@pytest.mark.parametrize("reason", ["UNEXPECTED_TERMINATION", "START_TIMEOUT"])
+def test_a_run_that_failed_before_monitoring_saw_it_has_its_cause_from_its_retry(launcher, cluster, instance, reason):
+    """SIGTERM makes a run fail itself, and a run killed before its start is never asked about: both had no cause."""
+    first = run_of(instance, "2Gi")
+    instance.add_run_tags(first.run_id, {RUN_FAILURE_REASON_TAG: reason})
+    cluster.pods = [OOM]
+    retry = run_of(instance, parent=first).with_tags({**first.tags, RETRY_NUMBER_TAG: "1"})
+    assert launcher.memory_limit(launcher.with_room(retry)) == "4096Mi"
+    assert instance.get_run_by_id(first.run_id).tags[CAUSE] == "out_of_memory"
+
+
+def test_a_failed_step_is_no_lost_pod(launcher, cluster, instance):
+    """Guards the look-up at a retry: a Job that has gone says nothing of a run whose asset failed."""
+    first = run_of(instance)
+    instance.add_run_tags(first.run_id, {RUN_FAILURE_REASON_TAG: "STEP_FAILURE"})
+    cluster.job = None
+    launcher.with_room(run_of(instance, parent=first).with_tags({RETRY_NUMBER_TAG: "1"}))
+    assert CAUSE not in instance.get_run_by_id(first.run_id).tags
+
+
+def test_the_limit_of_memory_is_the_launchers_where_a_tag_says_nothing_of_it(launcher, instance):
+    """Guards a tag that limits something else, which made monitoring fail at each look."""
+    config = {"container_config": {"resources": {"limits": {"ephemeral-storage": "1Gi"}}}}
+    run = create_run_for_test(instance, tags={CONFIG_TAG: json.dumps(config)})
+    assert launcher.memory_limit(run) == "4Gi"
 
 
 def test_a_job_that_is_gone_is_a_lost_pod(launcher, cluster, instance):

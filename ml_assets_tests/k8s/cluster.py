@@ -1,6 +1,8 @@
 """A throwaway Kubernetes cluster of one node on this machine.
 
-    python -m ml_assets_tests.k8s.cluster      runs one until Ctrl-C; prints the KUBECONFIG of its administrator
+    python -m ml_assets_tests.k8s.cluster [--images]     runs one until Ctrl-C; prints its administrator's KUBECONFIG
+
+With `--images` its node holds the project's images, built from this checkout.
 
 RBAC and Pod Security admission are on. As on OpenShift, a pod that names no user gets one that nobody has chosen: a
 MutatingAdmissionPolicy gives it a random number and group 0. Names of services are answered by dnsmasq.
@@ -237,7 +239,7 @@ def start_node(running: Cluster) -> None:
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "2%", "imagefs.available": "2%"},
         "imageGCHighThresholdPercent": 99, "imageGCLowThresholdPercent": 98, "maxPods": 60, "oomScoreAdj": 0,
         "podLogsDir": f"{folder}/pods",
-        "healthzPort": 0, "enableServer": True, "serializeImagePulls": True,
+        "volumeStatsAggPeriod": "5s", "healthzPort": 0, "enableServer": True, "serializeImagePulls": True,
     }  # fmt: skip
     (folder / "kubelet.json").write_text(json.dumps(configuration))
     running.start(
@@ -446,6 +448,8 @@ def main(arguments: Sequence[str]) -> None:
         image.docker_daemon(),
         (control_plane if "--control-plane" in arguments else cluster)(Path(folder)) as running,
     ):
+        if "--images" in arguments:
+            running.load_images(*image.build_all())
         print(running.kubeconfig, flush=True)  # noqa: T201 - whoever started it needs this
         with contextlib.suppress(KeyboardInterrupt):
             signal.signal(signal.SIGTERM, signal.default_int_handler)

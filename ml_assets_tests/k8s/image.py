@@ -19,6 +19,11 @@ from ml_assets_tests.k8s.programs import cache, find
 
 ROOT = Path(__file__).parents[2]
 BASE = "ml-assets-base:bookworm"
+IMAGE, SANDBOX = "localhost/ml-assets:local", "localhost/ml-assets-sandbox:local"  # as the overlay `local` names them
+NEXT = "localhost/ml-assets:next"
+_LEFT_OUT = (
+    "proc", "sys", "var/cache/apt", "var/lib/apt/lists", "usr/share/locale", "usr/share/doc", "usr/share/man",
+)  # fmt: skip
 _INCLUDE = "python3,python3-venv,ca-certificates"
 
 
@@ -75,7 +80,7 @@ def make_base() -> None:
             assert debootstrap is not None, "install() brings debootstrap"
             command = [debootstrap, "--variant=minbase", f"--include={_INCLUDE}", "bookworm", f"{folder}/root"]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            left_out = [f"--exclude=./{path}" for path in ("proc/*", "sys/*", "var/cache/apt/*", "var/lib/apt/lists/*")]
+            left_out = [f"--exclude=./{path}/*" for path in _LEFT_OUT]
             part = tar.with_suffix(".part")
             subprocess.run(["tar", "-C", f"{folder}/root", *left_out, "-cf", str(part), "."], check=True)
             part.replace(tar)
@@ -94,6 +99,14 @@ def build(target: str, tag: str, base: str = BASE) -> None:
         "--build-arg", f"BASE={base}", "--build-arg", f"COMMIT={commit.stdout.strip()}", "-t", tag, ".",
         cwd=ROOT,
     )  # fmt: skip
+
+
+def build_all() -> tuple[str, ...]:
+    """Build what a throwaway cluster runs, and a release to upgrade to, which only calls itself newer; return tags."""
+    build("runtime", IMAGE)
+    build("sandbox", SANDBOX)
+    docker("build", "-t", NEXT, "-", input=f"FROM {IMAGE}\nENV ML_ASSETS_CODE_VERSION=next\n")
+    return IMAGE, SANDBOX, NEXT
 
 
 def main() -> None:

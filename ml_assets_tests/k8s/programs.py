@@ -54,7 +54,7 @@ def folder() -> Path:
 def build(programs: Sequence[str] = (*PROGRAMS, "pause")) -> Path:
     """Build the programs that are not there yet and return their folder.
 
-    One package at a time and with low priority: it is not in a hurry, and others work on the machine too.
+    ML_ASSETS_BUILD_JOBS says how many packages are compiled at a time, two if not given.
 
     Raises:
         FileNotFoundError: Go is not installed.
@@ -74,7 +74,7 @@ def build(programs: Sequence[str] = (*PROGRAMS, "pause")) -> Path:
             print(f"building {program} {version()}", file=sys.stderr, flush=True)  # noqa: T201 - it takes minutes
             part = made / f".{program}"
             subprocess.run(
-                ["nice", "-n", "15", go, "build", "-p", jobs(), "-trimpath", "-mod=readonly", "-ldflags", flags, "-o",
+                [go, "build", "-p", jobs(), "-trimpath", "-mod=readonly", "-ldflags", flags, "-o",
                  str(part), package],
                 cwd=SOURCE, check=True, env={**os.environ, "GOTOOLCHAIN": "local", "CGO_ENABLED": "0", "GOFLAGS": ""},
             )  # fmt: skip

@@ -1,11 +1,15 @@
 """The project on a real cluster: `make test-k8s`. The tests build on one another, in this order.
 
-With KUBECONFIG set they use that cluster, which must be able to pull ML_ASSETS_TEST_IMAGE and
-ML_ASSETS_TEST_SANDBOX_IMAGE; otherwise a throwaway one is made on this machine.
+With KUBECONFIG set they use that cluster, whose nodes must hold the images of `image.build_all`; otherwise a throwaway
+one is made on this machine.
 """
 
+import base64
+import contextlib
 import json
 import os
+import re
+import secrets as random
 import socket
 import subprocess
 import sys
@@ -13,26 +17,30 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ml_assets.jobs.launcher import CAUSE, doubled, with_memory
+from ml_assets.jobs.pods import CONFIG_TAG
 from ml_assets.lake import features_table
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE
 from ml_assets_tests.k8s import image, secrets
 from ml_assets_tests.k8s import programs as installed
 from ml_assets_tests.k8s.cluster import cluster as throwaway
 from ml_assets_tests.k8s.cluster import kubectl as run_kubectl
+from ml_assets_tests.k8s.image import IMAGE, NEXT
 from ml_assets_tests.k8s.manifests import ROOT, of_kind, overlay
 
 pytestmark = pytest.mark.k8s
 
-IMAGE, SANDBOX = "localhost/ml-assets:local", "localhost/ml-assets-sandbox:local"
 NAMESPACE = "ml-assets"
-DAYS, INSTRUCTIONS = 45, 60
+DAYS, INSTRUCTIONS = 45, 500  # the smallest market of which a model passes the gate
+TOO_LITTLE = "300Mi"  # enough to start a run, not to make features
+FEATURES, PREDICTIONS = [USE_CASE.name, "features"], [USE_CASE.name, "predictions"]
 PATIENCE = float(os.environ.get("ML_ASSETS_TEST_PATIENCE", "900"))
 
 
@@ -44,6 +52,7 @@ class Platform:
     kubeconfig: Path
     uid: int | None
     graphql_url: str = ""
+    _forward: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
 
     def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
         return run_kubectl(self.program, self.kubeconfig, "-n", NAMESPACE, *arguments, stdin=stdin, check=check)
@@ -61,6 +70,76 @@ class Platform:
         assert "errors" not in answered, answered
         return answered["data"]
 
+    def reach(self) -> None:
+        """Forward a port to the writable webserver's pod; again, when that has been replaced."""
+        self.leave()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self._forward = subprocess.Popen(
+            [self.program, "--kubeconfig", str(self.kubeconfig), "-n", NAMESPACE, "port-forward",
+             "service/ml-assets-webserver-writable", f"{port}:3000"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        self.graphql_url = f"http://127.0.0.1:{port}/graphql"
+
+        def answers() -> bool:
+            try:
+                return bool(self.graphql("{ version }"))
+            except OSError:
+                return False
+
+        until("the web server", answers, 120)
+
+    def leave(self) -> None:
+        """Forward no port any more."""
+        if self._forward is not None:
+            self._forward.terminate()
+            self._forward.wait()
+
+    def deploy(self, target: str = "") -> "subprocess.CompletedProcess[str]":
+        """Do what `make deploy` does with the overlay `local`."""
+        command = [sys.executable, str(ROOT / "deploy.py"), str(ROOT / "overlays/local"), "--kubectl", self.program]
+        return self.run(*command, *(["--image", target] if target else []))
+
+    def make(self, target: str) -> None:
+        """Run a target of the Makefile, which must succeed."""
+        done = self.run("make", target, cwd=ROOT.parent)
+        assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+
+    def run(self, *command: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+        """Run a program that uses kubectl."""
+        path = f"{Path(self.program).parent}:{os.environ['PATH']}"
+        environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig), "PATH": path}
+        return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, check=False)
+
+    def images(self) -> set[str]:
+        """The project's images that workloads run, and that of runs."""
+        workloads = self.get("deployments,statefulsets", "-l", "app.kubernetes.io/part-of=ml-assets")["items"]
+        containers = [c for each in workloads for c in each["spec"]["template"]["spec"]["containers"]]
+        named = [e["value"] for c in containers for e in c.get("env", []) if e["name"] == "DAGSTER_CURRENT_IMAGE"]
+        return {c["image"] for c in containers} | set(named)
+
+    def command_line(self, *arguments: str, actor: str = "") -> str:
+        """Run `ml-assets` in the pod of the code location, as a person."""
+        person = ["env", f"ML_ASSETS_ACTOR={actor}"] if actor else []
+        return self.kubectl("exec", "deployment/ml-assets-code-location", "--", *person, "ml-assets", *arguments)
+
+    def sql(
+        self, statement: str, url: str = "postgresql:///postgres?host=/tmp&user=postgres", check: bool = True
+    ) -> str:
+        """Ask PostgreSQL, as its administrator or as who a URL names, and return the answer or the refusal."""
+        psql = ["sh", "-c", 'exec /usr/lib/postgresql/*/bin/psql "$0" -v ON_ERROR_STOP=1 -At -c "$1"']
+        command = ["exec", "deployment/postgres", "--", *psql, url, statement]
+        return self.kubectl(*command, check=check).strip()
+
+    def url(self, login: str) -> str:
+        """The address of the application's database for a login of the project."""
+        known = self.get("secret", "sandbox-postgres")["data"]["init.sql"]
+        password = re.search(rf"ROLE {login} LOGIN PASSWORD '([^']+)'", base64.b64decode(known).decode())
+        assert password is not None, f"no login {login}"
+        return f"postgresql://{login}:{password[1]}@localhost/ml_assets?sslmode=require"
+
     def runs(self, job: str | None = None) -> list[dict[str, Any]]:
         """The runs, the newest first."""
         found = self.graphql(
@@ -70,9 +149,14 @@ class Platform:
         )["runsOrError"]["results"]
         return list(found)
 
-    def launch(self, asset: list[str], partition: str | None = None, last: str | None = None) -> str:
-        """Materialize an asset, a partition of it or a range of them, as the UI does; return the id of the run."""
-        names = {"dagster/partition": partition}
+    def launch(
+        self, asset: list[str], partition: str | None = None, last: str | None = None, config: str | None = None
+    ) -> str:
+        """Materialize an asset, a partition of it or a range of them, as the UI does; return the id of the run.
+
+        `config` is the tag with which a user asks for another pod than the launcher's defaults.
+        """
+        names = {"dagster/partition": partition, CONFIG_TAG: config}
         if last:
             names = {"dagster/asset_partition_range_start": partition, "dagster/asset_partition_range_end": last}
         tags = [{"key": name, "value": value} for name, value in names.items() if value]
@@ -98,10 +182,37 @@ class Platform:
         """Wait until a run has ended and return its status."""
 
         def ended() -> str | None:
-            (run,) = [run for run in self.runs() if run["runId"] == run_id]
+            run = self.run_of(run_id)
             return run["status"] if run["status"] in {"SUCCESS", "FAILURE", "CANCELED"} else None
 
         return until(f"the end of run {run_id}", ended)
+
+    def wait_for_start(self, run_id: str) -> None:
+        """Wait until a run works; it must not have ended."""
+
+        def started() -> bool:
+            status = self.run_of(run_id)["status"]
+            assert status not in {"SUCCESS", "FAILURE"}, "it ended too soon"
+            return bool(status == "STARTED")
+
+        until(f"the start of run {run_id}", started)
+
+    def wait_for_retry(self, run_id: str) -> dict[str, Any]:
+        """Wait until a retry of a run has ended and return that."""
+
+        def retried() -> dict[str, Any] | None:
+            tries = [each for each in self.runs() if each["parentRunId"] == run_id]
+            return tries[0] if tries and tries[0]["status"] in {"SUCCESS", "FAILURE"} else None
+
+        return dict(until(f"the retry of run {run_id}", retried))
+
+    def pod_of(self, run_id: str) -> Any:
+        (pod,) = self.get("pods", "-l", f"job-name=dagster-run-{run_id}")["items"]
+        return pod
+
+    def run_of(self, run_id: str) -> dict[str, Any]:
+        (run,) = [run for run in self.runs() if run["runId"] == run_id]
+        return run
 
     def why(self, run_id: str) -> str:
         """The end of the log of a run's pod."""
@@ -160,52 +271,27 @@ def platform() -> Iterator[Platform]:
         return
     installed.install()
     with tempfile.TemporaryDirectory(prefix="ml_assets_k8s_") as folder, image.docker_daemon():
-        image.build("runtime", IMAGE)
-        image.build("sandbox", SANDBOX)
+        images = image.build_all()
         with throwaway(Path(folder)) as cluster:
-            cluster.load_images(IMAGE, SANDBOX)
+            cluster.load_images(*images)
             with deployed(Platform(str(cluster.programs / "kubectl"), cluster.kubeconfig, cluster.uid)) as made:
                 yield made
 
 
-class deployed:  # noqa: N801 - a context manager
+@contextlib.contextmanager
+def deployed(platform: Platform) -> Iterator[Platform]:
     """Deploy the overlay `local`, and reach its webserver for the length of a block."""
-
-    def __init__(self, platform: Platform) -> None:
-        self._platform = platform
-
-    def __enter__(self) -> Platform:
-        platform = self._platform
-        platform.kubectl("apply", "-k", str(ROOT / "cluster"))
-        if "sandbox-postgres" not in platform.kubectl("get", "secrets", "-o", "name"):  # the server keeps its passwords
-            items = secrets.manifests()
-            platform.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
-        command = [sys.executable, str(ROOT / "deploy.py"), str(ROOT / "overlays/local"), "--kubectl", platform.program]
-        environment = {**os.environ, "KUBECONFIG": str(platform.kubeconfig)}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{done.stderr[-2000:]}\n{platform.kubectl('get', 'pods', check=False)}"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self._forward = subprocess.Popen(
-            [platform.program, "--kubeconfig", str(platform.kubeconfig), "-n", NAMESPACE, "port-forward",
-             "service/ml-assets-webserver-writable", f"{port}:3000"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        platform.graphql_url = f"http://127.0.0.1:{port}/graphql"
-
-        def answers() -> bool:
-            try:
-                return bool(platform.graphql("{ version }"))
-            except OSError:
-                return False
-
-        until("the web server", answers, 120)
-        return platform
-
-    def __exit__(self, *_: object) -> None:
-        self._forward.terminate()
-        self._forward.wait()
+    platform.kubectl("apply", "-k", str(ROOT / "cluster"))
+    if "sandbox-postgres" not in platform.kubectl("get", "secrets", "-o", "name"):  # the server keeps its passwords
+        items = secrets.manifests()
+        platform.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
+    done = platform.deploy()
+    assert done.returncode == 0, f"{done.stderr[-2000:]}\n{platform.kubectl('get', 'pods', check=False)}"
+    try:
+        platform.reach()
+        yield platform
+    finally:
+        platform.leave()
 
 
 def first_day() -> str:
@@ -322,32 +408,61 @@ def test_what_the_lander_landed_is_ingested_by_the_sensor(platform: Platform) ->
     assert platform.metadata([USE_CASE.name, "features"], first_day())["dagster/row_count"] > 0
 
 
-def test_a_killed_pod_is_retried_and_ends_in_the_same_state(platform: Platform) -> None:
-    asset = [USE_CASE.name, "features"]
+def delete(platform: Platform, pod: str) -> None:
+    platform.kubectl("delete", "pod", pod, "--grace-period=0", "--force")
+
+
+def evict(platform: Platform, pod: str) -> None:
+    """As `kubectl drain` does."""
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": NAMESPACE}}
+    path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}/eviction"
+    platform.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
+
+
+def fill_disk(platform: Platform, pod: str) -> None:
+    """Write more than the pod may, so that the kubelet puts it out."""
+    platform.kubectl("exec", pod, "--", "sh", "-c", "head -c 40000000 /dev/zero > /tmp/full")
+
+
+SMALL_DISK = json.dumps({"container_config": {"resources": {"limits": {"ephemeral-storage": "20Mi"}}}})
+
+
+@pytest.mark.parametrize(
+    ("lose", "config", "cause"),
+    [(delete, None, "pod_lost"), (evict, None, "evicted"), (fill_disk, SMALL_DISK, "evicted")],
+    ids=["deleted", "drained", "out of disk"],
+)
+def test_a_lost_pod_is_retried_and_ends_in_the_same_state(
+    platform: Platform, lose: Callable[[Platform, str], None], config: str | None, cause: str
+) -> None:
     before = platform.rows_of(features_table(USE_CASE), first_day())
-    run = platform.launch(asset, first_day())
-
-    def started() -> bool:
-        (status,) = [r["status"] for r in platform.runs() if r["runId"] == run]
-        assert status not in {"SUCCESS", "FAILURE"}, "it ended before it could be killed"
-        return bool(status == "STARTED")
-
-    until("its start", started)
-    platform.kubectl("delete", "pod", "-l", f"job-name=dagster-run-{run}", "--grace-period=0", "--force")
+    run = platform.launch(FEATURES, first_day(), config=config)
+    platform.wait_for_start(run)
+    lose(platform, platform.pod_of(run)["metadata"]["name"])
     assert platform.wait_for_run(run) == "FAILURE"
-
-    def retried() -> dict[str, Any] | None:
-        tries = [each for each in platform.runs() if each["rootRunId"] == run and each["runId"] != run]
-        return tries[0] if tries and tries[0]["status"] in {"SUCCESS", "FAILURE"} else None
-
-    again = until("the retry", retried)
+    again = platform.wait_for_retry(run)
     assert again["status"] == "SUCCESS", platform.why(again["runId"])
-    assert platform.metadata(asset, first_day())["run"] == again["runId"]
+    assert tag(platform.run_of(run), CAUSE) == cause
+    assert platform.metadata(FEATURES, first_day())["run"] == again["runId"]
+    assert platform.rows_of(features_table(USE_CASE), first_day()) == before
+
+
+def test_a_run_that_is_out_of_memory_is_retried_with_twice_as_much(platform: Platform) -> None:
+    before = platform.rows_of(features_table(USE_CASE), first_day())
+    run = platform.launch(FEATURES, first_day(), config=with_memory(None, TOO_LITTLE))
+    assert platform.wait_for_run(run) == "FAILURE"
+    (container,) = platform.pod_of(run)["status"]["containerStatuses"]
+    assert container["state"]["terminated"]["reason"] == "OOMKilled", "the kernel killed it"
+    again = platform.wait_for_retry(run)
+    assert again["status"] == "SUCCESS", platform.why(again["runId"])
+    assert tag(platform.run_of(run), CAUSE) == "out_of_memory"
+    (container,) = platform.job_of(again["runId"])["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["memory"] == doubled(TOO_LITTLE)
     assert platform.rows_of(features_table(USE_CASE), first_day()) == before
 
 
 def test_a_cancelled_run_leaves_no_job(platform: Platform) -> None:
-    run = platform.launch([USE_CASE.name, "features"], first_day(), "2026-02-06")  # long enough to be stopped
+    run = platform.launch(FEATURES, first_day(), "2026-02-06")  # long enough to be stopped
     until("its start", lambda: [r for r in platform.runs() if r["runId"] == run and r["status"] == "STARTED"])
     ended = platform.graphql(
         "mutation($run: String!) { terminateRun(runId: $run) { __typename ... on TerminateRunFailure { message } } }",
@@ -390,6 +505,104 @@ def test_the_schedule_retrains_through_mlflow(platform: Platform) -> None:
     assert run["status"] == "SUCCESS", platform.why(run["runId"])
     assert float(tag(run, "ml_assets/cpu_seconds") or 0) > 1
     assert float(tag(run, "ml_assets/peak_memory_mib") or 0) > 100
+
+
+def test_a_champion_scores_in_a_pod(platform: Platform) -> None:
+    """A person asks, or the nightly run has if the gate said yes; another one approves; a Job scores."""
+    (trained,) = [run for run in platform.runs(f"{USE_CASE.name}_retrain") if run["status"] == "SUCCESS"]
+    day = tag(trained, "dagster/partition")
+    asked = platform.command_line("promote", USE_CASE.name, "--override", "rehearsal on a small market", actor="ana")
+    assert "awaiting approval" in asked
+    assert "promoted by ben" in platform.command_line("approve", USE_CASE.name, actor="ben")
+    run = platform.launch(PREDICTIONS, day)
+    assert platform.wait_for_run(run) == "SUCCESS", platform.why(run)
+    scored = platform.metadata(PREDICTIONS, day)["dagster/row_count"]
+    assert scored >= 1
+
+    reader, scorer = platform.url("reader"), platform.url("scorer")
+    which = f"FROM predictions WHERE use_case = '{USE_CASE.name}' AND decision_date = '{day}'"
+    assert int(platform.sql(f"SELECT count(*) {which}", reader)) == scored
+    month = f"predictions_{day[:7].replace('-', '_')}"
+    assert platform.sql(f"SELECT DISTINCT tableoid::regclass {which}", reader) == month
+    assert platform.sql(f"SELECT DISTINCT dagster_run_id {which}", reader) == run
+    assert int(platform.sql("SELECT count(*) FROM work_list", reader)) > 0
+    for login, refused in (
+        (reader, f"DELETE {which}"),
+        (reader, "SELECT predictions_make_month(now())"),
+        (scorer, "DELETE FROM promotions"),
+        (scorer, "DROP TABLE predictions"),
+        (scorer, "CREATE TABLE mine (x int)"),
+    ):
+        said = platform.sql(refused, login, check=False)
+        assert "permission denied" in said or "must be owner" in said, (refused, said)
+    owners = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'"
+    assert platform.sql(owners, "postgresql:///ml_assets?host=/tmp&user=postgres") == "migrator"
+
+
+def test_a_release_that_cannot_migrate_is_not_rolled_out(platform: Platform) -> None:
+    platform.sql("ALTER ROLE migrator PASSWORD 'another'")
+    try:
+        done = platform.deploy(NEXT)
+    finally:
+        platform.sql(f"ALTER ROLE migrator PASSWORD '{password_in(platform.url('migrator'))}'")
+    assert done.returncode != 0
+    assert "password authentication failed" in done.stderr, "it shows the log of the migration"
+    assert "\nrollout\n" not in done.stderr
+    assert platform.images() == {IMAGE}
+
+
+def test_an_upgrade_migrates_and_then_rolls_out(platform: Platform) -> None:
+    done = platform.deploy(NEXT)
+    assert done.returncode == 0, done.stderr
+    platform.reach()
+    platform.make("smoke")
+    assert platform.images() == {NEXT}
+    migrated = platform.get("job", "ml-assets-migrate")["status"]["completionTime"]
+    sets = platform.get("replicasets", "-l", "app.kubernetes.io/part-of=ml-assets")["items"]
+    new = [each for each in sets if each["spec"]["template"]["spec"]["containers"][0]["image"] == NEXT]
+    assert new
+    assert all(each["metadata"]["creationTimestamp"] >= migrated for each in new)
+    run = platform.launch(FEATURES, first_day())
+    assert platform.wait_for_run(run) == "SUCCESS", platform.why(run)
+    (container,) = platform.job_of(run)["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == NEXT, "runs use the new release too"
+
+
+def test_a_release_is_rolled_back(platform: Platform) -> None:
+    platform.make("rollback")
+    platform.reach()
+    platform.make("smoke")
+    assert platform.images() == {IMAGE}
+
+
+def test_passwords_of_the_database_are_rotated(platform: Platform) -> None:
+    """All logins at once, as docs/operating.md says: the server, the secrets, new pods."""
+    logins = {"dagster": "dagster", "mlflow": "mlflow", "scorer": "ml_assets", "migrator": "ml_assets"}
+    old = {login: platform.url(login) for login in logins}
+    items = platform.get("secrets")["items"]
+    for login in logins:
+        before, after = password_in(old[login]), random.token_urlsafe(18)
+        platform.sql(f"ALTER ROLE {login} PASSWORD '{after}'")
+        for item in items:
+            for key, value in item["data"].items():
+                text = base64.b64decode(value).decode().replace(before, after)
+                item["data"][key] = base64.b64encode(text.encode()).decode()
+    platform.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
+    part = "app.kubernetes.io/part-of=ml-assets"
+    platform.kubectl("rollout", "restart", "deployments,statefulsets", "-l", part)
+    platform.kubectl("rollout", "status", "deployments,statefulsets", "-l", part, "--timeout=600s")
+    platform.reach()
+    platform.make("smoke")
+    for login, database in logins.items():
+        assert "password authentication failed" in platform.sql("SELECT 1", old[login], check=False)
+        assert platform.sql("SELECT 1", platform.url(login).replace("/ml_assets", f"/{database}")) == "1"
+    day = tag(platform.runs(f"{USE_CASE.name}_retrain")[0], "dagster/partition")
+    run = platform.launch(PREDICTIONS, day)  # Dagster's database, the application's and MLflow's
+    assert platform.wait_for_run(run) == "SUCCESS", platform.why(run)
+
+
+def password_in(url: str) -> str:
+    return url.split(":")[2].partition("@")[0]
 
 
 def tag(run: dict[str, Any], name: str) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import dagster as dg
 import pandas as pd
+from dagster._core.errors import DagsterError, DagsterExecutionInterruptedError
 
 from ml_assets.lifecycle.training import RunOrigin
 from ml_assets.resources import Platform
@@ -23,11 +24,16 @@ RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, j
 _GRACE = timedelta(hours=2)
 
 
+class StoppedError(DagsterError, DagsterExecutionInterruptedError):
+    """The process was told to end. Dagster's retry policy leaves its own errors alone, and only those."""
+
+
 def retrying_outages_only(compute: Callable[P, R]) -> Callable[P, R]:
     """Return the compute function of an asset, in which only an outage is worth a retry.
 
     What is wrong with data or code would be as wrong the next time: it fails at once, and its message is what the
-    Dagster UI shows first. A run that somebody cancels ends; Dagster's retry policy would start its step again.
+    Dagster UI shows first. A run that somebody cancels ends, and so does one whose pod must go, for which Dagster
+    launches another: Dagster's retry policy would start the step again, in a process that is about to be killed.
     """
 
     @functools.wraps(compute)
@@ -37,11 +43,18 @@ def retrying_outages_only(compute: Callable[P, R]) -> Callable[P, R]:
         except BaseException as error:  # an interruption is no Exception, and Dagster's retry policy would retry it too
             if _is_being_cancelled(args[0]):
                 raise dg.Failure("the run was cancelled", allow_retries=False) from error
+            if _was_told_to_end(error):
+                raise StoppedError("the process was told to end") from error
             if isinstance(error, ValueError | TypeError | LookupError | FileNotFoundError):
                 raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
             raise
 
     return wrapped
+
+
+def _was_told_to_end(error: BaseException) -> bool:
+    interrupted = isinstance(error, DagsterExecutionInterruptedError | KeyboardInterrupt)
+    return interrupted or "Query interrupted" in str(error)  # what DuckDB makes of a signal
 
 
 def _is_being_cancelled(context: Any) -> bool:

@@ -102,8 +102,9 @@ class RunLauncher(K8sRunLauncher):
         name = get_job_name_from_run_id(run.run_id)  # type: ignore[no-untyped-call]
         namespace = self.get_container_context_for_run(run).namespace
         try:
-            job = self._api_client.batch_api.read_namespaced_job(name, namespace)
+            # In this order: a Job notes why its pod was lost before that is gone.
             pods = self._api_client.core_api.list_namespaced_pod(namespace, label_selector=f"job-name={name}").items
+            job = self._api_client.batch_api.read_namespaced_job(name, namespace)
         except ApiException as error:
             return ("pod_lost", f"Job {name} is gone") if error.status == 404 else (None, "")
         except HTTPError:  # it does not answer; monitoring asks again
@@ -130,7 +131,7 @@ def cause_of(job: "V1Job", pods: "list[V1Pod]", memory_limit: str) -> tuple[Caus
         for condition in pod.status.conditions or []:
             if condition.type == "DisruptionTarget" and condition.status == "True":
                 return "evicted", f"the cluster took the pod away: {condition.reason}: {condition.message}"
-    if not pods:
+    if all(pod.metadata.deletion_timestamp for pod in pods):  # or gone already
         return "pod_lost", "the pod was deleted while it ran"
     return None, ""
 

@@ -31,6 +31,20 @@ def test_a_cancelled_run_ends_and_is_not_retried(error):
         assert "STEP_UP_FOR_RETRY" not in events
 
 
+@pytest.mark.parametrize("error", [RuntimeError("Query interrupted"), DagsterExecutionInterruptedError()])
+def test_a_run_whose_pod_must_go_ends_and_leaves_the_retry_to_another(error):
+    """Guards: an evicted pod spent its grace period on its step anew, until it was killed."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        dg.materialize([asset_that(error, cancelled=False)], instance=instance, raise_on_error=False)
+        (run,) = instance.get_runs()
+        assert run.status is dg.DagsterRunStatus.FAILURE
+        assert run.tags["dagster/failure_reason"] == "UNEXPECTED_TERMINATION", "which run_retries repeats"
+        events = {
+            event.dagster_event.event_type_value for event in instance.all_logs(run.run_id) if event.dagster_event
+        }
+        assert "STEP_UP_FOR_RETRY" not in events
+
+
 def test_what_is_wrong_with_data_fails_at_once():
     with dg.DagsterInstance.ephemeral() as instance:
         result = dg.materialize(

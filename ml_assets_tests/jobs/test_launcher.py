@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,12 +35,13 @@ def job(reason: str = "BackoffLimitExceeded", message: str = "") -> client.V1Job
     )
 
 
-def pod(ended: str = "Error", *, exit_code: int = 1, **status: Any) -> client.V1Pod:
+def pod(ended: str = "Error", *, exit_code: int = 1, deleted: datetime | None = None, **status: Any) -> client.V1Pod:
     state = client.V1ContainerState(terminated=client.V1ContainerStateTerminated(exit_code=exit_code, reason=ended))
     container = client.V1ContainerStatus(
         name="dagster", image="i", image_id="i", ready=False, restart_count=0, state=state
     )
-    return client.V1Pod(status=client.V1PodStatus(container_statuses=[container], **status))
+    metadata = client.V1ObjectMeta(deletion_timestamp=deleted)
+    return client.V1Pod(metadata=metadata, status=client.V1PodStatus(container_statuses=[container], **status))
 
 
 OOM = pod("OOMKilled", exit_code=137)
@@ -110,6 +112,7 @@ def run_of(instance: dg.DagsterInstance, memory: str | None = None, parent: dg.D
         (job("PodFailurePolicy", "Pod ml-assets/x has condition DisruptionTarget"), [], "evicted", "DisruptionTarget"),
         (job("DeadlineExceeded"), [], "deadline", "longer than 60 s"),
         (job(), [], "pod_lost", "was deleted while it ran"),
+        (job(), [pod(deleted=datetime(2026, 1, 5, tzinfo=UTC))], "pod_lost", "was deleted while it ran"),
         (job(), [pod()], None, ""),
     ],
 )

@@ -39,7 +39,8 @@ pytestmark = pytest.mark.k8s
 
 NAMESPACE = "ml-assets"
 DAYS, INSTRUCTIONS = 45, 500  # the smallest market of which a model passes the gate
-TOO_LITTLE = "300Mi"  # enough to start a run, not to make features
+TOO_LITTLE = "200Mi"  # enough to start a run, not to make features
+LONG_ENOUGH = "2026-02-06"  # features from the first day to this: the run can be stopped while it works
 FEATURES, PREDICTIONS = [USE_CASE.name, "features"], [USE_CASE.name, "predictions"]
 PATIENCE = float(os.environ.get("ML_ASSETS_TEST_PATIENCE", "900"))
 
@@ -436,7 +437,7 @@ def test_a_lost_pod_is_retried_and_ends_in_the_same_state(
     platform: Platform, lose: Callable[[Platform, str], None], config: str | None, cause: str
 ) -> None:
     before = platform.rows_of(features_table(USE_CASE), first_day())
-    run = platform.launch(FEATURES, first_day(), config=config)
+    run = platform.launch(FEATURES, first_day(), LONG_ENOUGH, config=config)
     platform.wait_for_start(run)
     lose(platform, platform.pod_of(run)["metadata"]["name"])
     assert platform.wait_for_run(run) == "FAILURE"
@@ -462,7 +463,7 @@ def test_a_run_that_is_out_of_memory_is_retried_with_twice_as_much(platform: Pla
 
 
 def test_a_cancelled_run_leaves_no_job(platform: Platform) -> None:
-    run = platform.launch(FEATURES, first_day(), "2026-02-06")  # long enough to be stopped
+    run = platform.launch(FEATURES, first_day(), LONG_ENOUGH)
     until("its start", lambda: [r for r in platform.runs() if r["runId"] == run and r["status"] == "STARTED"])
     ended = platform.graphql(
         "mutation($run: String!) { terminateRun(runId: $run) { __typename ... on TerminateRunFailure { message } } }",

@@ -8,7 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import dagster as dg
 import pandas as pd
-from dagster._core.errors import DagsterError, DagsterExecutionInterruptedError
+from dagster._core.errors import DagsterExecutionInterruptedError
 
 from ml_assets.lifecycle.training import RunOrigin
 from ml_assets.resources import Platform
@@ -24,7 +24,7 @@ RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, j
 _GRACE = timedelta(hours=2)
 
 
-class StoppedError(DagsterError, DagsterExecutionInterruptedError):
+class StoppedError(dg.DagsterError, DagsterExecutionInterruptedError):
     """The process was told to end. Dagster's retry policy leaves its own errors alone, and only those."""
 
 

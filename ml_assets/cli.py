@@ -85,7 +85,7 @@ def demo(
 def simulate(
     days: Annotated[int, typer.Option(min=1, help="business days")] = 60,
     instructions: Annotated[int, typer.Option(min=1, help="settlement instructions a day")] = 4000,
-    start: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="first business day")] = datetime(2026, 1, 5),
+    start: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="first business day")] = datetime(2026, 1, 5),  # noqa: DTZ001 - a day
     seed: Annotated[int, typer.Option()] = 20260105,
     stress: Annotated[bool, typer.Option(help="a fortnight of stress")] = False,
     dirty: Annotated[float, typer.Option(min=0, max=0.5, help="share of duplicate, late, malformed messages")] = 0.002,

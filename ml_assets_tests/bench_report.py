@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 
@@ -49,7 +49,7 @@ def page(title: str, about: Sequence[str], facts: Sequence[str], body: Sequence[
         "",
         *about,
         "",
-        f"- {date.today()}, commit {git.stdout.strip()}, {where}, load average at the end {load}",
+        f"- {datetime.now(UTC):%Y-%m-%d}, commit {git.stdout.strip()}, {where}, load average at the end {load}",
         *(f"- {fact}" for fact in facts),
         "",
         *body,

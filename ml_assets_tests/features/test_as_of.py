@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import msgspec
 import pyarrow as pa
@@ -157,9 +157,9 @@ def test_what_is_not_made_again_would_have_come_out_the_same(usecase, messages, 
     )
     daily.__dict__["feature_sql"] = {"decisions": spine, "payer": payer}
     # Nothing is known anew from the 21st to the 23rd but one payment.
-    known = [m for m in messages if m.timestamp_ms < datetime(2026, 1, 20).timestamp() * 1000]
+    known = [m for m in messages if m.timestamp_ms < datetime(2026, 1, 20, tzinfo=UTC).timestamp() * 1000]
     late = next(m for m in messages if m.topic.endswith("payments"))
-    known.append(late._replace(timestamp_ms=int(datetime(2026, 1, 22, 12).timestamp() * 1000)))
+    known.append(late._replace(timestamp_ms=int(datetime(2026, 1, 22, 12, tzinfo=UTC).timestamp() * 1000)))
     days = [date(2026, 1, day) for day in (21, 22, 23, 21)]
     with AsOfDatabase(daily, tables(daily, known), {}, threads=1) as history:
         made = [history.features(decision) for day in days for decision in daily.decision_times(day)]

@@ -7,6 +7,7 @@ then writes, so two threads can both pass the check; here writes go one after th
 """
 
 import contextlib
+import json
 import subprocess
 import sys
 import tempfile
@@ -14,9 +15,9 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
-from typing import Any
+from typing import Any, ClassVar
 
 from ml_assets.lake import Lake
 
@@ -65,6 +66,23 @@ class S3Server:
         """Return the lake below an `s3://` prefix of this server."""
         return Lake(root, self.lake_options)
 
+    def require_keys(self) -> "S3Keys":
+        """Refuse from now on whoever has no key of the user that is made for it; it may do everything.
+
+        Make buckets before: moto refuses to make one for a user.
+        """
+        user = S3Keys.client(self)
+        user.create_user(UserName=S3Keys.user)
+        everything = {"Effect": "Allow", "Action": ["s3:*", "iam:*"], "Resource": "*"}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [everything]})
+        user.put_user_policy(UserName=S3Keys.user, PolicyName="everything", PolicyDocument=policy)
+        made = user.create_access_key(UserName=S3Keys.user)["AccessKey"]
+        headers = {"Content-Type": "text/plain"}
+        request = urllib.request.Request(f"{self.endpoint}/moto-api/reset-auth", b"0", headers, method="POST")
+        with urllib.request.urlopen(request, timeout=30):
+            pass
+        return S3Keys(replace(self, access_key=made["AccessKeyId"], secret_key=made["SecretAccessKey"]))
+
     def _put(self, path: str) -> None:
         request = urllib.request.Request(self.endpoint + path, data=b"", method="PUT")
         request.add_header(
@@ -74,6 +92,32 @@ class S3Server:
         )
         with urllib.request.urlopen(request, timeout=30):
             pass
+
+
+@dataclass(frozen=True, slots=True)
+class S3Keys:
+    """The keys of the one user of a server that asks for them, as its administrator handles them."""
+
+    first: S3Server
+    user: ClassVar[str] = "lake"
+
+    def make(self) -> S3Server:
+        """Make another key, and return the server as it is reached with it."""
+        made = self.client(self.first).create_access_key(UserName=self.user)["AccessKey"]
+        return replace(self.first, access_key=made["AccessKeyId"], secret_key=made["SecretAccessKey"])
+
+    def delete(self, key: S3Server, by: S3Server) -> None:
+        """Delete a key with the right of another."""
+        self.client(by).delete_access_key(UserName=self.user, AccessKeyId=key.access_key)
+
+    @staticmethod
+    def client(key: S3Server) -> Any:
+        import boto3
+
+        return boto3.client(
+            "iam", endpoint_url=key.endpoint, region_name=key.region, aws_access_key_id=key.access_key,
+            aws_secret_access_key=key.secret_key,
+        )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -103,7 +147,7 @@ def s3_server() -> Iterator[S3Server]:
             yield S3Server(endpoint)
         finally:
             hurry.cancel()
-            process.kill()  # it keeps nothing; and SIGTERM does not reach it if this process was made to ignore it
+            process.kill()  # it keeps nothing; and it may have been started with SIGTERM ignored, see conftest.py
             process.wait()
             process.stdout.close()
 

@@ -111,6 +111,8 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
             )  # fmt: skip
         with docker_daemon():
             yield made
+            names = docker("images", "--format", "{{.Repository}}:{{.Tag}}").split()
+            docker("rmi", "--force", *(name for name in names if name.startswith(f"{address}/")))
     finally:
         server.kill()
         server.wait()

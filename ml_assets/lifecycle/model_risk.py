@@ -157,6 +157,15 @@ def _performance(usecase: UseCase, evidence: Evidence, intervals: pd.DataFrame) 
     )
 
 
+_LEVELS = {
+    "calibration": "The level is that of the same window.",
+    "learned": (
+        "The level is not that window's, which may lie in a stress, but that of all days learned from (calibration in "
+        "the large): a shift in log-odds, by which `none` becomes `platt` with a slope of 1."
+    ),
+}
+
+
 def _calibration(usecase: UseCase, evidence: Evidence, run: CandidateRun, intervals: pd.DataFrame) -> str:
     found = intervals[intervals["metric"] == "calibration_error"] if not intervals.empty else intervals
     if evidence.challenger is None or found.empty:
@@ -164,7 +173,8 @@ def _calibration(usecase: UseCase, evidence: Evidence, run: CandidateRun, interv
     row = found.to_dict("records")[0]
     return (
         f"Method `{run.params.get('calibration', 'unknown')}`, chosen on the calibration window by the Brier score on "
-        f"rows that it was not fitted on. Expected calibration error {row['value']:.4g} ({_range(row)}), limit "
+        f"rows that it was not fitted on. {_LEVELS[usecase.split.level_from]} "
+        f"Expected calibration error {row['value']:.4g} ({_range(row)}), limit "
         f"{usecase.gate.max_calibration_error:g}. The reliability plot is `plots/reliability.png` on the run."
     )
 

@@ -250,8 +250,10 @@ FREE_ACTION = ActionSpec()
 class GateSpec:
     """What a challenger must show on the unseen window to be promoted. Whatever is missing counts as no.
 
-    - `metric` is what models are compared by; `min_lift` is PR-AUC over the base rate, as a difference; `floors` maps
-      further metrics of `learning.metrics.evaluate` to their least values
+    - `metric` is what models are compared by, `indifference` how much less of it before the test window says nothing:
+      of candidates as close as that to the best, the one listed first is the challenger, so list the simplest first
+    - `min_lift` is PR-AUC over the base rate, as a difference; `floors` maps further metrics of
+      `learning.metrics.evaluate` to their least values
     - `min_gain` is by how much of the metric it must beat the champion (may be 0) and the rule
     - `max_regret` is how far the low end of the interval of the gain over the champion may lie below 0: a challenger
       need not be proved better, but must not be likely to be worse by more; `min_gain_over_rule_low` is the same end
@@ -266,6 +268,7 @@ class GateSpec:
 
     min_test_positives: int = 100
     metric: Literal["pr_auc", "per_day_pr_auc", "brier_skill"] = "pr_auc"
+    indifference: float = 0.0
     min_lift: float = 0.02
     floors: Mapping[str, float] = field(default_factory=dict)
     min_gain: float = 0.0

@@ -75,7 +75,8 @@ def measure(name: str, config: MarketConfig, *, threads: int = 2) -> Iterator[Re
             for column in ("reachable", "probability")
         )
     fitted = {c.name: fit_candidate(USE_CASE, c, rows, threads=threads).metrics for c in USE_CASE.candidates}
-    challenger = choose_challenger({candidate: metrics["validation"] for candidate, metrics in fitted.items()})
+    validation = {candidate: metrics["validation"] for candidate, metrics in fitted.items()}
+    challenger = choose_challenger(validation, USE_CASE.gate.indifference)
     for candidate, metrics in {**fitted, BEST: best}.items():
         yield Reached(
             market=name,

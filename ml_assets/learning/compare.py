@@ -32,9 +32,10 @@ class Comparison:
         return {str(name): float(value) for name, value in self.metrics.loc[model].to_dict().items()}
 
 
-def choose_challenger(validation: Mapping[str, float | None]) -> str:
-    """Return the candidate that is best on validation; of equal ones the first. It may be the rule.
+def choose_challenger(validation: Mapping[str, float | None], indifference: float = 0.0) -> str:
+    """Return the first candidate that is on validation no more than `indifference` below the best. It may be the rule.
 
+    Candidates are given from the simplest on: where the difference is too small to tell, the simpler one is chosen.
     `validation` is what each `fit_candidate` measured as `validation`: days before the test window. Chosen on the test
     window, the best of several would look better there than it is, and the gate would believe it.
 
@@ -47,7 +48,8 @@ def choose_challenger(validation: Mapping[str, float | None]) -> str:
             f"none of {', '.join(validation)} has a metric `validation`: its folds and its calibration window have no "
             "fail, or it was trained by an earlier release. Train the candidates again, or on more days"
         )
-    return max(known, key=lambda name: known[name])
+    best = max(known.values())
+    return next(name for name, value in known.items() if value >= best - indifference)
 
 
 def compare(

@@ -58,8 +58,8 @@ def evaluate_candidates(
 ) -> EvaluationReport:
     """Compare the candidates of a training date, and the champion, and write down the evidence.
 
-    The challenger is the candidate that was best on the days before the test window, so that the window tells what it
-    is worth and not which was lucky there. Evidence and verdict are artifacts of its MLflow
+    The challenger is the candidate that was best on the days before the test window (`choose_challenger`), so that the
+    window tells what it is worth and not which was lucky there. Evidence and verdict are artifacts of its MLflow
     run.
 
     Raises:
@@ -68,7 +68,7 @@ def evaluate_candidates(
     comparison, run_ids = compare_models(lake, registry, usecase, training_date, threads=threads)
     models = {name: read_model_evidence(registry, run_id) for name, run_id in run_ids.items()}
     validation = {c.name: models[c.name].metrics.get("validation") for c in usecase.candidates}
-    challenger = choose_challenger(validation)
+    challenger = choose_challenger(validation, usecase.gate.indifference)
     evidence = build_evidence(
         usecase.gate,
         comparison,

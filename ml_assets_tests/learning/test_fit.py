@@ -138,6 +138,8 @@ def test_challenger_of_which_nothing_is_known_is_an_error() -> None:
     """Guards the choice: a metric that is missing or not a number does not win, nor does one of several by chance."""
     assert choose_challenger({"a": None, "b": float("nan"), "c": 0.1}) == "c"
     assert choose_challenger({"rule": 0.2, "a": 0.2}) == "rule"
+    assert choose_challenger({"rule": 0.2, "simple": 0.35, "a": 0.351, "b": 0.34}, 0.002) == "simple"
+    assert choose_challenger({"rule": 0.2, "simple": 0.348, "a": 0.351}, 0.002) == "a"
     with pytest.raises(ValueError, match="none of a, b has a metric `validation`"):
         choose_challenger({"a": None, "b": float("nan")})
 

@@ -503,7 +503,7 @@ def _simulated(settings: Settings, days: int, instructions: int, seed: int, stre
 
 
 def _replayed(data: Path | None) -> Scenario:
-    """Return the scenario of the SEC files: train on what was known in November 2020, test on the next quarter."""
+    """Return the scenario of the SEC files: train on what was known by the end of 2020, test on the next quarter."""
     from ml_assets.demo import Scenario
     from ml_assets.simulation.sec_ftd import replay
 
@@ -519,7 +519,7 @@ def _replayed(data: Path | None) -> Scenario:
         last=date(2021, 5, 31),
         training_date=date(2021, 4, 15),
         scored=(date(2021, 3, 31),),
-        window={"train_cutoff": "2020-12-01", "test_first": "2021-01-04", "test_last": "2021-03-31"},
+        window={"train_cutoff": "2021-01-01", "test_first": "2021-01-04", "test_last": "2021-03-31"},
         later=(date(2021, 4, 1), date(2021, 5, 31)),
     )
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ml_assets.cli_backup import add_backup_commands
 from ml_assets.cli_landing import add_landing_commands
@@ -433,11 +434,31 @@ def main() -> None:
     """Run the command line; an error that a person can act on is one line, not a traceback."""
     try:
         app()
-    except (ValueError, LookupError, FileNotFoundError, ModuleNotFoundError, RuntimeError) as error:
+    except _foreseen() as error:
         if Settings().traceback:
             raise
-        Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
+        Console(stderr=True).print("[red]error:[/]", Text(str(getattr(error, "orig", error)).strip()), highlight=False)
         sys.exit(1)
+
+
+def _foreseen() -> tuple[type[Exception], ...]:
+    """Return the errors that a person can act on: bad input, and a server that refuses or does not answer."""
+    from psycopg import OperationalError
+    from sqlalchemy.exc import OperationalError as EngineError
+
+    # Imported only if it was: it takes seconds.
+    mlflow = sys.modules.get("mlflow.exceptions")
+    refused = (mlflow.MlflowException,) if mlflow else ()
+    return (
+        ValueError,
+        LookupError,
+        OSError,
+        ModuleNotFoundError,
+        RuntimeError,
+        OperationalError,
+        EngineError,
+        *refused,
+    )
 
 
 def _print_lineage(found: PredictionLineage) -> None:

@@ -29,13 +29,14 @@ def procedures() -> dict[str, str]:
 def start(name: str, environment: Mapping[str, str], terminal: int | None = None) -> subprocess.Popen[str]:
     """Start a procedure in a session of its own, with its output in one pipe; `terminal` is where it asks people."""
 
-    def take_terminal() -> None:
+    def as_from_a_terminal() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored, if this process was started behind a script's `&`
         if terminal is not None:
             fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
 
     return subprocess.Popen(
         ["bash", "-euo", "pipefail", "-c", procedures()[name]],
-        env=dict(environment), text=True, start_new_session=True, preexec_fn=take_terminal,
+        env=dict(environment), text=True, start_new_session=True, preexec_fn=as_from_a_terminal,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 

@@ -4,8 +4,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from secrets import token_urlsafe
 
 import pytest
+from sqlalchemy import URL
 from typer.main import get_command
 
 from ml_assets.cli import app, main
@@ -41,6 +43,21 @@ def test_errors_say_what_to_do(tmp_path, arguments, says, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert says in said
     assert "Traceback" not in said
+
+
+def test_a_server_that_does_not_answer_is_an_error_on_one_line(tmp_path, monkeypatch, capsys):
+    """Guards a traceback of SQLAlchemy in which nobody finds that a password or an address is wrong."""
+    monkeypatch.setenv("ML_ASSETS_HOME", str(tmp_path))
+    word = token_urlsafe(12)
+    url = URL.create("postgresql", "scorer", word, "127.0.0.1", 1)
+    monkeypatch.setenv("ML_ASSETS_POSTGRES_URL", url.render_as_string(hide_password=False))
+    monkeypatch.setattr(sys, "argv", ["ml-assets", "work-list", "cns_fails"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: connection failed")
+    assert word not in said
 
 
 def test_an_error_of_the_installed_program_is_its_last_line(tmp_path):

@@ -513,6 +513,7 @@ def test_rotate_mlflow(site: Site, free_port: int) -> None:
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
+        site.postgres.drop_database("mlflow_auth")
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ def postgres_with_passwords(home: Path) -> EmbeddedPostgres:
 
 
 def site_at(folder: Path, key: S3Server, bucket: str, broker: KafkaConnection, package: str, imports: Path) -> Site:
-    server = postgres_with_passwords(folder)
+    server = postgres_with_passwords(folder / "server")  # not below the home: `ml-assets ui` would end it
     programs = [str(Path(sys.executable).parent), str(client_programs()), os.environ["PATH"]]
     inherited = {n: v for n, v in os.environ.items() if not n.startswith(("ML_ASSETS_", "AWS_", "DAGSTER_", "MLFLOW_"))}
     return Site(
@@ -135,7 +135,7 @@ def site_at(folder: Path, key: S3Server, bucket: str, broker: KafkaConnection, p
             "PYTHONPATH": os.pathsep.join([str(imports), os.environ.get("PYTHONPATH", "")]),
             "COLUMNS": "250", "NO_COLOR": "1",
             "PGHOST": str(server.socket_dir), "PGUSER": "postgres", "PGDATABASE": "postgres",
-            "ML_ASSETS_HOME": str(folder),
+            "ML_ASSETS_HOME": str(folder / "home"),
             "ML_ASSETS_LAKE_ROOT": f"{bucket}/lake",
             "ML_ASSETS_ARTIFACT_ROOT": f"{bucket}/artifacts",
             "ML_ASSETS_REFERENCE_ROOT": f"{bucket}/reference",
@@ -204,7 +204,7 @@ def site(
         done(made.ml_assets("score", NAME, "--date", str(last)))
         yield made
     finally:
-        stop_server(home)
+        stop_server(home / "server")
 
 
 def drop_reference_files(site: Site) -> None:
@@ -404,7 +404,7 @@ def test_back_up_and_restore(
         done(other.ml_assets("score", NAME, "--date", str(days()[-1])))
         assert other.predictions() == predictions
     finally:
-        stop_server(tmp_path)
+        stop_server(tmp_path / "server")
 
 
 def assert_rights(site: Site) -> None:

@@ -23,7 +23,7 @@ from ml_assets_tests.usecases.test_point_in_time import EVENINGS, FIRST, TRADES,
 DAYS = 18
 # What daily/outcomes.sql and features/track_record.sql say together, as one query over all that was known.
 WHOLE = """
-WITH outcomes AS (
+WITH reported AS (
     SELECT
         i.counterparty_lei,
         securities.asset_class,
@@ -36,6 +36,7 @@ WITH outcomes AS (
     WHERE i.intended_settlement_date < getvariable('decision_date')
         OR (i.intended_settlement_date = getvariable('decision_date') AND getvariable('slot') = 'end_of_trade_date')
 ),
+outcomes AS (FROM reported WHERE intended_settlement_date < getvariable('decision_date')),
 classes AS (
     SELECT asset_class, (sum(failed) + 1) / (count(*) + 20) AS rate FROM outcomes GROUP BY asset_class
 ),
@@ -46,8 +47,8 @@ counterparties_compared AS (
 ),
 newest AS (
     SELECT sum(failed) AS fails, sum(classes.rate * exp(c.relative_rate)) AS expected
-    FROM outcomes JOIN classes USING (asset_class) JOIN counterparties_compared AS c USING (counterparty_lei)
-    WHERE intended_settlement_date = (SELECT max(intended_settlement_date) FROM outcomes WHERE failed = 1)
+    FROM reported JOIN classes USING (asset_class) JOIN counterparties_compared AS c USING (counterparty_lei)
+    WHERE intended_settlement_date = (SELECT max(intended_settlement_date) FROM reported WHERE failed = 1)
 )
 SELECT
     entity_id,

@@ -251,7 +251,7 @@ def settle(desk, day, fails, *, reported=True):
 
 
 def prior(fails, newest):
-    """The prior log-odds by hand: `fails` of each date so far, the `newest` of them compared with all."""
+    """The prior log-odds by hand: rates of the dates with these `fails`, the `newest` date compared with them."""
     instructions = 200 * len(fails)
     rate = (sum(fails) + 1) / (instructions + 20)
     relative = np.log((sum(fails) + 3) / (instructions * rate + 3))
@@ -290,6 +290,10 @@ def test_a_settlement_date_counts_when_its_fails_have_been_reported(reference_da
     with desk.history() as db:
         before = row_of(db.features(decision_at("isd_minus_1")), "I-1")["prior_log_odds"]
         morning = row_of(db.features(decision_at("isd_morning")), "I-1")["prior_log_odds"]
+    today = history_of(reference_data, USUAL, USUAL, USUAL)
+    settle(today, TRADE_DATE, STRESSED)
+    evening = today.features("end_of_trade_date")["prior_log_odds"]
+    assert evening == pytest.approx(prior((USUAL,) * 3, STRESSED)), "in the level, not yet in the rates"
     assert before == pytest.approx(prior((USUAL,) * 3, USUAL))
     assert morning == pytest.approx(prior((USUAL, USUAL, USUAL, STRESSED), STRESSED))
 

@@ -1,24 +1,30 @@
 -- @entity: asset class and counterparty (counterparty_lei), and the whole market
--- @as_of: outcomes of settlement dates that were over, with their fails reported, at the decision, 60 days back
+-- @as_of: outcomes of settlement dates before the decision date, 60 days back; the level: the newest reported by then
 -- @owner: settlement-operations
 --
 -- How often asset classes and counterparties have failed, and whether more fails now, from outcomes known by now.
 --
--- Only instructions whose settlement date is over count, open ones say nothing yet: fails are reported within two
--- hours of the last cut-off. A counterparty is compared with what its asset classes alone would let expect (indirect
--- standardisation), as if 3 more fails had been expected and seen (additive smoothing): one of which little is known
--- counts as average.
+-- Only instructions whose settlement date is over count, open ones say nothing yet. A counterparty is compared with
+-- what its asset classes alone would let expect (indirect standardisation), as if 3 more fails had been expected and
+-- seen (additive smoothing): one of which little is known counts as average.
 --
--- The market's level compares the fails of the newest of these dates with what asset classes and counterparties would
--- let expect: where a stress begins or ends it shows here first, while the rates of 60 days hardly move. Chance explains
--- two standard deviations (of a Poisson count), so only what is beyond them counts, as if 100 more fails had been
--- expected and seen. A date of which no fail at all has been reported has not been reported on.
-WITH settled AS (
+-- The market's level compares the fails of the newest settlement date that is over (they are reported within two hours
+-- of the last cut-off, so in the evening it may be today) with what asset classes and counterparties would let expect:
+-- where a stress begins or ends it shows here first, while the rates of 60 days hardly move. Chance explains two
+-- standard deviations (of a Poisson count), so only what is beyond them counts, as if 100 more fails had been expected
+-- and seen. A date of which no fail at all has been reported has not been reported on.
+WITH reported AS (
     SELECT intended_settlement_date, counterparty_lei, asset_class, instructions, fails
     FROM outcomes
     WHERE business_date >= getvariable('decision_date') - 60
       AND intended_settlement_date + coalesce((SELECT max(cut_off::TIME) FROM cut_offs), TIME '22:00')
           + INTERVAL 2 HOUR <= getvariable('as_of')::TIMESTAMP
+),
+settled AS (
+    SELECT counterparty_lei, asset_class, sum(instructions) AS instructions, sum(fails) AS fails
+    FROM reported
+    WHERE intended_settlement_date < getvariable('decision_date')
+    GROUP BY counterparty_lei, asset_class
 ),
 classes AS (
     SELECT asset_class, (sum(fails) + 1) / (sum(instructions) + 20) AS rate FROM settled GROUP BY asset_class
@@ -28,15 +34,11 @@ counterparties_compared AS (
     SELECT
         counterparty_lei,
         ln((sum(fails) + 3) / (sum(instructions * classes.rate ORDER BY asset_class) + 3)) AS relative_rate
-    FROM (
-        SELECT counterparty_lei, asset_class, sum(instructions) AS instructions, sum(fails) AS fails
-        FROM settled
-        GROUP BY counterparty_lei, asset_class
-    ) JOIN classes USING (asset_class)
+    FROM settled JOIN classes USING (asset_class)
     GROUP BY counterparty_lei
 ),
 newest AS (
-    SELECT max(intended_settlement_date) FILTER (WHERE fails > 0) AS intended_settlement_date FROM settled
+    SELECT max(intended_settlement_date) FILTER (WHERE fails > 0) AS intended_settlement_date FROM reported
 ),
 newest_compared AS (
     SELECT
@@ -44,7 +46,7 @@ newest_compared AS (
         sum(instructions * classes.rate * exp(c.relative_rate) ORDER BY counterparty_lei, asset_class) AS expected
     FROM (
         SELECT counterparty_lei, asset_class, sum(instructions) AS instructions, sum(fails) AS fails
-        FROM settled SEMI JOIN newest USING (intended_settlement_date)
+        FROM reported SEMI JOIN newest USING (intended_settlement_date)
         GROUP BY counterparty_lei, asset_class
     ) JOIN classes USING (asset_class) JOIN counterparties_compared AS c USING (counterparty_lei)
 ),

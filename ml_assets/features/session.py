@@ -14,6 +14,11 @@ from ml_assets.features.tables import features_schema
 from ml_assets.spec import DecisionTime, UseCase
 
 
+def _table(stem: str) -> str:
+    """Return the name of what a SQL file gives."""
+    return stem if stem == "decisions" else f"feature_group_{stem}"
+
+
 class Session:
     """A connection that stands at a decision time: its variables and temporary tables are its own."""
 
@@ -34,28 +39,29 @@ class Session:
             "decision_date": "getvariable('decision_date')",
             "slot": "getvariable('slot')",
         }
-        columns = ", ".join(
+        self._columns = ", ".join(
             f"{given[field.name]} AS {field.name}" if field.name in given else field.name for field in self._schema
         )
-        groups = [stem for stem in usecase.feature_sql if stem != "decisions"]
-        joins = "".join(f" LEFT JOIN feature_group_{stem} USING (entity_id)" for stem in groups)
-        # What follows from the history alone is kept until the history changes; the rest is part of one statement.
-        self._lasting = [stem for stem in groups if not self._moves(usecase.feature_sql[stem])]
+        self._groups = [stem for stem in usecase.feature_sql if stem != "decisions"]
+        # What follows from the history alone can be kept while the history stays as it is.
+        self._lasting = frozenset(stem for stem in self._groups if not self._moves(usecase.feature_sql[stem]))
         self._changes = changes
-        self._made_at: DecisionTime | None = None
-        moving = [stem for stem in groups if stem not in self._lasting]
-        inner = ", ".join(f"feature_group_{stem} AS ({usecase.feature_sql[stem]}\n)" for stem in moving)
-        self._all = f"{f'WITH {inner} ' if moving else ''}SELECT {columns} FROM decisions{joins} ORDER BY entity_id"
-        self._groups = groups
+        self._kept: frozenset[str] = frozenset()
+        self._kept_at: DecisionTime | None = None
+        self._slot: str | None = None
 
     def stand_at(self, as_of: datetime, decision_date: date, slot: str) -> None:
         """Move the views to a time."""
-        self.db.execute(
+        said = (
             f"SET VARIABLE as_of = TIMESTAMPTZ '{as_of.isoformat()}'; "
-            f"SET VARIABLE decision_date = DATE '{decision_date.isoformat()}'; "
-            f"SET VARIABLE day_start = TIMESTAMPTZ '{day_start(decision_date).isoformat()}'"
+            f"SET VARIABLE decision_date = DATE '{decision_date.isoformat()}'"
         )
-        self.db.execute("SET VARIABLE slot = ?::VARCHAR", [slot])
+        if self._usecase.daily:
+            said += f"; SET VARIABLE day_start = TIMESTAMPTZ '{day_start(decision_date).isoformat()}'"
+        self.db.execute(said)
+        if slot != self._slot:
+            self.db.execute("SET VARIABLE slot = ?::VARCHAR", [slot])
+            self._slot = slot
         calendar = self._calendar
         days = self._business_days(decision_date)
         if self._calendar is not calendar:
@@ -73,21 +79,13 @@ class Session:
 
     def features(self, decision: DecisionTime) -> pa.Table:
         """Return the features of the time at which this stands: rows sorted by entity_id, in `features_schema`."""
-        sql = self._usecase.feature_sql
-        self.query("decisions", f"CREATE OR REPLACE TEMP TABLE decisions AS ({sql['decisions']}\n)")
-        if not self.sources:
-            self._one_by_one()
-            self.sources = self._refuse_undeclared()
-        elif self._lasting:
-            self._make_lasting(decision)
-        if self._lasting:
-            self.db.execute("CREATE OR REPLACE TEMP TABLE decisions_before AS FROM decisions")
-            self._made_at = decision
+        made = self._make_what_stays(decision)
         try:
-            rows: pa.Table = self.db.sql(self._all).to_arrow_table()
+            rows: pa.Table = self.db.execute(self._statement(made)).to_arrow_reader().read_all()
         except duckdb.Error as error:
             self._one_by_one()
             raise ValueError(f"use case {self._usecase.name}: the features' SQL failed: {error}") from error
+        self._kept, self._kept_at = made & self._lasting, decision
         ids = rows["entity_id"].combine_chunks()
         if len(ids) > 1 and pc.any(pc.equal(ids[1:], ids[:-1])).as_py():
             self._one_by_one()
@@ -100,14 +98,40 @@ class Session:
             {"business_days", *(table.name.lower() for table in self._usecase.daily)}
         )
 
-    def _make_lasting(self, decision: DecisionTime) -> None:
-        """Make the groups that follow from the history alone, those that may have changed since they were made last."""
-        before, self._made_at = self._made_at, None  # until all of them are made
-        same_history = before is not None and not self._changes.between(before, decision)
-        for stem in self._lasting:
-            sql = self._usecase.feature_sql[stem]
-            if not (same_history and self._decides_the_same(sql)):
-                self.query(stem, f"CREATE OR REPLACE TEMP TABLE feature_group_{stem} AS ({sql}\n)")
+    def _make_what_stays(self, decision: DecisionTime) -> frozenset[str]:
+        """Make the files' tables that the next decision time can use too; return which tables there are now."""
+        kept, kept_at = self._kept, self._kept_at
+        if not kept or kept_at is None or self._changes.between(kept_at, decision):
+            kept = frozenset()
+        self._kept, self._kept_at = frozenset(), None  # until all is made
+        if not self.sources:
+            self._one_by_one()
+            self.sources = self._refuse_undeclared()
+            return frozenset(self._groups) | {"decisions"}
+        stay = bool(self._lasting) and not self._changes.between(decision, self._next(decision))
+        if not kept and not stay:
+            return frozenset()
+        if kept:
+            self.db.execute("CREATE OR REPLACE TEMP TABLE decisions_before AS FROM decisions")
+        self._make("decisions")
+        kept = frozenset(stem for stem in kept if self._decides_the_same(self._usecase.feature_sql[stem]))
+        for stem in self._lasting - kept if stay else ():
+            self._make(stem)
+        return (self._lasting if stay else kept) | {"decisions"}
+
+    def _next(self, decision: DecisionTime) -> DecisionTime:
+        """Return the decision time that comes after this: it is the one that is usually asked for next."""
+        days = (decision.decision_date, self._usecase.calendar.add(decision.decision_date, 1))
+        times = [time for day in days for time in self._usecase.decision_times(day)]
+        return min((time for time in times if time.as_of > decision.as_of), key=lambda time: time.as_of)
+
+    def _statement(self, made: frozenset[str]) -> str:
+        """Return the SQL of all features at once, which makes what is not made yet."""
+        sql = self._usecase.feature_sql
+        stems = [stem for stem in ("decisions", *self._groups) if stem not in made]
+        inner = ", ".join(f"{_table(stem)} AS ({sql[stem]}\n)" for stem in stems)
+        joins = "".join(f" LEFT JOIN {_table(stem)} USING (entity_id)" for stem in self._groups)
+        return f"{inner and f'WITH {inner} '}SELECT {self._columns} FROM decisions{joins} ORDER BY entity_id"
 
     def _decides_the_same(self, sql: str) -> bool:
         """Return whether the columns of the decisions that the SQL asks for have the values that they had before."""
@@ -126,11 +150,12 @@ class Session:
 
     def _one_by_one(self) -> None:
         """Run the files one after the other, to say which of them fails or gives an entity twice."""
-        self.refuse_duplicates("decisions", "decisions")
-        for stem in self._groups:
-            sql = self._usecase.feature_sql[stem]
-            self.query(stem, f"CREATE OR REPLACE TEMP TABLE feature_group_{stem} AS ({sql}\n)")
-            self.refuse_duplicates(stem, f"feature_group_{stem}")
+        for stem in ("decisions", *self._groups):
+            self._make(stem)
+            self.refuse_duplicates(stem, _table(stem))
+
+    def _make(self, stem: str) -> None:
+        self.query(stem, f"CREATE OR REPLACE TEMP TABLE {_table(stem)} AS ({self._usecase.feature_sql[stem]}\n)")
 
     def query(self, stem: str, sql: str) -> None:
         """Run a statement made of the SQL file `stem`.
@@ -164,7 +189,7 @@ class Session:
         spine = {column for column, *_ in self.db.execute("DESCRIBE decisions").fetchall()}
         found: dict[str, str] = dict.fromkeys(declared & (spine | {"slot"}), "decisions")
         for stem in self._groups:
-            for column, *_ in self.db.execute(f"DESCRIBE feature_group_{stem}").fetchall():
+            for column, *_ in self.db.execute(f"DESCRIBE {_table(stem)}").fetchall():
                 if column == "entity_id":
                     continue
                 if column not in declared:

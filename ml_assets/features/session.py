@@ -81,7 +81,7 @@ class Session:
         """Return the features of the time at which this stands: rows sorted by entity_id, in `features_schema`."""
         made = self._make_what_stays(decision)
         try:
-            rows: pa.Table = self.db.execute(self._statement(made)).to_arrow_reader().read_all()
+            rows: pa.Table = self.db.sql(self._statement(made)).to_arrow_table()
         except duckdb.Error as error:
             self._one_by_one()
             raise ValueError(f"use case {self._usecase.name}: the features' SQL failed: {error}") from error

@@ -128,6 +128,21 @@ def test_sql_that_breaks_its_promise_is_refused(usecase, messages, change, error
         decide(broken, messages)
 
 
+def test_sql_that_fails_at_a_later_time_is_named(usecase, messages):
+    """Guards the message where all files are one statement: the first time had run them one by one, and well."""
+    later = dataclasses.replace(usecase)
+    fails = (
+        "SELECT entity_id, 'x' AS payer_country, CASE WHEN getvariable('decision_date') > DATE '2026-01-20' "
+        "THEN payer::INT ELSE 1 END AS payer_late_rate FROM decisions"
+    )
+    later.__dict__["feature_sql"] = {**usecase.feature_sql, "payer": fails}
+    first, second = (time for day in (DECIDED, date(2026, 1, 21)) for time in later.decision_times(day))
+    with AsOfDatabase(later, tables(later, messages), {}, threads=1) as history:
+        assert history.features(first).num_rows
+        with pytest.raises(ValueError, match=r"payer\.sql failed: .*'P\d"):
+            history.features(second)
+
+
 def test_the_hash_of_the_feature_set_follows_its_definition(usecase):
     more = dataclasses.replace(usecase, features=(*usecase.features, Feature("x", "x")))
     assert more.feature_set_hash != usecase.feature_set_hash

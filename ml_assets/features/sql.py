@@ -74,7 +74,7 @@ def use_of(sql: str) -> SqlUse:
     functions |= {node["function_name"].lower() for node in _of_class(nodes, "WINDOW")} & _functions().keys()
     references = [[name.lower() for name in node["column_names"]] for node in _of_class(nodes, "COLUMN_REF")]
     columns = {name for names in references for name in names}
-    columns |= {name.lower() for node in nodes for name in _shared(node)}
+    columns |= {name.lower() for node in nodes for name in node.get("using_columns") or ()}
     stars = list(_of_class(nodes, "STAR"))
     sources = {node["alias"].lower() for node in nodes if node.get("alias") and "class" not in node}
     sources |= {node["table_name"].lower() for node in tables}
@@ -107,11 +107,6 @@ def _path(table: Mapping[str, Any]) -> list[str]:
     return [part for part in (table["catalog_name"], table["schema_name"], table["table_name"]) if part]
 
 
-def _shared(node: Mapping[str, Any]) -> Iterable[str]:
-    """Return the columns that a join has in USING."""
-    return node.get("using_columns") or ()
-
-
 def _compares_rows(node: Mapping[str, Any]) -> bool:
     """Return whether which rows there are depends on all that they select."""
     return (
@@ -139,11 +134,11 @@ def _functions() -> Mapping[str, list[tuple[str | None, str | None]]]:
     """Return the stability of each function, or what it is short for if it is a macro, a pair a variant."""
     found: dict[str, list[tuple[str | None, str | None]]] = {}
     with _parser().cursor() as db:
-        for name, *variant in db.execute(
+        for name, stability, short_for in db.execute(
             "SELECT lower(function_name), stability, macro_definition FROM duckdb_functions() "
             "WHERE function_type IN ('scalar', 'aggregate', 'macro')"
         ).fetchall():
-            found.setdefault(name, []).append((variant[0], variant[1]))
+            found.setdefault(name, []).append((stability, short_for))
     return found
 
 

@@ -105,6 +105,7 @@ def fit_candidate(
     started = time.perf_counter()
     names = FeatureNames.of(usecase.features)
     train, calibration, test = (part_of(training_set, part) for part in ("train", "calibration", "test"))
+    learned = pa.concat_tables([train, calibration])
     search: Search | None = None
     folds: tuple[float, ...] = ()
     if parameters is None:
@@ -121,7 +122,6 @@ def fit_candidate(
         uncalibrated = predict(estimator, model_frame(names, calibration))
         fitted_calibration, calibrations = choose_calibration(uncalibrated, calibration["label"].to_numpy())
         if usecase.split.level_from == "learned":
-            learned = pa.concat_tables([train, calibration])
             fitted_calibration = with_level(
                 fitted_calibration, predict(estimator, model_frame(names, learned)), learned["label"].to_numpy()
             )
@@ -144,7 +144,6 @@ def fit_candidate(
     )
     if folds:
         metrics["folds_deviation"] = float(np.std(folds))
-    last_label = pc.max(part_of(training_set, "train", "calibration")["label_known_at"])
     return FittedCandidate(
         name=candidate.name,
         is_rule=candidate.is_rule,
@@ -154,7 +153,7 @@ def fit_candidate(
         metrics=metrics,
         probabilities=probabilities,
         window_hash=window.hash,
-        trained_until=last_label.as_py().astimezone(UTC),
+        trained_until=pc.max(learned["label_known_at"]).as_py().astimezone(UTC),
         parity_max_abs_difference=parity,
         importances=permutation_importances(scorer, test, seed=usecase.seed),
         parameters=estimator.steps[-1][1].get_params(),

@@ -12,7 +12,13 @@ from ml_assets.jobs.landing import connect_job, connect_schedule, landing_schedu
 from ml_assets.jobs.maintenance import maintenance_job, maintenance_schedule
 from ml_assets.resources import Platform
 from ml_assets.schedules import retraining_schedule
-from ml_assets.sensors import automation_sensor, kafka_lag_sensor, landed_data_sensor, reference_files_sensor
+from ml_assets.sensors import (
+    automation_sensor,
+    champions_sensor,
+    kafka_lag_sensor,
+    landed_data_sensor,
+    reference_files_sensor,
+)
 from ml_assets.settings import Settings
 from ml_assets.spec import UseCase
 from ml_assets.usecases import discover
@@ -48,6 +54,7 @@ def build_definitions(usecases: Sequence[UseCase] | None = None, platform: Platf
             *(landed_data_sensor(usecase) for usecase in usecases),
             *(reference_files_sensor(usecase) for usecase in usecases if usecase.references),
             kafka_lag_sensor(usecases),
+            champions_sensor(usecases),
             automation_sensor(),
         ],
         resources={"platform": platform or Platform()},

@@ -2,7 +2,9 @@
 
 import base64
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from typing import Any, ParamSpec, TypeVar
 
@@ -36,20 +38,35 @@ def retrying_outages_only(compute: Callable[P, R]) -> Callable[P, R]:
     launches another: Dagster's retry policy would start the step again, in a process that is about to be killed.
     """
 
-    @functools.wraps(compute)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return compute(*args, **kwargs)
-        except BaseException as error:  # an interruption is no Exception, and Dagster's retry policy would retry it too
-            if _is_being_cancelled(args[0]):
-                raise dg.Failure("the run was cancelled", allow_retries=False) from error
-            if _was_told_to_end(error):
-                raise StoppedError("the process was told to end") from error
-            if isinstance(error, ValueError | TypeError | LookupError | FileNotFoundError):
-                raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
-            raise
+    if inspect.isgeneratorfunction(compute):
 
-    return wrapped
+        @functools.wraps(compute)
+        def yielding(*args: P.args, **kwargs: P.kwargs) -> Any:
+            with _outages_only():
+                yield from compute(*args, **kwargs)
+
+        return yielding
+
+    @functools.wraps(compute)
+    def returning(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _outages_only():
+            return compute(*args, **kwargs)
+
+    return returning
+
+
+@contextmanager
+def _outages_only() -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:  # an interruption is no Exception, and Dagster's retry policy would retry it too
+        if _is_being_cancelled():
+            raise dg.Failure("the run was cancelled", allow_retries=False) from error
+        if _was_told_to_end(error):
+            raise StoppedError("the process was told to end") from error
+        if isinstance(error, ValueError | TypeError | LookupError | FileNotFoundError):
+            raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
+        raise
 
 
 def _was_told_to_end(error: BaseException) -> bool:
@@ -57,8 +74,9 @@ def _was_told_to_end(error: BaseException) -> bool:
     return interrupted or "Query interrupted" in str(error)  # what DuckDB makes of a signal
 
 
-def _is_being_cancelled(context: Any) -> bool:
-    """Tell whether the run of a context is being cancelled. It is asked only when something has gone wrong."""
+def _is_being_cancelled() -> bool:
+    """Tell whether the run of this step is being cancelled. It is asked only when something has gone wrong."""
+    context = dg.AssetExecutionContext.get()
     run = context.instance.get_run_by_id(context.run.run_id)
     return run is not None and run.status is dg.DagsterRunStatus.CANCELING
 

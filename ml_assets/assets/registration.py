@@ -1,12 +1,12 @@
 """Registration: the challenger in the model registry, and its promotion to champion when the gate says yes."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 
 from ml_assets.assets.common import common, dates_of, key, partitions, retrying_outages_only
 from ml_assets.checks.registration import gate_check, judge_gate, judge_ledger, ledger_check
-from ml_assets.registry import CHAMPION
 from ml_assets.resources import Platform
 from ml_assets.spec import UseCase
 
@@ -63,28 +63,31 @@ def champion_asset(usecase: UseCase) -> dg.AssetsDefinition:
             + ("A person approves each promotion: `ml-assets approve`." if usecase.needs_approval else "")
         ),
         check_specs=[gate_check(asset_key), ledger_check(asset_key)],
+        output_required=False,  # never made while there is no champion: that holds off scoring
         **common(usecase, "registration"),
     )
     @retrying_outages_only
-    def champion(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+    def champion(
+        context: dg.AssetExecutionContext, platform: Platform
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         from ml_assets.assets.evaluation import conditions
         from ml_assets.database.promotions import Actor
         from ml_assets.lifecycle.promotion import agreement, promote_challenger
 
         made = promote_challenger(platform.registry, platform.engine, usecase, Actor.run(context.run.run_id))
-        now = platform.registry.resolve(usecase.name, CHAMPION)
-        return dg.MaterializeResult(
-            metadata={
-                "champion_version": now.version if now else 0,
-                "challenger_version": made.challenger.version,
-                "promoted": made.outcome == "promoted",
-                "outcome": f"{made.outcome}: {made.why}",
-                "gate": conditions(made.verdict),
-            },
-            check_results=[
-                judge_gate(made.verdict),
-                judge_ledger(agreement(platform.registry, platform.engine, usecase), asset_key),
-            ],
-        )
+        agreed = agreement(platform.registry, platform.engine, usecase)
+        metadata: dict[str, Any] = {
+            "champion_version": agreed.by_alias or 0,
+            "challenger_version": made.challenger.version,
+            "promoted": made.outcome == "promoted",
+            "outcome": f"{made.outcome}: {made.why}",
+            "gate": conditions(made.verdict),
+        }
+        checks = [judge_gate(made.verdict, asset_key), judge_ledger(agreed, asset_key)]
+        if agreed.by_alias is not None:
+            yield dg.MaterializeResult(metadata=metadata, check_results=checks)
+        else:
+            context.log_event(dg.AssetObservation(asset_key, metadata=metadata))
+            yield from checks
 
     return champion

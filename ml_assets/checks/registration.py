@@ -14,11 +14,12 @@ def gate_check(asset: dg.AssetKey) -> dg.AssetCheckSpec:
     return dg.AssetCheckSpec(GATE, asset=asset, description="The challenger keeps every condition of the gate.")
 
 
-def judge_gate(verdict: Verdict) -> dg.AssetCheckResult:
+def judge_gate(verdict: Verdict, asset: dg.AssetKey) -> dg.AssetCheckResult:
     """Return the verdict as a warning, since a challenger that fails is an everyday event."""
     failures = "; ".join(f"{c.name}: {c.value} {c.comparison} {c.threshold} does not hold" for c in verdict.failures)
     return dg.AssetCheckResult(
         check_name=GATE,
+        asset_key=asset,
         passed=verdict.passed,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"failed conditions": failures or "none"},

@@ -21,6 +21,15 @@ Feature: Markets Operations lives with its models
     Then the challenger is champion
     And the reason "the feed was down" is kept on it
 
+  Scenario: In the tier high nothing is scored before a second person has approved
+    Given a use case of tier high whose dates have landed
+    When its features are made and the nightly retraining has run
+    Then the asset champion awaits approval
+    And the automation scores nothing
+    When another person approves the challenger because "the pack is complete"
+    Then the asset champion shows the approval by "reviewer"
+    And the automation scores the newest date
+
   Scenario: A feed that breaks its contract stops the date until it is mended
     Given a use case of its own whose first date has landed
     And 12 invoices of that date from a payer that the contract does not know

@@ -1,5 +1,7 @@
 """What a step does when something goes wrong."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 import pytest
 from dagster._core.errors import DagsterExecutionInterruptedError
@@ -45,11 +47,29 @@ def test_a_run_whose_pod_must_go_ends_and_leaves_the_retry_to_another(error):
         assert "STEP_UP_FOR_RETRY" not in events
 
 
-def test_what_is_wrong_with_data_fails_at_once():
+@dg.asset(retry_policy=RETRY)
+@retrying_outages_only
+def without_context() -> None:
+    raise ValueError("bad row")
+
+
+@dg.asset(retry_policy=RETRY, output_required=False)
+@retrying_outages_only
+def yielding(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+    context.log.debug("nothing to yield")
+    raise ValueError("bad row")
+    yield
+
+
+@pytest.mark.parametrize(
+    "asset",
+    [asset_that(ValueError("bad row"), cancelled=False), without_context, yielding],
+    ids=lambda a: a.key.path[-1],
+)
+def test_what_is_wrong_with_data_fails_at_once(asset):
+    """Guards also: of an asset that takes no context, an IndexError was shown in place of what was wrong."""
     with dg.DagsterInstance.ephemeral() as instance:
-        result = dg.materialize(
-            [asset_that(ValueError("bad row"), cancelled=False)], instance=instance, raise_on_error=False
-        )
+        result = dg.materialize([asset], instance=instance, raise_on_error=False)
         (run,) = instance.get_runs()
         assert run.status is dg.DagsterRunStatus.FAILURE
         (failure,) = result.get_step_failure_events()

@@ -4,7 +4,9 @@ import dataclasses
 from datetime import UTC, date, datetime, time
 from typing import Any, Literal
 
+import dagster as dg
 import pytest
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from pytest_bdd import given, parsers, scenarios, then, when
 
 from ml_assets.contracts import Event
@@ -12,9 +14,10 @@ from ml_assets.database.promotions import Actor
 from ml_assets.database.work_list import next_outcome_date, work_list
 from ml_assets.lake import curated_table, features_table
 from ml_assets.landing.dead_letters import replay, waiting_dead_letters
-from ml_assets.lifecycle.promotion import promote_challenger
+from ml_assets.lifecycle.promotion import approve, promote_challenger
 from ml_assets.local_runs import RunFailedError
 from ml_assets.registry import CHALLENGER, CHAMPION, ModelVersion
+from ml_assets.sensors import champions_sensor
 from ml_assets_tests.assets.conftest import Bank
 from ml_assets_tests.late_payments import message
 
@@ -100,6 +103,74 @@ def challenger_is_champion(story):
 @then(parsers.parse('the reason "{reason}" is kept on it'))
 def reason_is_kept(story, reason):
     assert champion(story["bank"]).tags["gate_override"] == reason
+
+
+@given("a use case of tier high whose dates have landed")
+def high_tier(make_bank, story):
+    bank = make_bank("careful")
+    story["bank"] = dataclasses.replace(bank, usecase=dataclasses.replace(bank.usecase, tier="high"))
+    story["cursor"] = None
+    automation(story)
+
+
+@when("its features are made and the nightly retraining has run")
+def ingest_and_retrain(story):
+    story["bank"].runs.run("ingest", story["bank"].days)
+    retrain(story)
+
+
+@then("the asset champion awaits approval")
+def awaits_approval(story):
+    """It counts as never made: that is what holds off scoring, which would fail without a champion."""
+    bank = story["bank"]
+    asset = dg.AssetKey([bank.usecase.name, "champion"])
+    assert bank.instance.get_latest_materialization_event(asset) is None
+    (seen,) = bank.instance.fetch_observations(asset, limit=1).records
+    assert seen.asset_observation.metadata["outcome"].value.startswith("awaiting approval")
+    check = dg.AssetCheckKey(asset, "gate")
+    (record,) = bank.instance.event_log_storage.get_asset_check_execution_history(check, limit=1)
+    assert record.status is AssetCheckExecutionRecordStatus.SUCCEEDED
+
+
+@then("the automation scores nothing")
+def nothing_scored(story):
+    assert automation(story) == set()
+
+
+@when(parsers.parse('another person approves the challenger because "{reason}"'))
+def second_person_approves(story, reason):
+    bank = story["bank"]
+    approve(bank.platform.registry, bank.platform.engine, bank.usecase, Actor.person("reviewer"), reason=reason)
+
+
+@then(parsers.parse('the asset champion shows the approval by "{person}"'))
+def shows_approval(story, person):
+    bank = story["bank"]
+    sensor = champions_sensor([bank.usecase])
+
+    def tick(cursor):
+        with dg.build_sensor_context(cursor=cursor, resources={"platform": bank.platform}) as context:
+            return sensor.evaluate_tick(context)
+
+    first = tick(None)
+    (event,) = first.asset_events
+    bank.instance.report_runless_asset_event(event)
+    assert bank.latest("champion")["champion_version"] == champion(bank).version
+    assert f"by {person}" in bank.latest("champion")["outcome"]
+    assert tick(first.cursor).asset_events == [], "it is shown once"
+
+
+@then("the automation scores the newest date")
+def newest_date_scored(story):
+    assert story["bank"].days[-1].isoformat() in automation(story)
+
+
+def automation(story):
+    """Tick the automation; return the dates of which it asks for predictions."""
+    bank = story["bank"]
+    result = dg.evaluate_automation_conditions(bank.runs.definitions, bank.instance, cursor=story["cursor"])
+    story["cursor"] = result.cursor
+    return set(result.get_requested_partitions(dg.AssetKey([bank.usecase.name, "predictions"])))
 
 
 class StrictInvoice(Event, frozen=True, kw_only=True):

@@ -1,8 +1,9 @@
-"""Roll out an overlay: settings and accounts, the migration, and only then what uses the new schema.
+"""Roll out an overlay: accounts and policies, the migration, and only then settings and what uses the new schema.
 
     python k8s/deploy.py <overlay> [--image <image>]     what `make deploy` runs
 
-It uses kubectl and its current context. A migration that fails stops the rollout and shows its log: what runs goes on.
+It uses kubectl and its current context. A migration that fails stops the rollout and shows its log: what runs goes on,
+and runs launched meanwhile find the settings of the release before, since the migration reads a copy of the new ones.
 """
 
 import argparse
@@ -34,8 +35,9 @@ def main() -> None:
     manifests = list(yaml.safe_load_all(kubectl(given.kubectl, "kustomize", str(given.overlay))))
     if given.image:
         manifests = [with_image(manifest, given.image) for manifest in manifests]
+    settings = settings_of(manifests)
     for manifest in manifests:
-        stamp_settings(manifest, settings_of(manifests))
+        stamp_settings(manifest, settings)
     workloads = [m for m in manifests if m["kind"] in _WORKLOADS]
     servers = [m for m in workloads if m["metadata"]["name"] in _SERVERS]
     (migration,) = (m for m in manifests if m["kind"] == "Job")
@@ -51,20 +53,35 @@ def main() -> None:
             what = f"{each['kind'].lower()}/{each['metadata']['name']}"
             kubectl(given.kubectl, "-n", NAMESPACE, "rollout", "status", what, f"--timeout={given.timeout}s")
 
-    say("settings, accounts, policies")
-    apply(m for m in manifests if m["kind"] not in {*_WORKLOADS, "Job"})
+    say("accounts, policies")
+    apply(m for m in manifests if m["kind"] not in {*_WORKLOADS, "Job"} and m is not settings)
     apply(servers)
     wait(servers)
     say("migration")
     job = f"job/{migration['metadata']['name']}"
     kubectl(given.kubectl, "-n", NAMESPACE, "delete", job, "--ignore-not-found", "--wait")
-    apply([migration])
+    apply(for_migration(each) for each in (settings, migration))
     await_job(given.kubectl, job, given.timeout)
     say("rollout")
     rest = [m for m in workloads if m not in servers]
-    apply(rest)
+    apply([settings, *rest])
     wait(rest)
     say("everything is ready")
+
+
+def for_migration(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings under a name of their own, or the migration that reads them there."""
+    return renamed(manifest, SETTINGS, f"{SETTINGS}-migration")
+
+
+def renamed(manifest: Any, name: str, new: str) -> Any:
+    """Return a manifest in which everything of a name has another."""
+    if isinstance(manifest, dict):
+        return {
+            key: new if key == "name" and value == name else renamed(value, name, new)
+            for key, value in manifest.items()
+        }
+    return [renamed(each, name, new) for each in manifest] if isinstance(manifest, list) else manifest
 
 
 def await_job(program: str, job: str, seconds: int) -> None:
@@ -85,15 +102,16 @@ def await_job(program: str, job: str, seconds: int) -> None:
     sys.exit(f"{job}: {why}; nothing after it was done")
 
 
-def settings_of(manifests: Iterable[dict[str, Any]]) -> str:
-    """Return a digest of the settings, whose map keeps its name: run pods know it by that."""
-    (settings,) = (m["data"] for m in manifests if m["kind"] == "ConfigMap" and m["metadata"]["name"] == SETTINGS)
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+def settings_of(manifests: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return the map of the settings, which keeps its name from release to release: run pods know it by that."""
+    (settings,) = (m for m in manifests if m["kind"] == "ConfigMap" and m["metadata"]["name"] == SETTINGS)
+    return settings
 
 
-def stamp_settings(manifest: dict[str, Any], digest: str) -> None:
-    """Note the settings on the pods of a workload, so that new settings make new pods."""
+def stamp_settings(manifest: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Note a digest of the settings on the pods of a workload, so that new settings make new pods."""
     if manifest["kind"] in _WORKLOADS:
+        digest = hashlib.sha256(json.dumps(settings["data"], sort_keys=True).encode()).hexdigest()[:16]
         manifest["spec"]["template"]["metadata"].setdefault("annotations", {})["ml-assets/settings"] = digest
 
 

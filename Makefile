@@ -7,7 +7,8 @@ IMAGE ?= ml-assets:dev
 OVERLAY ?= local
 LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	--custom-compile-command 'make lock'
-SIGNING_KEY = $(if $(wildcard $(COSIGN_KEY)),$(COSIGN_KEY),env://COSIGN_KEY)
+# The key that a variable names or holds: a file, else the variable itself.
+key = $(if $(wildcard $($(1))),$($(1)),env://$(1))
 # Nothing of a bank's image goes into the public log of signatures.
 PRIVATE = --tlog-upload=false
 PUSHED = $(or $(filter-out ml-assets:dev,$(IMAGE)),$(shell cat dist/image 2>/dev/null))
@@ -58,13 +59,13 @@ push: ## push the image; its name with the digest, which is what is signed and d
 	docker push $(IMAGE)
 	image=$(IMAGE); docker image inspect --format '{{join .RepoDigests "\n"}}' $$image | grep "^$${image%:*}@" > dist/image
 
-sign: ## sign the pushed image and its bill of materials with cosign, by the key in the file or variable COSIGN_KEY
-	cosign sign --yes $(PRIVATE) --key $(SIGNING_KEY) $$(cat dist/image)
-	cosign attest --yes $(PRIVATE) --key $(SIGNING_KEY) --type cyclonedx --predicate dist/sbom.cdx.json $$(cat dist/image)
+sign: ## sign the pushed image and its bill of materials with cosign, by the key that COSIGN_KEY names or holds
+	cosign sign --yes $(PRIVATE) --key $(call key,COSIGN_KEY) $$(cat dist/image)
+	cosign attest --yes $(PRIVATE) --key $(call key,COSIGN_KEY) --type cyclonedx --predicate dist/sbom.cdx.json $$(cat dist/image)
 
-verify: ## verify the signatures of an image and of its bill of materials: make verify COSIGN_PUBLIC_KEY=<file> [IMAGE=<name@digest>]
-	cosign verify --private-infrastructure --key $(COSIGN_PUBLIC_KEY) $(PUSHED) > /dev/null
-	cosign verify-attestation --private-infrastructure --key $(COSIGN_PUBLIC_KEY) --type cyclonedx $(PUSHED) > /dev/null
+verify: ## verify the signatures of an image and of its bill of materials: make verify COSIGN_PUBLIC_KEY=<file or key> [IMAGE=<name@digest>]
+	cosign verify --private-infrastructure --key $(call key,COSIGN_PUBLIC_KEY) $(PUSHED) > /dev/null
+	cosign verify-attestation --private-infrastructure --key $(call key,COSIGN_PUBLIC_KEY) --type cyclonedx $(PUSHED) > /dev/null
 
 sbom: $(INSTALLED) ## the bill of materials of the image, from its lock file
 	@mkdir -p dist

@@ -33,13 +33,13 @@ class Release:
     registry: str
     programs: Path
 
-    def make(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def make(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         debian = Path(find("docker") or "").parent
         path = os.pathsep.join([str(self.programs), str(debian), os.environ["PATH"]])
         return subprocess.run(
             ["make", "--old-file=.venv/.installed", *arguments],
             cwd=self.checkout,
-            env={**os.environ, "PATH": path, "COSIGN_PASSWORD": _PHRASE},
+            env={**os.environ, "PATH": path, "COSIGN_PASSWORD": _PHRASE, **environment},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -111,8 +111,8 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
             )  # fmt: skip
         with docker_daemon():
             yield made
-            names = docker("images", "--format", "{{.Repository}}:{{.Tag}}").split()
-            docker("rmi", "--force", *(name for name in names if name.startswith(f"{address}/")))
+            images = [line.split() for line in docker("images", "--format", "{{.Repository}} {{.ID}}").splitlines()]
+            docker("rmi", "--force", *{image for name, image in images if name.startswith(f"{address}/")})
     finally:
         server.kill()
         server.wait()
@@ -149,6 +149,12 @@ def test_what_was_released_is_verified_with_its_bill_of_materials(release: Relea
     assert statement["predicate"] == json.loads((release.checkout / "dist" / "sbom.cdx.json").read_text())
     assert statement["subject"][0]["digest"]["sha256"] == signed.rpartition(":")[2]
     assert "dagster" in {component["name"] for component in statement["predicate"]["components"]}
+
+
+def test_a_key_may_be_in_a_variable_as_pipelines_have_it(release: Release, signed: str) -> None:
+    trusted, other = (release.checkout.joinpath(name).read_text() for name in ("cosign.pub", "other.pub"))
+    done(release.make("verify", f"IMAGE={signed}", COSIGN_PUBLIC_KEY=trusted))
+    assert release.make("verify", f"IMAGE={signed}", COSIGN_PUBLIC_KEY=other).returncode != 0
 
 
 def test_another_key_verifies_nothing(release: Release, signed: str) -> None:

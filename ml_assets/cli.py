@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -410,6 +409,7 @@ def roles_sql(
 def ui(port: Annotated[int, typer.Option(help="port of the web server")] = 3000) -> None:
     """Open the Dagster UI with its daemon, on embedded servers, until Ctrl-C."""
     from ml_assets.embedded.environment import environment_for
+    from ml_assets.embedded.foreground import run_until_told
 
     settings = Settings()
     environment = {**os.environ, **environment_for(settings)}
@@ -417,11 +417,9 @@ def ui(port: Annotated[int, typer.Option(help="port of the web server")] = 3000)
     command = [str(program), "dev", "-m", "ml_assets.definitions", "-p", str(port)]
     console.print(f"The Dagster UI comes up on http://localhost:{port}; Ctrl-C ends it.")
     try:
-        subprocess.run(command, env=environment, check=False)  # noqa: S603 - our own program
-    except KeyboardInterrupt:
-        console.print("ended")
+        run_until_told(command, environment)
     finally:
-        _stop_servers(settings)
+        _stop_servers(settings, used_only=True)
 
 
 @app.command()
@@ -616,12 +614,15 @@ def _truth(settings: Settings) -> Path:
     return settings.home_path / "truth" / "settlement_fails.parquet"
 
 
-def _stop_servers(settings: Settings) -> None:
+def _stop_servers(settings: Settings, *, used_only: bool = False) -> None:
+    """Stop the embedded servers of the home; if `used_only`, not those in whose place the settings name others."""
     from ml_assets.embedded.broker import stop_broker
     from ml_assets.embedded.postgres import stop_server
 
-    stop_broker(settings.home_path)
-    stop_server(settings.home_path)
+    if not (used_only and settings.kafka_bootstrap):
+        stop_broker(settings.home_path)
+    if not (used_only and settings.postgres_url.get_secret_value()):
+        stop_server(settings.home_path)
 
 
 def _show(value: float | str | None, digits: int = 4) -> str:

@@ -1,4 +1,7 @@
-"""What tests share: a real PostgreSQL and an S3 server for the session; a database, bucket and lake for each test."""
+"""What tests share: a real PostgreSQL and an S3 server for the session; a database, bucket and lake for each test.
+
+A module that names a `MARKET` (a `MarketConfig`) has its simulated market, its curated events and its reference data.
+"""
 
 import shutil
 import signal
@@ -7,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import pyarrow as pa
 import pytest
 from hypothesis import settings
 
@@ -15,8 +19,10 @@ from ml_assets.embedded.broker import temporary_broker
 from ml_assets.embedded.postgres import EmbeddedPostgres, server_for, stop_server
 from ml_assets.lake import Lake
 from ml_assets.landing.kafka import KafkaConnection
+from ml_assets.simulation.market import Market, MarketConfig, simulate
 from ml_assets_tests.kafka.apache import ApacheKafka, apache_kafka, missing_tools
 from ml_assets_tests.s3 import S3Server, s3_server
+from ml_assets_tests.usecases.settlement import curated_market, references
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -122,3 +128,28 @@ def bucket(s3: S3Server) -> str:
 def s3_lake(s3: S3Server, bucket: str) -> Lake:
     """An empty lake on S3."""
     return s3.lake(f"{bucket}/lake")
+
+
+@pytest.fixture(scope="module")
+def market(request: pytest.FixtureRequest) -> Market:
+    """The simulated market of the module's `MARKET`."""
+    return simulate(request.module.MARKET)
+
+
+@pytest.fixture(scope="module")
+def events(market: Market) -> dict[str, pa.Table]:
+    """The curated events of the module's market, by name."""
+    return curated_market(market)
+
+
+@pytest.fixture(scope="module")
+def market_references(market: Market, tmp_path_factory: pytest.TempPathFactory) -> dict[str, pa.Table]:
+    """The reference data of the module's market, by name."""
+    return references(market, tmp_path_factory.mktemp("market"))
+
+
+@pytest.fixture(scope="session")
+def reference_data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pa.Table]:
+    """The reference data of a few counterparties and securities, by name: for events that are written by hand."""
+    few = simulate(MarketConfig(days=1, instructions_per_day=1, counterparties=3, securities=8, dirty=0))
+    return references(few, tmp_path_factory.mktemp("reference"))

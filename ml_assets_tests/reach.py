@@ -8,26 +8,24 @@ import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import perf_counter
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ml_assets.demo import true_probabilities
-from ml_assets.features import AsOfDatabase
 from ml_assets.learning.compare import choose_challenger
 from ml_assets.learning.fit import fit_candidate
 from ml_assets.learning.metrics import evaluate, share_of_best
-from ml_assets.learning.training_set import build_training_set, part_of
+from ml_assets.learning.training_set import part_of
 from ml_assets.learning.window import Window
 from ml_assets.simulation.market import Market, MarketConfig, simulate
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE
-from ml_assets_tests.usecases.settlement import curated_market, references
+from ml_assets_tests.bench_report import DOCS, page
+from ml_assets_tests.usecases.settlement import curated_market, references, training_set_of
 
 BEST = "what can be known"
-REPORT = Path(__file__).parents[1] / "docs" / "reach.md"
+REPORT = DOCS / "reach.md"
 SCENARIOS = {
     "1,000 a day": MarketConfig(instructions_per_day=1000),
     "4,000 a day, the demo's": MarketConfig(instructions_per_day=4000),
@@ -57,7 +55,11 @@ class Reached:
 def main(names: Sequence[str] = tuple(SCENARIOS)) -> None:
     """Measure the named markets and write the report."""
     started = perf_counter()
-    rows = [reached for name in names for reached in measure(name, SCENARIOS[name])]
+    rows = []
+    for name in names:
+        for reached in measure(name, SCENARIOS[name]):
+            rows.append(reached)
+            print(line(reached), flush=True)  # noqa: T201 - a whole run takes many minutes
     REPORT.write_text(report(rows, perf_counter() - started), encoding="utf-8")
     print(REPORT.read_text(encoding="utf-8"))  # noqa: T201 - this is what it is for
 
@@ -93,56 +95,44 @@ def measure(name: str, config: MarketConfig, *, threads: int = 2) -> Iterator[Re
 
 def training_set(market: Market, *, threads: int) -> pa.Table:
     """Return the training set as of the end of the market's last day: features and labels by the use case's SQL."""
-    first, last = market.config.start, market.world.calendar[market.config.days - 1]
-    days = list(USE_CASE.calendar.between(first, last))
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        AsOfDatabase(USE_CASE, curated_market(market), references(market, Path(folder)), threads=threads) as history,
-    ):
-        features = pa.concat_tables(
-            history.features(decision) for day in days for decision in USE_CASE.decision_times(day)
+    with tempfile.TemporaryDirectory() as folder:
+        return training_set_of(
+            USE_CASE, market, curated_market(market), references(market, Path(folder)), threads=threads
         )
-        by_outcome = features.select(["entity_id", "decision_time", "outcome_date"])
-        labels = pa.concat_tables(
-            history.labels(day, by_outcome.filter(pc.equal(by_outcome["outcome_date"], pa.scalar(day))))
-            for day in days
-            if USE_CASE.label.known_at(day).date() <= last
-        )
-    as_of = datetime(last.year, last.month, last.day, tzinfo=UTC) + timedelta(days=1)
-    return build_training_set(
-        features.drop_columns(["attributes"]), labels.drop_columns(["outcome_date"]), USE_CASE.split, as_of
-    )
 
 
 def report(rows: Sequence[Reached], seconds: float) -> str:
     """Return the page: a row a market and candidate, the challenger in bold, last what can be known itself."""
-    drifted = [
-        "",
-        "The drifted market has a fortnight of stress, twice the fails, in its last third: the models learn in it and",
-        "are tested after it, from its last day on. Nothing shows a day's stress but the outcomes of that day, two",
-        "business days later: what can be known takes the stress that has shown to last. Shares of *drawn* are of what",
-        "the probabilities find from which the outcomes were drawn. They know each day's stress when it is decided, so",
-        "that nobody can reach all of it; without stress the two are the same.",
+    about = [
+        "Written by `make reach`. Shares of the PR-AUC lift and of the Brier skill that the simulator's true",
+        "probabilities, given what has shown by the decision, have on the same unseen decisions; bold: the candidate",
+        "that the folds before them chose.",
     ]
-    lines = [
-        "# settlement_fails: what it reaches of what can be known",
-        "",
-        f"Written by `make reach` ({seconds:.0f} s). Shares of the PR-AUC lift and of the Brier skill that the",
-        "simulator's true probabilities, given what has shown by the decision, have on the same unseen decisions;",
-        "bold: the candidate that the folds before them chose.",
-        *(drifted if any(SCENARIOS[row.market].stress for row in rows) else []),
-        "",
+    if any(SCENARIOS[row.market].stress for row in rows):
+        about += [
+            "",
+            "The drifted market has a fortnight of stress, twice the fails, in its last third: the models learn in it",
+            "and are tested after it, from its last day on. Nothing shows a day's stress but the outcomes of that day,",
+            "two business days later: what can be known takes the stress that has shown to last. Shares of *drawn* are",
+            "of what the probabilities find from which the outcomes were drawn. They know each day's stress when it is",
+            "decided, so that nobody can reach all of it; without stress the two are the same.",
+        ]
+    table = [
         "| market | decisions | candidate | PR-AUC | of best lift | of best skill | of drawn lift | of drawn skill | "
         "calibration error |",
         "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for row in rows:
-        bold = "**" if row.is_challenger else ""
-        lines.append(
-            f"| {row.market} | {row.decisions:,} | {bold}{row.candidate}{bold} | {row.pr_auc:.3f} | {row.of_lift:.1%} "
-            f"| {row.of_skill:.1%} | {row.of_drawn[0]:.1%} | {row.of_drawn[1]:.1%} | {row.calibration_error:.4f} |"
-        )
-    return "\n".join(lines) + "\n"
+    table += [line(row) for row in rows]
+    return page("settlement_fails: what it reaches of what can be known", about, [f"it took {seconds:.0f} s"], table)
+
+
+def line(row: Reached) -> str:
+    """Return the line of the page's table for a candidate on a market."""
+    bold = "**" if row.is_challenger else ""
+    return (
+        f"| {row.market} | {row.decisions:,} | {bold}{row.candidate}{bold} | {row.pr_auc:.3f} | {row.of_lift:.1%} "
+        f"| {row.of_skill:.1%} | {row.of_drawn[0]:.1%} | {row.of_drawn[1]:.1%} | {row.calibration_error:.4f} |"
+    )
 
 
 if __name__ == "__main__":

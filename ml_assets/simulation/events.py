@@ -1,7 +1,8 @@
 """The events of the simulated market: what happens to each instruction, and when it shows.
 
-An instruction is traded and sent; the depository tells whether it matches; it settles before the cut-off of its
-settlement date, in part or not at all. Inventory and lending markets are published every evening.
+An instruction is traded and sent, sometimes on hold, to be released later; the depository tells whether it matches; it
+settles before the cut-off of its settlement date, in part or not at all. Inventory and lending markets are published
+every evening.
 """
 
 from collections.abc import Iterator, Sequence
@@ -63,10 +64,11 @@ def streams(world: World, trades: Instructions, rng: np.random.Generator) -> lis
     """Return the events of all topics, in the course of which what was hidden shows."""
     clock = _Clock(world.calendar, rng)
     traded = clock.between(trades.day, 7, 17)
+    sent = _sent(trades, clock, traded)
     return [
         _trades(world, trades, traded),
-        _instructions(world, trades, _sent(trades, clock, traded), rng),
-        *_statuses(world, trades, clock, rng),
+        _instructions(world, trades, sent, rng),
+        *_statuses(world, trades, clock, sent, rng),
         *_confirmations(world, trades, clock, rng),
         *_evenings(world, clock, rng),
     ]
@@ -167,14 +169,17 @@ def _instructions(world: World, trades: Instructions, sent: Times, rng: np.rando
     return Stream("settlement_instructions", "instruction_id", "SI", sent, columns)
 
 
-def _statuses(world: World, trades: Instructions, clock: _Clock, rng: np.random.Generator) -> list[Stream]:
-    """Return matching, what is pending for want of inventory, and fails."""
+def _statuses(world: World, trades: Instructions, clock: _Clock, sent: Times, rng: np.random.Generator) -> list[Stream]:
+    """Return matching, holds and releases, what is pending for want of inventory, and fails."""
     ids, n = instruction_ids(world, trades), len(trades)
     settlement_day = trades.day + SETTLEMENT_DAYS
     # The depository matches from the evening of the trade date until early in the afternoon of the next day.
     heard = np.where(trades.late, clock.between(trades.day + 1, 10, 14), clock.between(trades.day, 20.5, 38))
     resolved = trades.unmatched & ~trades.unmatched_at_settlement
-    lacking = trades.deliver & trades.short & ~trades.unmatched_at_settlement
+    # Nobody tries to settle what is on hold.
+    lacking = trades.deliver & trades.short & ~trades.unmatched_at_settlement & ~trades.on_hold_at_settlement
+    released_early = trades.on_hold & ~trades.on_hold_day_before
+    released_late = trades.on_hold_day_before & ~trades.on_hold_at_settlement
 
     def status(prefix: str, name: str, times: Times, rows: Flags, reasons: NDArray[Any] | str | None = None) -> Stream:
         columns = {
@@ -190,6 +195,10 @@ def _statuses(world: World, trades: Instructions, clock: _Clock, rng: np.random.
         status("SR", "MACH", clock.between(trades.day + 1, 16, 19), resolved),
         # It tells no more than the inventory of 19:00 does.
         status("SP", "PEND", clock.between(trades.day + 1, 19.1, 21), lacking, "LACK"),
+        # The depository answers an instruction on hold at once, and a release with what it then waits for: its date.
+        status("HH", "PEND", clock.after(sent, 0.02, 0.5), trades.on_hold, "PREA"),
+        status("HE", "PEND", clock.between(trades.day + 1, 10, 14.5), released_early, "FUTU"),
+        status("HL", "PEND", clock.between(trades.day + 1, 15.2, 19), released_late, "FUTU"),
         # The reason of a fail comes with the fail: using it for a prediction would be a leak.
         status(
             "SF", "PENF", clock.between(settlement_day, 17.2, 18.5), trades.failed, _fail_reasons(world, trades, rng)
@@ -201,11 +210,11 @@ def _fail_reasons(world: World, trades: Instructions, rng: np.random.Generator) 
     """Return why each instruction would be said to fail: (n,)."""
     n = len(trades)
     scarce = world.scarcity[trades.day, trades.security] > 0.5
-    other = np.array(["PREA", "PRCY", "LATE", "LINK"])[rng.integers(0, 4, n)]
+    other = np.array(["PRCY", "LATE", "LINK"])[rng.integers(0, 3, n)]
     lacking = np.where(trades.deliver, "LACK", "CLAC")
     no_money = np.where(trades.deliver, "CMON", "MONY")
     usual = np.where(scarce | (rng.random(n) < 0.5), lacking, np.where(rng.random(n) < 0.4, no_money, other))
-    return np.where(trades.unmatched_at_settlement, "CMIS", usual)
+    return np.select([trades.on_hold_at_settlement, trades.unmatched_at_settlement], ["PREA", "CMIS"], usual)
 
 
 def _confirmations(world: World, trades: Instructions, clock: _Clock, rng: np.random.Generator) -> list[Stream]:

@@ -1,9 +1,10 @@
 """Trades and the law of their outcome: what is known at each decision slot, and the exact probability then.
 
 An instruction fails with log-odds that add up: its asset class, the counterparty's quality, the security's scarcity,
-an old account (SSI), a late instruction, its size, market stress, and two things that show only with time: whether it
-is still unmatched on the morning of the settlement date, and whether we are short of the security on the evening
-before. At an earlier slot the probability is the expectation over what is not yet known, an exact finite sum.
+an old account (SSI), a late instruction, its size, market stress, and three things that show only with time: whether
+it is still unmatched on the morning of the settlement date, whether it is still on hold then, and whether we are short
+of the security on the evening before. At an earlier slot the probability is the expectation over what is not yet known,
+an exact finite sum.
 """
 
 from collections.abc import Callable
@@ -25,11 +26,17 @@ _LATE = 0.8
 _SIZE = 0.2
 _UNMATCHED = 2.6
 _SHORT = 1.9
+_ON_HOLD = 3.6
 # Matching.
 _UNMATCHED_BASE = -2.2
 _UNMATCHED_QUALITY = 0.5
 _UNMATCHED_OLD_ACCOUNT = 1.5
 STAYS_UNMATCHED = 0.45
+# Holds: we send some instructions to be released later, most of them until the afternoon before settlement, some in the
+# hours after it. What is on hold on the morning of the settlement date may still be released in time.
+_SENT_ON_HOLD = 0.04
+STAYS_ON_HOLD_UNTIL_AFTERNOON = 0.45
+STAYS_ON_HOLD_OVERNIGHT = 0.45
 # Business days from the newest trade date whose outcomes show at a slot to that of what is decided: at 15:00 most of
 # the day's confirmations are there, at 20:00 its fails, at 07:00 those of the day before.
 STRESS_SHOWS_AFTER = {"end_of_trade_date": 2, "isd_minus_1": 1, "isd_morning": 1}
@@ -39,9 +46,11 @@ STRESS_SHOWS_AFTER = {"end_of_trade_date": 2, "isd_minus_1": 1, "isd_morning": 1
 class Instructions:
     """All instructions: arrays (n,) in order of trade date. Indices point into the world's calendar and arrays.
 
-    `short` tells whether we lack inventory of the security on the evening before settlement; `probability` maps each
-    slot to the true probability of a fail as seen from there by who knows the stress of the trade date. `reachable` is
-    the same for who knows the stress only as outcomes show it, and takes it to last.
+    `on_hold` tells whether an instruction is sent on hold, `on_hold_day_before` and `on_hold_at_settlement` whether it
+    still is in the afternoon before its settlement date and on the morning of it; `short` whether we lack inventory of
+    the security on the evening before. `probability` maps each slot to the true probability of a fail as seen from
+    there by who knows the stress of the trade date. `reachable` is the same for who knows the stress only as outcomes
+    show it, and takes it to last.
     """
 
     day: NDArray[np.int64]
@@ -54,6 +63,9 @@ class Instructions:
     late: Flags
     unmatched: Flags
     unmatched_at_settlement: Flags
+    on_hold: Flags
+    on_hold_day_before: Flags
+    on_hold_at_settlement: Flags
     short: Flags
     failed: Flags
     probability: dict[str, Floats]
@@ -100,30 +112,49 @@ def draw_instructions(world: World, rng: np.random.Generator) -> Instructions:
         rng.random(n) < np.where(tonight, STAYS_SHORT, BECOMES_SHORT),
     )
 
-    def expected(log_odds: Floats, short_rate: Floats, unmatched_share: Floats) -> Floats:
-        """Return the probability when two things are only known by their own probabilities."""
-        total = np.zeros(n)
+    on_hold = rng.random(n) < _SENT_ON_HOLD
+    on_hold_day_before = on_hold & (rng.random(n) < STAYS_ON_HOLD_UNTIL_AFTERNOON)
+    on_hold_at_settlement = on_hold_day_before & (rng.random(n) < STAYS_ON_HOLD_OVERNIGHT)
+
+    def released(log_odds: Floats, short_rate: Floats, unmatched_share: Floats, delivers: Flags) -> Floats:
+        """Return the probability of what is not on hold, when two things are only known by their own probabilities."""
+        total = np.zeros(len(log_odds))
         for is_short in (False, True):
             for is_unmatched in (False, True):
                 weight = (short_rate if is_short else 1 - short_rate) * (
                     unmatched_share if is_unmatched else 1 - unmatched_share
                 )
-                total += weight * _sigmoid(log_odds + _SHORT * is_short * deliver + _UNMATCHED * is_unmatched)
+                total += weight * _sigmoid(log_odds + _SHORT * is_short * delivers + _UNMATCHED * is_unmatched)
+        return total
+
+    def expected(log_odds: Floats, short_rate: Floats, unmatched_share: Floats, hold_share: Floats) -> Floats:
+        """Return the probability when three things are only known by their own probabilities."""
+        total = released(log_odds, short_rate, unmatched_share, deliver)
+        # Few are on hold: only their other case is computed.
+        held = np.flatnonzero(hold_share)
+        still = released(log_odds[held] + _ON_HOLD, short_rate[held], unmatched_share[held], deliver[held])
+        total[held] += hold_share[held] * (still - total[held])
         return total
 
     short_rate = np.where(tonight, STAYS_SHORT, BECOMES_SHORT)
-    calm = static - world.stress[day]
-    log_odds = static + _base_log_odds(
-        asset_class, lambda base: expected(calm + base, short_rate, unmatched_rate * STAYS_UNMATCHED)
+    first_evening = (
+        short_rate,
+        unmatched_rate * STAYS_UNMATCHED,
+        on_hold * (STAYS_ON_HOLD_UNTIL_AFTERNOON * STAYS_ON_HOLD_OVERNIGHT),
     )
+    calm = static - world.stress[day]
+    log_odds = static + _base_log_odds(asset_class, lambda base: expected(calm + base, *first_evening))
 
     def seen_from(log_odds: Floats, slot: str) -> Floats:
-        """Return the probability given what a slot shows of matching and inventory."""
+        """Return the probability given what a slot shows of matching, holds and inventory."""
         if slot == "end_of_trade_date":
-            return expected(log_odds, short_rate, unmatched_rate * STAYS_UNMATCHED)
+            return expected(log_odds, *first_evening)
         if slot == "isd_minus_1":
-            return expected(log_odds, short_rate, unmatched * STAYS_UNMATCHED)
-        return expected(log_odds, short.astype(np.float64), unmatched_at_settlement.astype(np.float64))
+            return expected(
+                log_odds, short_rate, unmatched * STAYS_UNMATCHED, on_hold_day_before * STAYS_ON_HOLD_OVERNIGHT
+            )
+        shown = (short, unmatched_at_settlement, on_hold_at_settlement)
+        return expected(log_odds, *(is_so.astype(np.float64) for is_so in shown))
 
     probability = {slot: seen_from(log_odds, slot) for slot in STRESS_SHOWS_AFTER}
     reachable = {
@@ -143,6 +174,9 @@ def draw_instructions(world: World, rng: np.random.Generator) -> Instructions:
         late=late,
         unmatched=unmatched,
         unmatched_at_settlement=unmatched_at_settlement,
+        on_hold=on_hold,
+        on_hold_day_before=on_hold_day_before,
+        on_hold_at_settlement=on_hold_at_settlement,
         short=short,
         failed=rng.random(n) < probability["isd_morning"],
         probability=probability,

@@ -13,14 +13,15 @@ from ml_assets.contracts import TIMESTAMP, roll_to_weekday
 from ml_assets.features import AsOfDatabase, features_schema
 from ml_assets.lake import Lake, curated_table, daily_table, features_table, reference_table
 from ml_assets.lifecycle.features import compute_features
-from ml_assets.simulation.market import MarketConfig, simulate
+from ml_assets.simulation.market import MarketConfig
 from ml_assets.spec import UseCase
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE
-from ml_assets_tests.usecases.settlement import curated, curated_market, references
+from ml_assets_tests.usecases.settlement import curated
 from ml_assets_tests.usecases.test_point_in_time import DAYS as RANDOM_DAYS
 from ml_assets_tests.usecases.test_point_in_time import EVENINGS, FIRST, TRADES, landed
 
 DAYS = 18
+MARKET = MarketConfig(days=DAYS, instructions_per_day=25, counterparties=6, securities=20)
 # What daily/outcomes.sql and features/track_record.sql say together, as one query over all that was known.
 WHOLE = """
 WITH reported AS (
@@ -80,21 +81,6 @@ def without_daily() -> UseCase:
 
 
 @pytest.fixture(scope="module")
-def market():
-    return simulate(MarketConfig(days=DAYS, instructions_per_day=25, counterparties=6, securities=20))
-
-
-@pytest.fixture(scope="module")
-def events(market):
-    return curated_market(market)
-
-
-@pytest.fixture(scope="module")
-def reference_data(market, tmp_path_factory):
-    return references(market, tmp_path_factory.mktemp("reference"))
-
-
-@pytest.fixture(scope="module")
 def days(market) -> list[date]:
     return list(market.world.calendar[:DAYS])
 
@@ -142,34 +128,33 @@ def at_once(usecase: UseCase, events, reference_data, days) -> pa.Table:
         return db.features_at([decision for day in days for decision in usecase.decision_times(day)])
 
 
-def test_day_by_day_is_as_all_at_once_and_as_one_query_over_all_history(tmp_path, market, events, reference_data, days):
+def test_day_by_day_is_as_all_at_once_and_as_one_query_over_all_history(
+    tmp_path, market, events, market_references, days
+):
     """Each day sees what had landed by then: late and corrected events come when they are known."""
-    lake = lake_of(tmp_path, known_by(events, datetime.combine(days[11], datetime.min.time(), UTC)), reference_data)
+    lake = lake_of(tmp_path, known_by(events, datetime.combine(days[11], datetime.min.time(), UTC)), market_references)
     made = []
     for day in days[12:]:
         write(lake, known_by(events, datetime.combine(day, datetime.max.time(), UTC)))
         made.append(compute_features(lake, USE_CASE, [day], threads=1).daily_made)
     stored = lake.read(features_table(USE_CASE))
     assert [len(those) for those in made[1:]] == [1] * (len(made) - 1), "yesterday's part, and no other"
-    expected = at_once(USE_CASE, events, reference_data, days[12:])
+    expected = at_once(USE_CASE, events, market_references, days[12:])
     assert stored.num_rows == expected.num_rows > 300
     assert same(stored, expected)
-    assert same(expected, at_once(without_daily(), events, reference_data, days[12:]))
+    assert same(expected, at_once(without_daily(), events, market_references, days[12:]))
     rates = stored["counterparty_relative_rate"].to_numpy(zero_copy_only=False)
     assert len(set(rates.round(9))) > 20, "the track record moves"
 
 
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(trades=TRADES, evenings=EVENINGS)
-def test_random_histories_give_the_same_either_way(tmp_path_factory, trades, evenings):
+def test_random_histories_give_the_same_either_way(tmp_path_factory, reference_data, trades, evenings):
     """Late, corrected, cancelled and rebooked: kept parts, no kept parts, and one query over all history agree."""
-    small = simulate(MarketConfig(days=1, instructions_per_day=1, counterparties=3, securities=8, dirty=0))
-    folder = tmp_path_factory.mktemp("random")
-    reference_data = references(small, folder / "reference")
     history = landed(reference_data, trades, evenings)
     events = {spec.name: curated(spec, history[spec.name]) for spec in USE_CASE.events if history[spec.name]}
     days = [USE_CASE.calendar.add(FIRST, ahead) for ahead in (2, 3, RANDOM_DAYS - 1)]
-    lake = lake_of(folder / "lake", events, reference_data)
+    lake = lake_of(tmp_path_factory.mktemp("random"), events, reference_data)
     for day in days:
         compute_features(lake, USE_CASE, [day], threads=1)
     stored = lake.read(features_table(USE_CASE))
@@ -195,8 +180,8 @@ def failing(events: dict[str, pa.Table], day: date, known_at: datetime) -> dict[
     return {**events, "settlement_status": pa.concat_tables([status, pa.Table.from_pylist([row], status.schema)])}
 
 
-def test_a_late_event_makes_the_parts_anew_that_could_see_it(tmp_path, events, reference_data, days):
-    lake = lake_of(tmp_path, events, reference_data)
+def test_a_late_event_makes_the_parts_anew_that_could_see_it(tmp_path, events, market_references, days):
+    lake = lake_of(tmp_path, events, market_references)
     today = days[-1]
     assert compute_features(lake, USE_CASE, [today], threads=1).daily_made[-1] == days[-2]
     assert compute_features(lake, USE_CASE, [today], threads=1).daily_made == ()
@@ -207,8 +192,8 @@ def test_a_late_event_makes_the_parts_anew_that_could_see_it(tmp_path, events, r
     write(lake, late, [days[-12]])
     assert compute_features(lake, USE_CASE, [today], threads=1).daily_made == ()
     stored = lake.read(features_table(USE_CASE))
-    assert same(stored, at_once(USE_CASE, late, reference_data, [today]))
-    assert not same(stored, at_once(USE_CASE, events, reference_data, [today])), "the fail counts"
+    assert same(stored, at_once(USE_CASE, late, market_references, [today]))
+    assert not same(stored, at_once(USE_CASE, events, market_references, [today])), "the fail counts"
 
     # Landed now, known ten days ago, as after an outage of a lander that replays: those days are made anew.
     then = datetime.combine(days[-10], datetime.min.time(), UTC) + timedelta(hours=6)
@@ -217,7 +202,7 @@ def test_a_late_event_makes_the_parts_anew_that_could_see_it(tmp_path, events, r
     assert compute_features(lake, USE_CASE, [today], threads=1).daily_made == tuple(
         day for day in weekdays_of(days[-10], today) if day <= days[-12] + timedelta(days=20)
     )
-    assert same(lake.read(features_table(USE_CASE)), at_once(USE_CASE, replayed, reference_data, [today]))
+    assert same(lake.read(features_table(USE_CASE)), at_once(USE_CASE, replayed, market_references, [today]))
 
 
 def weekdays_of(first: date, end: date) -> list[date]:
@@ -225,9 +210,9 @@ def weekdays_of(first: date, end: date) -> list[date]:
     return [day for day in ahead if day.weekday() < 5]
 
 
-def test_other_files_of_the_same_rows_change_nothing(tmp_path, events, reference_data, days):
+def test_other_files_of_the_same_rows_change_nothing(tmp_path, events, market_references, days):
     """Guards against making months anew after a compaction, or after a partition has been made again."""
-    lake = lake_of(tmp_path, events, reference_data)
+    lake = lake_of(tmp_path, events, market_references)
     compute_features(lake, USE_CASE, [days[-1]], threads=1)
     kept = lake.read(daily_table(USE_CASE, "outcomes"))
     write(lake, events)
@@ -239,8 +224,8 @@ def test_other_files_of_the_same_rows_change_nothing(tmp_path, events, reference
     assert not kept["origin"].equals(again["origin"]), "the new files are written down, and not read again"
 
 
-def test_another_definition_makes_all_parts_anew(tmp_path, events, reference_data, days):
-    lake = lake_of(tmp_path, events, reference_data)
+def test_another_definition_makes_all_parts_anew(tmp_path, events, market_references, days):
+    lake = lake_of(tmp_path, events, market_references)
     first = compute_features(lake, USE_CASE, [days[-1]], threads=1).daily_made
     changed = dataclasses.replace(USE_CASE)
     changed.__dict__["daily_sql"] = {"outcomes": USE_CASE.daily_sql["outcomes"] + "-- changed"}

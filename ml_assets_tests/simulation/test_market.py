@@ -91,7 +91,33 @@ def test_what_is_not_matched_says_why_and_what_is_matched_does_not(messages):
         reasons.get(status.status, set()).add(status.reason)
     assert reasons["MACH"] == {None}
     assert reasons["NMAT"] == {"CMIS", "DDAT", "DDEA", "DMON", "DEPT"}
-    assert reasons["PEND"] == {"LACK"}
+    assert reasons["PEND"] == {"LACK", "PREA", "FUTU"}
+
+
+def test_an_instruction_on_hold_is_released_or_fails_for_it(market, messages):
+    """Its statuses are told in order: on hold once it is sent, released before its date, or else PREA if it fails."""
+    last_day = market.world.calendar[market.config.days - 1]
+    instructions = events_of(messages, "settlement_instructions")
+    sent = {i.instruction_id: i for i in instructions if i.intended_settlement_date <= last_day}
+    told = {}
+    for status in events_of(messages, "settlement_status"):
+        if status.instruction_id in sent and status.status in {"PEND", "PENF"}:
+            told.setdefault(status.instruction_id, []).append(status)
+    held = {name: rows for name, rows in told.items() if rows[0].reason == "PREA"}
+    assert 0.02 < len(held) / len(sent) < 0.06
+    assert {rows[0].status for rows in held.values()} == {"PEND"}
+    released = {name: rows for name, rows in held.items() if "FUTU" in {row.reason for row in rows}}
+    assert 0.5 < len(released) / len(held) < 1
+    for name, rows in held.items():
+        assert timedelta(0) < rows[0].event_time - sent[name].event_time < timedelta(hours=1)
+        reasons = [row.reason for row in rows]
+        if name in released:
+            assert reasons[1] == "FUTU"
+            assert rows[1].event_time.date() < sent[name].intended_settlement_date
+            assert "PREA" not in reasons[1:]
+        else:
+            assert set(reasons) == {"PREA"}, "nobody tries to settle it"
+    assert not any("PREA" in {row.reason for row in rows} for name, rows in told.items() if name not in held)
 
 
 def test_no_more_settles_than_was_instructed_and_fails_settle_late(messages):

@@ -1,10 +1,13 @@
 """The truth is a probability: outcomes agree with it, and it is what the brief of the market says."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from ml_assets.learning.metrics import roc_auc
+from ml_assets.simulation.events import instruction_ids
 from ml_assets.simulation.market import MarketConfig, simulate
 from ml_assets.simulation.outcomes import STRESS_SHOWS_AFTER
 from ml_assets.simulation.world import ASSET_CLASSES
@@ -32,9 +35,29 @@ def test_the_truth_is_conditional_on_what_has_been_seen(truth, default_market):
     """Calibrated among those not matched the day before, not only over all: the posterior, not the prior."""
     trades = default_market.instructions
     day_before = truth[truth["slot"] == "isd_minus_1"]
-    for seen in (trades.unmatched, trades.old_account, trades.deliver, trades.late):
+    for seen in (trades.unmatched, trades.on_hold_day_before, trades.old_account, trades.deliver, trades.late):
         rows = day_before[seen]
         assert abs(z_score(rows)) < 4
+
+
+def test_a_few_per_cent_of_the_fails_are_instructions_that_were_not_released(truth, default_market):
+    """And the truth knows of holds what each slot shows of them: the longer they last, the worse."""
+    trades = default_market.instructions
+    assert 0.02 < trades.on_hold_at_settlement[trades.failed].mean() < 0.10
+    assert 0.3 < trades.failed[trades.on_hold_at_settlement].mean() < 0.7, "some are released in time on the day itself"
+    shown = {
+        "end_of_trade_date": trades.on_hold & ~trades.late,
+        "isd_minus_1": trades.on_hold_day_before,
+        "isd_morning": trades.on_hold_at_settlement,
+    }
+    ids = instruction_ids(default_market.world, trades)
+    risks = [truth["probability"].mean()]
+    for slot, on_hold in shown.items():
+        rows = truth[(truth["slot"] == slot) & truth["entity_id"].isin(ids[on_hold])]
+        assert len(rows) == on_hold.sum()
+        assert abs(z_score(rows)) < 4
+        risks.append(rows["probability"].mean())
+    assert all(later > 1.5 * earlier for earlier, later in pairwise(risks)), risks
 
 
 def test_information_grows_from_slot_to_slot(truth):

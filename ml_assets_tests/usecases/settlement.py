@@ -1,20 +1,23 @@
-"""Curated tables of settlement_fails, from a simulated market or from a few events written by hand."""
+"""Curated tables of settlement_fails, of a simulated market or of a few events by hand, and what follows of them."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ml_assets.contracts import TIMESTAMP, Event, to_columns
+from ml_assets.features import AsOfDatabase
 from ml_assets.landing.curate import curate
 from ml_assets.landing.reference import read_reference
 from ml_assets.landing.schemas import DEAD_LETTERS, event_schema
+from ml_assets.learning.training_set import build_training_set
 from ml_assets.simulation.market import Market
-from ml_assets.spec import EventSpec
+from ml_assets.spec import EventSpec, UseCase
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE
 
 Known = tuple[Event, datetime]
@@ -61,6 +64,43 @@ def references(market: Market, folder: Path) -> dict[str, pa.Table]:
     """The reference tables of a market."""
     market.write_reference(folder)
     return {spec.name: read_reference(str(folder), USE_CASE.name, spec)[0] for spec in USE_CASE.references}
+
+
+def decide(
+    usecase: UseCase,
+    market: Market,
+    events: Mapping[str, pa.Table],
+    reference_data: Mapping[str, pa.Table],
+    *,
+    threads: int = 2,
+) -> tuple[pa.Table, pa.Table]:
+    """The features of all days of a market, and the labels that are known by its end, by the SQL of a use case."""
+    days = market.world.calendar[: market.config.days]
+    with AsOfDatabase(usecase, events, reference_data, threads=threads) as history:
+        features = pa.concat_tables(history.features(time) for day in days for time in usecase.decision_times(day))
+        by_outcome = features.select(["entity_id", "decision_time", "outcome_date"])
+        labels = pa.concat_tables(
+            history.labels(day, by_outcome.filter(pc.equal(by_outcome["outcome_date"], pa.scalar(day))))
+            for day in days
+            if usecase.label.known_at(day).date() <= days[-1]
+        )
+    return features, labels
+
+
+def training_set_of(
+    usecase: UseCase,
+    market: Market,
+    events: Mapping[str, pa.Table],
+    reference_data: Mapping[str, pa.Table],
+    *,
+    threads: int = 2,
+) -> pa.Table:
+    """The training set as of the end of a market's last day."""
+    features, labels = decide(usecase, market, events, reference_data, threads=threads)
+    as_of = datetime.combine(market.world.calendar[market.config.days - 1], time.max, tzinfo=UTC)
+    return build_training_set(
+        features.drop_columns(["attributes"]), labels.drop_columns(["outcome_date"]), usecase.split, as_of
+    )
 
 
 def row_of(table: pa.Table, entity_id: str) -> dict[str, Any]:

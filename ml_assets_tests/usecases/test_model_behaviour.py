@@ -5,7 +5,7 @@ changed where the claim is about the model, events where it is about features an
 """
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -18,12 +18,13 @@ from ml_assets.learning.candidates import hist_gradient_boosting, lightgbm, logi
 from ml_assets.learning.fit import FittedCandidate, fit_candidate
 from ml_assets.learning.frames import model_frame
 from ml_assets.learning.metrics import average_precision
-from ml_assets.learning.training_set import build_training_set, part_of
-from ml_assets.simulation.market import MarketConfig, simulate
+from ml_assets.learning.training_set import part_of
+from ml_assets.simulation.market import MarketConfig
 from ml_assets.spec import DecisionTime, SplitSpec
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE
-from ml_assets_tests.usecases.settlement import curated_market, references
+from ml_assets_tests.usecases.settlement import training_set_of
 
+MARKET = MarketConfig(days=13, instructions_per_day=700, counterparties=12, securities=50, dirty=0)
 USECASE = replace(USE_CASE, split=SplitSpec(train_days=6, calibration_days=1, test_days=2))
 # The use case's own, with leaves for some thousand decisions instead of some hundred thousand.
 LEARNERS = (
@@ -34,30 +35,8 @@ LEARNERS = (
 
 
 @pytest.fixture(scope="module")
-def market():
-    return simulate(MarketConfig(days=13, instructions_per_day=700, counterparties=12, securities=50, dirty=0))
-
-
-@pytest.fixture(scope="module")
-def events(market):
-    return curated_market(market)
-
-
-@pytest.fixture(scope="module")
-def reference_data(market, tmp_path_factory):
-    return references(market, tmp_path_factory.mktemp("reference"))
-
-
-@pytest.fixture(scope="module")
-def training_set(market, events, reference_data) -> pa.Table:
-    days = market.world.calendar[: market.config.days]
-    with AsOfDatabase(USECASE, events, reference_data, threads=2) as db:
-        features = pa.concat_tables([db.features(time) for day in days for time in USECASE.decision_times(day)])
-        labels = pa.concat_tables(
-            [db.labels(day, features.filter(pc.equal(features["outcome_date"], pa.scalar(day)))) for day in days[2:-1]]
-        )
-    labels = labels.drop_columns(["outcome_date"])
-    return build_training_set(features, labels, USECASE.split, datetime(2027, 1, 1, tzinfo=UTC))
+def training_set(market, events, market_references) -> pa.Table:
+    return training_set_of(USECASE, market, events, market_references)
 
 
 @pytest.fixture(scope="module")
@@ -89,14 +68,14 @@ def renamed(table: pa.Table) -> pa.Table:
     return table
 
 
-def test_names_do_not_matter(model, market, events, reference_data):
+def test_names_do_not_matter(model, market, events, market_references):
     """Invariance: a model that knew its counterparties or securities by name would say other things of renamed ones."""
     decision, scores = decision_on(market), []
     for rename in (lambda table: table, renamed):
         with AsOfDatabase(
             USECASE,
             {name: rename(table) for name, table in events.items()},
-            {name: rename(table) for name, table in reference_data.items()},
+            {name: rename(table) for name, table in market_references.items()},
             threads=1,
         ) as db:
             rows = db.features(decision)
@@ -107,7 +86,7 @@ def test_names_do_not_matter(model, market, events, reference_data):
         assert scores[1][name[::-1]] == pytest.approx(probability, abs=1e-6)
 
 
-def test_less_inventory_means_more_fails_to_deliver(model, market, events, reference_data):
+def test_less_inventory_means_more_fails_to_deliver(model, market, events, market_references):
     """Direction, from the events on: the evening's position of every security falls below zero."""
     decision = decision_on(market)
     positions = events["inventory_positions"]
@@ -116,7 +95,7 @@ def test_less_inventory_means_more_fails_to_deliver(model, market, events, refer
     long = positions.set_column(index, "available_quantity", pa.array([1_000_000] * len(positions), pa.int64()))
     told = []
     for inventory in (long, short):
-        with AsOfDatabase(USECASE, {**events, "inventory_positions": inventory}, reference_data, threads=1) as db:
+        with AsOfDatabase(USECASE, {**events, "inventory_positions": inventory}, market_references, threads=1) as db:
             told.append(db.features(decision))
     before, after = (model.scorer.score(rows) for rows in told)
     we_deliver = pc.equal(told[1]["lacks_inventory"], 1).to_numpy()
@@ -126,11 +105,43 @@ def test_less_inventory_means_more_fails_to_deliver(model, market, events, refer
     assert np.allclose(after[~we_deliver], before[~we_deliver], atol=1e-9), "what we receive, others must have"
 
 
+def test_what_is_put_on_hold_fails_more_and_what_is_released_does_not(model, market, events, market_references):
+    """Direction, from the events on: each instruction is put on hold on the eve of its settlement date."""
+    decision = decision_on(market)
+    eve = decision.as_of - timedelta(hours=12)
+
+    def told(status: pa.Table, moment: datetime, reason: str) -> pa.Table:
+        instructions = events["settlement_instructions"]
+        due = pc.equal(instructions["intended_settlement_date"], pa.scalar(decision.decision_date))
+        ids = instructions.filter(due)["instruction_id"].to_pylist()
+        seen = dict.fromkeys(("event_time", "known_at", "broker_time"), moment) | {"status": "PEND", "reason": reason}
+        rows = [status.slice(0, 1).to_pylist()[0] | seen | {"instruction_id": name} for name in ids]
+        dated = [row | {"business_date": moment.date()} for row in rows]
+        return pa.concat_tables([status, pa.Table.from_pylist(dated, status.schema)])
+
+    released = told(events["settlement_status"], eve, "FUTU")
+    on_hold = told(released, eve + timedelta(hours=1), "PREA")
+    released_again = told(on_hold, eve + timedelta(hours=2), "FUTU")
+    probabilities = []
+    for status in (released, on_hold, released_again):
+        with AsOfDatabase(USECASE, {**events, "settlement_status": status}, market_references, threads=1) as db:
+            probabilities.append(model.scorer.score(db.features(decision)))
+    before, held, after = probabilities
+    assert (held >= before).mean() > 0.97
+    assert held.mean() > 2 * before.mean()
+    assert np.array_equal(after, before)
+
+
 @pytest.mark.parametrize(
     ("better", "worse"),
     [
         # With the points that the checklist gives for it: they never move alone.
-        ({"lacks_inventory": 0, "checklist_points": 1}, {"lacks_inventory": 1, "checklist_points": 3}),
+        (
+            {"lacks_inventory": 0, "lacks_inventory_on_isd": 0, "checklist_points": 1},
+            {"lacks_inventory": 1, "lacks_inventory_on_isd": 0, "checklist_points": 3},
+        ),
+        ({"on_hold_at": "NONE", "checklist_points": 1}, {"on_hold_at": "isd_minus_1", "checklist_points": 3}),
+        ({"on_hold_at": "isd_minus_1"}, {"on_hold_at": "isd_morning"}),
         ({"differs_from_ssi": 0, "checklist_points": 1}, {"differs_from_ssi": 1, "checklist_points": 3}),
         (
             {"matching_status": "MACH", "unmatched_on_isd": 0, "checklist_points": 1},
@@ -142,7 +153,7 @@ def test_less_inventory_means_more_fails_to_deliver(model, market, events, refer
         ),
         ({"log_borrowing_fee": 2, "checklist_points": 1.1}, {"log_borrowing_fee": 5, "checklist_points": 2.5}),
     ],
-    ids=["short", "old account", "unmatched", "counterparty", "scarce"],
+    ids=["short", "on hold", "still on hold", "old account", "unmatched", "counterparty", "scarce"],
 )
 def test_what_makes_settlement_harder_raises_the_probability(model, unseen, better, worse):
     """Direction: all else equal, on average and for nearly every decision."""
@@ -155,12 +166,14 @@ def test_the_plain_cases_are_told_apart(model, unseen):
     """Minimum functionality: nothing wrong is no cause for concern, everything wrong is."""
     fine = {
         "matching_status": "MACH", "unmatched_on_isd": 0, "differs_from_ssi": 0, "instructed_late": 0,
-        "lacks_inventory": 0, "log_borrowing_fee": 2.0, "checklist_points": 0.1, "counterparty_relative_rate": -0.5,
+        "on_hold_at": "NONE", "lacks_inventory": 0, "lacks_inventory_on_isd": 0, "log_borrowing_fee": 2.0,
+        "checklist_points": 0.1, "counterparty_relative_rate": -0.5,
         "asset_class": "sovereign_bond", "slot": "isd_morning",
     }  # fmt: skip
     bad = fine | {
         "matching_status": "NMAT", "unmatched_on_isd": 1, "differs_from_ssi": 1, "lacks_inventory": 1,
-        "log_borrowing_fee": 5.0, "checklist_points": 8.5, "counterparty_relative_rate": 0.8, "asset_class": "etf",
+        "lacks_inventory_on_isd": 1, "log_borrowing_fee": 5.0, "checklist_points": 8.5,
+        "counterparty_relative_rate": 0.8, "asset_class": "etf",
     }  # fmt: skip
     median = unseen.median(numeric_only=True).to_frame().T.assign(prior_log_odds=[-3.0])
     calm, trouble = (float(model.scorer.score(median.assign(**case))[0]) for case in (fine, bad))

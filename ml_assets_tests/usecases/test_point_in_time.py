@@ -1,8 +1,8 @@
 """Point in time: for any as-of, features are those of a history that was cut at that as-of before anything was done.
 
 Histories are random: few trades, each of which may come late, be corrected (the same instruction again, otherwise), be
-cancelled (an instruction of nothing), be rebooked (the same UTI, another trade), settle, match, fail; of a history that
-is known until `as_of` nothing that comes later can be told.
+cancelled (an instruction of nothing), be rebooked (the same UTI, another trade), settle, match, be held and released,
+fail; of a history that is known until `as_of` nothing that comes later can be told.
 """
 
 from datetime import UTC, date, datetime, timedelta
@@ -10,13 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from ml_assets.contracts import TIMESTAMP
 from ml_assets.features import AsOfDatabase
-from ml_assets.simulation.market import MarketConfig, simulate
 from ml_assets.simulation.truth import SLOTS
 from ml_assets.spec import DecisionTime
 from ml_assets.usecases.settlement_fails.contracts import (
@@ -28,20 +26,22 @@ from ml_assets.usecases.settlement_fails.contracts import (
     Trade,
 )
 from ml_assets.usecases.settlement_fails.usecase import CALENDAR, USE_CASE
-from ml_assets_tests.usecases.settlement import Known, curated, references
+from ml_assets_tests.usecases.settlement import Known, curated
 
 FIRST = date(2026, 1, 5)
 DAYS = 7
 
 
-@pytest.fixture(scope="module")
-def reference_data(tmp_path_factory):
-    market = simulate(MarketConfig(days=1, instructions_per_day=1, counterparties=3, securities=8, dirty=0))
-    return references(market, tmp_path_factory.mktemp("reference"))
-
-
 # What happens to one instruction, in hours after its trade: kind, when, how much later it is known.
-KINDS = ("send", "correct", "cancel", "rebook", "match", "unmatch", "pend", "fail", "settle", "settle_in_part")
+STATUSES = {
+    "match": ("MACH", None),
+    "unmatch": ("NMAT", "CMIS"),
+    "pend": ("PEND", "LACK"),
+    "hold": ("PEND", "PREA"),
+    "release": ("PEND", None),
+    "fail": ("PENF", None),
+}
+KINDS = ("send", "correct", "cancel", "rebook", *STATUSES, "settle", "settle_in_part")
 STEPS = st.lists(
     st.tuples(st.sampled_from(KINDS), st.integers(0, 80), st.sampled_from([0, 0, 0, 1, 20, 45])), min_size=1, max_size=8
 )
@@ -102,9 +102,9 @@ def landed(reference_data: dict[str, pa.Table], trades: list[Any], evenings: lis
                 tell("settlement_confirmations", SettlementConfirmation, moment, later, instruction_id=f"I-{number}",
                      quantity=100 if kind == "settle" else 40)  # fmt: skip
             else:
-                status = {"match": "MACH", "unmatch": "NMAT", "pend": "PEND", "fail": "PENF"}[kind]
+                status, reason = STATUSES[kind]
                 tell("settlement_status", SettlementStatus, moment, later, instruction_id=f"I-{number}", status=status,
-                     reason=None)  # fmt: skip
+                     reason=reason)  # fmt: skip
     for day, which, quantity, later in evenings:
         evening = datetime.combine(CALENDAR.add(FIRST, day), SLOTS["end_of_trade_date"][0], tzinfo=UTC)
         isin = securities[which % len(securities)]["isin"]
@@ -139,7 +139,7 @@ def test_features_are_those_of_a_history_cut_at_the_decision(reference_data, tra
 
 
 def test_the_histories_above_have_decisions_that_later_events_would_change(reference_data):
-    """Guards the property: a correction, a rebooking and a fail that are known in time do change features."""
+    """Guards the property: what is known in time does change features, what comes late does not."""
     steps = [("send", 1, 0), ("unmatch", 20, 0), ("settle_in_part", 21, 0)]
     trades = [(0, 0, n, "DELI", steps) for n in range(4)]
     decision = DecisionTime(
@@ -153,5 +153,10 @@ def test_the_histories_above_have_decisions_that_later_events_would_change(refer
     assert not features(landed(reference_data, corrected, []), reference_data, decision).equals(before)
     matched = [(*trade[:4], [*trade[4], ("match", 22, 0)]) for trade in trades]
     assert not features(landed(reference_data, matched, []), reference_data, decision).equals(before)
-    late = [(*trade[:4], [*trade[4], ("match", 22, 45)]) for trade in trades]
-    assert features(landed(reference_data, late, []), reference_data, decision).equals(before)
+    held = [(*trade[:4], [*trade[4], ("hold", 2, 0)]) for trade in trades]
+    on_hold = features(landed(reference_data, held, []), reference_data, decision)
+    assert not on_hold.equals(before)
+    released = [(*trade[:4], [*trade[4], ("release", 22, 0)]) for trade in held]
+    assert features(landed(reference_data, released, []), reference_data, decision).equals(before)
+    late = [(*trade[:4], [*trade[4], ("match", 22, 45), ("release", 22, 45)]) for trade in held]
+    assert features(landed(reference_data, late, []), reference_data, decision).equals(on_hold)

@@ -17,7 +17,7 @@ from ml_assets.learning.calibration import log_odds
 from ml_assets.learning.fit import fit_candidate
 from ml_assets.learning.metrics import evaluate
 from ml_assets.learning.reasons import reason_codes
-from ml_assets.learning.training_set import build_training_set, part_of
+from ml_assets.learning.training_set import part_of
 from ml_assets.learning.window import Window
 from ml_assets.simulation.events import instruction_ids
 from ml_assets.simulation.market import MarketConfig, simulate
@@ -33,7 +33,14 @@ from ml_assets.usecases.settlement_fails.contracts import (
     SettlementStatus,
 )
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE, cause_for, checklist, counterparty_part
-from ml_assets_tests.usecases.settlement import curated_by_hand, curated_market, references, row_of
+from ml_assets_tests.usecases.settlement import (
+    curated_by_hand,
+    curated_market,
+    decide,
+    references,
+    row_of,
+    training_set_of,
+)
 
 TRADE_DATE, ISD_MINUS_1, ISD = date(2026, 1, 8), date(2026, 1, 9), date(2026, 1, 12)  # a weekend before the ISD
 
@@ -49,17 +56,6 @@ def test_the_outcome_is_known_early_on_the_next_business_day():
 
 
 # One instruction, followed from its trade date on.
-
-
-@pytest.fixture(scope="module")
-def bystanders():
-    """A small market, of which only the reference data is used."""
-    return simulate(MarketConfig(days=1, instructions_per_day=1, counterparties=3, securities=8, dirty=0))
-
-
-@pytest.fixture(scope="module")
-def reference_data(bystanders, tmp_path_factory):
-    return references(bystanders, tmp_path_factory.mktemp("reference"))
 
 
 def at(day: date, hour: int, minute: int = 0) -> datetime:
@@ -147,6 +143,31 @@ def test_an_instruction_that_does_not_match_stands_out_until_it_does(reference_d
     assert desk.features("isd_morning")["unmatched_on_isd"] == 0
 
 
+def test_an_instruction_is_on_hold_until_it_is_released(reference_data):
+    """Whatever it matches meanwhile, and whether the release gives a reason or none."""
+    desk = Desk(reference_data)
+    desk.status(at(TRADE_DATE, 11), "PEND", "PREA")
+    desk.status(at(TRADE_DATE, 21), "MACH")
+    seen = {row["slot"]: row["on_hold_at"] for row in desk.decisions(*SLOTS).to_pylist()}
+    assert seen == {slot: slot for slot in SLOTS}, "a hold is worse the longer it lasts: models see the slot"
+    assert [row["checklist_points"] for row in desk.decisions(*SLOTS).to_pylist()] == [2, 2, 2]
+    for reason in ("FUTU", "LACK", None):
+        released = Desk(reference_data)
+        released.status(at(TRADE_DATE, 11), "PEND", "PREA")
+        released.status(at(ISD_MINUS_1, 17), "PEND", reason)
+        seen = {row["slot"]: row["on_hold_at"] for row in released.decisions(*SLOTS).to_pylist()}
+        assert seen == {slot: slot for slot in SLOTS} | {"isd_morning": "NONE"}, reason
+        assert released.features("isd_morning")["checklist_points"] == 0
+        released.status(at(ISD_MINUS_1, 18), "PEND", "PREA")
+        assert released.features("isd_morning")["on_hold_at"] == "isd_morning", "put on hold again"
+
+
+def test_a_hold_of_the_counterparty_is_none_of_ours(reference_data):
+    desk = Desk(reference_data)
+    desk.status(at(TRADE_DATE, 11), "PEND", "PRCY")
+    assert desk.features("isd_morning")["on_hold_at"] == "NONE"
+
+
 def test_still_unmatched_on_the_settlement_date_is_worse_than_the_day_before(reference_data):
     desk = Desk(reference_data)
     desk.status(at(TRADE_DATE, 21), "NMAT", "CMIS")
@@ -161,6 +182,11 @@ def test_a_short_position_matters_to_whom_delivers(reference_data, movement, lac
     desk.position(at(ISD_MINUS_1, 19), -200)
     assert desk.features("isd_minus_1")["lacks_inventory"] == 0, "the newest position then known is long"
     assert desk.features("isd_morning")["lacks_inventory"] == lacks
+    assert desk.features("isd_morning")["lacks_inventory_on_isd"] == lacks
+    early = Desk(reference_data, movement)
+    early.position(at(TRADE_DATE, 19), -200)
+    assert early.features("isd_minus_1")["lacks_inventory"] == lacks
+    assert early.features("isd_minus_1")["lacks_inventory_on_isd"] == 0, "there is an evening left"
 
 
 @pytest.mark.parametrize("is_old", [True, False])
@@ -306,33 +332,7 @@ def test_a_date_without_a_reported_fail_is_no_calm(reference_data):
 
 # A whole market.
 
-CONFIG = MarketConfig(days=8, instructions_per_day=60, counterparties=6, securities=15, dirty=0)
-
-
-@pytest.fixture(scope="module")
-def market():
-    return simulate(CONFIG)
-
-
-@pytest.fixture(scope="module")
-def events(market):
-    return curated_market(market)
-
-
-@pytest.fixture(scope="module")
-def market_references(market, tmp_path_factory):
-    return references(market, tmp_path_factory.mktemp("reference"))
-
-
-def decide(usecase, market, events, market_references):
-    """Features and labels of all days of a market."""
-    days = market.world.calendar[: market.config.days]
-    with AsOfDatabase(usecase, events, market_references, threads=2) as db:
-        features = pa.concat_tables([db.features(time) for day in days for time in usecase.decision_times(day)])
-        labels = [
-            db.labels(day, features.filter(pc.equal(features["outcome_date"], pa.scalar(day)))) for day in days[2:-1]
-        ]
-    return features, pa.concat_tables(labels)
+MARKET = MarketConfig(days=8, instructions_per_day=60, counterparties=6, securities=15, dirty=0)
 
 
 def test_decisions_and_labels_are_those_of_the_truth(market, events, market_references):
@@ -340,7 +340,7 @@ def test_decisions_and_labels_are_those_of_the_truth(market, events, market_refe
     features, labels = decide(USE_CASE, market, events, market_references)
     rows = truth_table(market.world, market.instructions).to_pylist()
     truth = {(row["entity_id"], row["decision_time"]): row for row in rows}
-    last = market.world.calendar[CONFIG.days - 1]
+    last = market.world.calendar[MARKET.days - 1]
     keys = {(row["entity_id"], row["decision_time"]) for row in features.to_pylist()}
     assert keys == {key for key, row in truth.items() if row["decision_time"].date() <= last}
     assert labels.num_rows > 800
@@ -372,7 +372,7 @@ def tampered(table: pa.Table, later: pa.Array, seed: int) -> pa.Table:
 @settings(max_examples=12, deadline=None)
 @given(
     event=st.sampled_from([event.name for event in USE_CASE.events]),
-    day=st.integers(3, CONFIG.days - 2),
+    day=st.integers(3, MARKET.days - 2),
     slot=st.sampled_from(list(SLOTS)),
     seed=st.integers(0, 10_000),
 )
@@ -389,7 +389,7 @@ def test_what_becomes_known_later_changes_no_feature(market, events, market_refe
 
 
 @settings(max_examples=5, deadline=None)
-@given(day=st.integers(2, CONFIG.days - 3), seed=st.integers(0, 10_000))
+@given(day=st.integers(2, MARKET.days - 3), seed=st.integers(0, 10_000))
 def test_what_becomes_known_after_the_label_does_not_change_it(market, events, market_references, day, seed):
     outcome_date = market.world.calendar[day]
     known_at = pa.scalar(USE_CASE.label.known_at(outcome_date))
@@ -408,10 +408,7 @@ def test_a_model_comes_near_the_truth_and_not_beyond_it(tmp_path):
     market = simulate(MarketConfig(days=14, instructions_per_day=1500, counterparties=15, securities=60))
     afternoons = tuple(slot for slot in USE_CASE.slots if slot.name == "isd_minus_1")
     usecase = replace(USE_CASE, slots=afternoons, split=SplitSpec(train_days=7, calibration_days=1, test_days=3))
-    features, labels = decide(usecase, market, curated_market(market), references(market, tmp_path))
-    rows = build_training_set(
-        features, labels.drop_columns(["outcome_date"]), usecase.split, datetime(2027, 1, 1, tzinfo=UTC)
-    )
+    rows = training_set_of(usecase, market, curated_market(market), references(market, tmp_path))
     window = Window.of(part_of(rows, "test"))
     truth = truth_table(market.world, market.instructions).to_pylist()
     probability = {row["entity_id"]: row["probability"] for row in truth if row["slot"] == "isd_minus_1"}
@@ -447,10 +444,7 @@ def learned(tmp_path_factory):
     afternoons = tuple(slot for slot in USE_CASE.slots if slot.name == "isd_minus_1")
     usecase = replace(USE_CASE, slots=afternoons, split=SplitSpec(train_days=5, calibration_days=1, test_days=2))
     reference = references(market, tmp_path_factory.mktemp("learned"))
-    features, labels = decide(usecase, market, curated_market(market), reference)
-    rows = build_training_set(
-        features, labels.drop_columns(["outcome_date"]), usecase.split, datetime(2027, 1, 1, tzinfo=UTC)
-    )
+    rows = training_set_of(usecase, market, curated_market(market), reference)
     return usecase, market, reference, fit_candidate(usecase, usecase.candidates[1], rows).scorer
 
 
@@ -466,20 +460,23 @@ def reasons_of(learned, market, day):
 
 
 @pytest.mark.parametrize(
-    ("flag", "cause", "action"),
+    ("flags", "cause", "action"),
     [
-        ("old_account", "SSI", "repair the settlement instruction"),
-        ("unmatched", "NMAT", "chase the match; amend what differs"),
+        (("old_account",), "SSI", "repair the settlement instruction"),
+        (("unmatched",), "NMAT", "chase the match; amend what differs"),
+        (("on_hold", "on_hold_day_before"), "PREA", "release the instruction"),
     ],
+    ids=["account", "matching", "hold"],
 )
-def test_a_cause_planted_in_the_market_is_found_in_the_reasons(learned, flag, cause, action):
+def test_a_cause_planted_in_the_market_is_found_in_the_reasons(learned, flags, cause, action):
     """The same market twice; in the second, some instructions of one day have a cause that they did not have."""
     market, traded = learned[1], 9
     trades = market.instructions
-    healthy = (trades.day == traded) & ~trades.old_account & ~trades.unmatched & ~trades.late
+    healthy = (trades.day == traded) & ~trades.old_account & ~trades.unmatched & ~trades.late & ~trades.on_hold
     planted = np.flatnonzero(healthy)[:40]
-    changed = {flag: getattr(trades, flag).copy()}
-    changed[flag][planted] = True
+    changed = {flag: getattr(trades, flag).copy() for flag in flags}
+    for planted_in in changed.values():
+        planted_in[planted] = True
     before = reasons_of(learned, market, traded + 1)
     after = reasons_of(learned, replace(market, instructions=replace(trades, **changed)), traded + 1)
     ids = instruction_ids(market.world, trades)[planted].tolist()

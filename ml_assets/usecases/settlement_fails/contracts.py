@@ -6,7 +6,9 @@ from typing import Literal
 from ml_assets.contracts import Event, ReferenceRow
 
 Status = Literal["MACH", "NMAT", "PEND", "PENF"]
-Reason = Literal["LACK", "CLAC", "MONY", "CMON", "PREA", "PRCY", "LATE", "LINK", "CMIS", "DDAT", "DDEA", "DMON", "DEPT"]
+Reason = Literal[
+    "LACK", "CLAC", "MONY", "CMON", "PREA", "PRCY", "FUTU", "LATE", "LINK", "CMIS", "DDAT", "DDEA", "DMON", "DEPT"
+]
 
 
 class Trade(Event, frozen=True, kw_only=True):
@@ -42,7 +44,11 @@ class SettlementInstruction(Event, frozen=True, kw_only=True):
 
 
 class SettlementStatus(Event, frozen=True, kw_only=True):
-    """A status of an instruction: matched, not matched, pending, or failing (PENF), with the reason."""
+    """A status of an instruction: matched, not matched, pending, or failing (PENF), with the reason.
+
+    PREA: our instruction is on hold. It is so until a status says that it is pending for another reason: once released,
+    it awaits its settlement date (FUTU).
+    """
 
     instruction_id: str
     status: Status

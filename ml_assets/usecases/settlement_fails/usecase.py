@@ -77,7 +77,7 @@ EVENTS = (
         name="settlement_status",
         topic="settlement_status",
         contract=SettlementStatus,
-        description="Statuses of instructions: matched, not matched, pending, failing.",
+        description="Statuses of instructions: matched, not matched, on hold, pending for another reason, failing.",
         history=_OPEN,
     ),
     EventSpec(
@@ -123,10 +123,10 @@ REFERENCES = (
 CAUSES = (
     Cause("LACK", "lack of securities", "borrow, recall or settle partially"),
     Cause("CLAC", "counterparty short", "chase the counterparty, accept a partial"),
-    Cause("NMAT", "not matched", "chase the match; amend what differs"),
+    Cause("NMAT", "not matched, or sent late to match", "chase the match; amend what differs"),
     Cause("SSI", "another account than the standing one", "repair the settlement instruction"),
     Cause("MONY", "cash", "fund the account"),
-    Cause("PREA", "held back or instructed late", "release"),
+    Cause("PREA", "on hold", "release the instruction"),
 )
 
 
@@ -140,6 +140,7 @@ def checklist(columns: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
     fee = np.nan_to_num(np.exp(columns["log_borrowing_fee"]))
     points: NDArray[Any] = (
         3.0 * (columns["matching_status"] == "NMAT")
+        + 2.0 * (columns["on_hold_at"] != "NONE")
         + 2.0 * columns["lacks_inventory"]
         + 2.0 * columns["differs_from_ssi"]
         + columns["instructed_late"]
@@ -160,12 +161,18 @@ FEATURES = (
     Feature("unmatched_on_isd", "Still not matched on the settlement date", cause="NMAT"),
     Feature("log_amount", "Logarithm of the settlement amount", "log EUR", cause="MONY"),
     Feature("differs_from_ssi", "The account is not the counterparty's standing one", cause="SSI"),
-    Feature("instructed_late", "Instructed after the trade date", cause="PREA"),
+    Feature("instructed_late", "Instructed after the trade date", cause="NMAT"),
+    # By slot: a hold that lasts until the settlement date is far worse than one on the trade date.
+    Feature(
+        "on_hold_at", "Decision slot if the instruction is on hold then, else NONE", kind="categorical", cause="PREA"
+    ),
     Feature("lacks_inventory", "We deliver and are short of the security", cause="LACK"),
+    Feature("lacks_inventory_on_isd", "Still so on the settlement date", cause="LACK"),
     Feature("log_borrowing_fee", "Logarithm of the fee to borrow the security", "log bp", cause="LACK"),
     Feature(
         "checklist_points",
-        "Operations' checklist: 3 not matched, 2 short, 2 another account, 1 instructed late, up to 1.9 dear to borrow",
+        "Operations' checklist: 3 not matched, 2 on hold, 2 short, 2 another account, 1 instructed late, "
+        "up to 1.9 dear to borrow",
         explained_by=checklist,
     ),
     Feature(
@@ -210,7 +217,7 @@ USE_CASE = UseCase(
         "Not for setting limits of counterparties or for their creditworthiness: it ranks instructions for operations.",
         "Trained and tested on a simulated market; on a bank's own events it must be trained and judged anew.",
         "The track record of a counterparty is 60 days long: a new counterparty counts as average.",
-        "Holds and cash are seen only through lateness and size: no event tells of an instruction on hold or of cash.",
+        "Cash is seen only through size, for no event tells of it; a hold of the counterparty in its track record.",
         "Its level follows the fails of the newest settlement date that is over: what was traded on the first two days "
         "of a stress, or after one, is scored as if it had not begun, or not ended.",
     ),

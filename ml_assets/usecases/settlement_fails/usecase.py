@@ -167,7 +167,7 @@ FEATURES = (
         "on_hold_at", "Decision slot if the instruction is on hold then, else NONE", kind="categorical", cause="PREA"
     ),
     Feature("lacks_inventory", "We deliver and are short of the security", cause="LACK"),
-    Feature("lacks_inventory_on_isd", "Still so on the settlement date", cause="LACK"),
+    Feature("lacks_inventory_on_isd", "Still short of it on the settlement date", cause="LACK"),
     Feature("log_borrowing_fee", "Logarithm of the fee to borrow the security", "log bp", cause="LACK"),
     Feature(
         "checklist_points",

@@ -1,13 +1,12 @@
-"""Roll out an overlay: accounts and policies, the migration, and only then settings and what uses the new schema.
+"""Roll out an overlay: settings and accounts, the migration, and only then what uses the new schema.
 
     python k8s/deploy.py <overlay> [--image <image>]     what `make deploy` runs
 
 It uses kubectl and its current context. A migration that fails stops the rollout and shows its log: what runs goes on,
-and runs launched meanwhile find the settings of the release before, since the migration reads a copy of the new ones.
+also with its settings, since each release has a map of its own.
 """
 
 import argparse
-import hashlib
 import json
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from typing import Any
 import yaml
 
 NAMESPACE = "ml-assets"
-SETTINGS = "ml-assets-settings"
 _SERVERS = {"postgres", "s3", "kafka"}  # of the overlay `local`; others have their servers elsewhere
 _WORKLOADS = {"Deployment", "StatefulSet"}
 
@@ -35,9 +33,6 @@ def main() -> None:
     manifests = list(yaml.safe_load_all(kubectl(given.kubectl, "kustomize", str(given.overlay))))
     if given.image:
         manifests = [with_image(manifest, given.image) for manifest in manifests]
-    settings = settings_of(manifests)
-    for manifest in manifests:
-        stamp_settings(manifest, settings)
     workloads = [m for m in manifests if m["kind"] in _WORKLOADS]
     servers = [m for m in workloads if m["metadata"]["name"] in _SERVERS]
     (migration,) = (m for m in manifests if m["kind"] == "Job")
@@ -53,35 +48,20 @@ def main() -> None:
             what = f"{each['kind'].lower()}/{each['metadata']['name']}"
             kubectl(given.kubectl, "-n", NAMESPACE, "rollout", "status", what, f"--timeout={given.timeout}s")
 
-    say("accounts, policies")
-    apply(m for m in manifests if m["kind"] not in {*_WORKLOADS, "Job"} and m is not settings)
+    say("settings, accounts, policies")
+    apply(m for m in manifests if m["kind"] not in {*_WORKLOADS, "Job"})
     apply(servers)
     wait(servers)
     say("migration")
     job = f"job/{migration['metadata']['name']}"
     kubectl(given.kubectl, "-n", NAMESPACE, "delete", job, "--ignore-not-found", "--wait")
-    apply(for_migration(each) for each in (settings, migration))
+    apply([migration])
     await_job(given.kubectl, job, given.timeout)
     say("rollout")
     rest = [m for m in workloads if m not in servers]
-    apply([settings, *rest])
+    apply(rest)
     wait(rest)
     say("everything is ready")
-
-
-def for_migration(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings under a name of their own, or the migration that reads them there."""
-    return renamed(manifest, SETTINGS, f"{SETTINGS}-migration")
-
-
-def renamed(manifest: Any, name: str, new: str) -> Any:
-    """Return a manifest in which everything of a name has another."""
-    if isinstance(manifest, dict):
-        return {
-            key: new if key == "name" and value == name else renamed(value, name, new)
-            for key, value in manifest.items()
-        }
-    return [renamed(each, name, new) for each in manifest] if isinstance(manifest, list) else manifest
 
 
 def await_job(program: str, job: str, seconds: int) -> None:
@@ -100,19 +80,6 @@ def await_job(program: str, job: str, seconds: int) -> None:
         why = f"it took longer than {seconds} s"
     say(kubectl(program, "-n", NAMESPACE, "logs", job, "--all-containers", "--prefix", "--tail=20"))
     sys.exit(f"{job}: {why}; nothing after it was done")
-
-
-def settings_of(manifests: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Return the map of the settings, which keeps its name from release to release: run pods know it by that."""
-    (settings,) = (m for m in manifests if m["kind"] == "ConfigMap" and m["metadata"]["name"] == SETTINGS)
-    return settings
-
-
-def stamp_settings(manifest: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Note a digest of the settings on the pods of a workload, so that new settings make new pods."""
-    if manifest["kind"] in _WORKLOADS:
-        digest = hashlib.sha256(json.dumps(settings["data"], sort_keys=True).encode()).hexdigest()[:16]
-        manifest["spec"]["template"]["metadata"].setdefault("annotations", {})["ml-assets/settings"] = digest
 
 
 def with_image(manifest: dict[str, Any], image: str) -> dict[str, Any]:

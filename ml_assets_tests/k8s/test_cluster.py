@@ -100,10 +100,20 @@ class Platform:
             self._forward.terminate()
             self._forward.wait()
 
-    def deploy(self, target: str = "") -> "subprocess.CompletedProcess[str]":
-        """Do what `make deploy` does with the overlay `local`."""
-        command = [sys.executable, str(ROOT / "deploy.py"), str(ROOT / "overlays/local"), "--kubectl", self.program]
+    def deploy(self, target: str = "", overlay: Path = ROOT / "overlays/local") -> "subprocess.CompletedProcess[str]":
+        """Do what `make deploy` does with an overlay."""
+        command = [sys.executable, str(ROOT / "deploy.py"), str(overlay), "--kubectl", self.program]
         return self.run(*command, *(["--image", target] if target else []))
+
+    def threads(self, run: str = "") -> str:
+        """The setting `threads` as the code location has it, or as a run was given it."""
+        if not run:
+            return self.kubectl(
+                "exec", "deployment/ml-assets-code-location", "--", "printenv", "ML_ASSETS_THREADS"
+            ).strip()
+        (container,) = self.job_of(run)["spec"]["template"]["spec"]["containers"]
+        (settings,) = [each["configMapRef"]["name"] for each in container["envFrom"] if "configMapRef" in each]
+        return str(self.get("configmap", settings)["data"]["ML_ASSETS_THREADS"])
 
     def make(self, target: str) -> None:
         """Run a target of the Makefile, which must succeed."""
@@ -573,8 +583,16 @@ def test_a_release_that_cannot_migrate_is_not_rolled_out(platform: Platform) -> 
     assert platform.images() == {IMAGE}
 
 
-def test_an_upgrade_migrates_and_then_rolls_out(platform: Platform) -> None:
-    done = platform.deploy(NEXT)
+def test_an_upgrade_migrates_and_then_rolls_out(platform: Platform, tmp_path: Path) -> None:
+    """The next release has another image and another setting."""
+    of_next = {"name": "ml-assets-settings", "behavior": "merge", "literals": ["ML_ASSETS_THREADS=1"]}
+    kustomization = {
+        "namespace": "ml-assets",
+        "resources": [os.path.relpath(ROOT / "overlays/local", tmp_path.resolve())],
+        "configMapGenerator": [of_next],
+    }
+    (tmp_path / "kustomization.yaml").write_text(json.dumps(kustomization))
+    done = platform.deploy(NEXT, tmp_path)
     assert done.returncode == 0, done.stderr
     platform.reach()
     platform.make("smoke")
@@ -588,6 +606,7 @@ def test_an_upgrade_migrates_and_then_rolls_out(platform: Platform) -> None:
     assert platform.wait_for_run(run) == "SUCCESS", platform.why(run)
     (container,) = platform.job_of(run)["spec"]["template"]["spec"]["containers"]
     assert container["image"] == NEXT, "runs use the new release too"
+    assert platform.threads() == platform.threads(run) == "1"
 
 
 def test_a_release_is_rolled_back(platform: Platform) -> None:
@@ -595,6 +614,9 @@ def test_a_release_is_rolled_back(platform: Platform) -> None:
     platform.reach()
     platform.make("smoke")
     assert platform.images() == {IMAGE}
+    run = platform.launch(FEATURES, first_day())
+    assert platform.wait_for_run(run) == "SUCCESS", platform.why(run)
+    assert platform.threads() == platform.threads(run) == "2", "settings of the release before, for runs too"
 
 
 def test_passwords_of_the_database_are_rotated(platform: Platform) -> None:
@@ -641,7 +663,7 @@ def simulate(platform: Platform) -> None:
         "name": "simulate",
         "args": ["ml-assets", "simulate", "--days", str(DAYS), "--instructions", str(INSTRUCTIONS)],
         "envFrom": [
-            {"configMapRef": {"name": "ml-assets-settings"}}, {"secretRef": {"name": "ml-assets-s3"}},
+            template["spec"]["containers"][0]["envFrom"][0], {"secretRef": {"name": "ml-assets-s3"}},
         ],
     }  # fmt: skip
     spec = {key: value for key, value in template["spec"].items() if key != "initContainers"}

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ml_assets_tests.k8s.manifests import OVERLAYS, ROOT, of_kind, overlay
+from ml_assets_tests.k8s.manifests import OVERLAYS, ROOT, overlay
 from ml_assets_tests.k8s.programs import kubectl
 
-SETTINGS = "ml-assets-settings"
 # Notes what is applied, hands `kustomize` on, and has the migration end as it is told.
 _KUBECTL = """\
 #!/bin/sh
@@ -36,25 +35,16 @@ def deploy(name: str, folder: Path, ending: str) -> tuple[int, list[dict[str, di
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_new_settings_wait_for_the_migration_which_reads_a_copy(name, tmp_path):
-    """Guards: runs launched during a migration had the old image and the new settings."""
+def test_what_runs_for_good_waits_for_the_migration(name, tmp_path):
     code, applied = deploy(name, tmp_path, "Complete")
     assert code == 0
     (migrated,) = (number for number, items in enumerate(applied) if "Job/ml-assets-migrate" in items)
-    (told,) = (number for number, items in enumerate(applied) if f"ConfigMap/{SETTINGS}" in items)
-    assert told > migrated
-    copied = applied[migrated][f"ConfigMap/{SETTINGS}-migration"]["data"]
-    assert copied == of_kind(overlay(name), "ConfigMap")[SETTINGS]["data"]
-    job = json.dumps(applied[migrated]["Job/ml-assets-migrate"])
-    assert f'"configMapRef": {{"name": "{SETTINGS}-migration"}}' in job
-    assert f'"{SETTINGS}"' not in job
-    everything = {f"{m['kind']}/{m['metadata']['name']}" for m in overlay(name)}
-    assert set().union(*applied) == everything | {f"ConfigMap/{SETTINGS}-migration"}
+    (rolled,) = (number for number, items in enumerate(applied) if "Deployment/ml-assets-daemon" in items)
+    assert rolled > migrated
+    assert set().union(*applied) == {f"{m['kind']}/{m['metadata']['name']}" for m in overlay(name)}
 
 
-def test_a_migration_that_fails_leaves_settings_and_programs_as_they_are(tmp_path):
+def test_a_migration_that_fails_leaves_programs_as_they_are(tmp_path):
     code, applied = deploy("production", tmp_path, "Failed")
     assert code != 0
-    names = set().union(*applied)
-    assert f"ConfigMap/{SETTINGS}" not in names
-    assert not [name for name in names if name.startswith(("Deployment/", "StatefulSet/"))]
+    assert not [name for name in set().union(*applied) if name.startswith(("Deployment/", "StatefulSet/"))]

@@ -128,10 +128,40 @@ def test_every_variable_of_the_instance_is_given(name: str) -> None:
     """Guards run pods, which get the instance in their arguments and its variables from what dagster.yaml names."""
     launcher = load("k8s/base/dagster.yaml")["run_launcher"]["config"]
     maps = of_kind(overlay(name), "ConfigMap")
-    given = {key for each in launcher["env_config_maps"] for key in maps[each]["data"]} | {"DAGSTER_HOME"}
+    ((settings,),) = {tuple(maps_named_to(pod)) for pod in launching_pods(name)}
+    assert launcher["env_config_maps"] == [{"env": "ML_ASSETS_SETTINGS_MAP"}]
+    given = {*maps[settings]["data"], *launcher["env_vars"], "DAGSTER_HOME"}
     needed = names_of_env(load("k8s/base/dagster.yaml")) | names_of_env(load("k8s/base/workspace.yaml"))
     assert needed - given == {"ML_ASSETS_DAGSTER_POSTGRES_URL"}, "the rest is a secret"
     assert "ml-assets-dagster-database" in launcher["env_secrets"]
+
+
+@each_overlay
+def test_each_release_has_settings_of_its_own(name: str) -> None:
+    """Guards: during a migration, after one that failed or after a rollback, old pods and runs had the new settings."""
+    (settings,) = (each for each in of_kind(overlay(name), "ConfigMap") if each.startswith("ml-assets-settings"))
+    assert re.fullmatch(r"ml-assets-settings-[a-z0-9]{10}", settings)
+    for _, _, container in containers(overlay(name)):
+        read = [source["configMapRef"]["name"] for source in container.get("envFrom", []) if "configMapRef" in source]
+        assert set(read) <= {settings}, container["name"]
+    assert {tuple(maps_named_to(pod)) for pod in launching_pods(name)} == {(settings,)}
+
+
+def launching_pods(name: str) -> list[dict[str, Any]]:
+    """The pods that open the Dagster instance, and with it the launcher."""
+    instance = "/opt/dagster/dagster.yaml"
+    made = [each["spec"] for name, each in pods(overlay(name)).items() if name != "ml-assets-migrate"]
+    return [
+        pod
+        for pod in made
+        if instance in {m["mountPath"] for c in pod["containers"] for m in c.get("volumeMounts", [])}
+    ]
+
+
+def maps_named_to(pod: dict[str, Any]) -> list[str]:
+    """The names that the launcher is given for the settings of its runs."""
+    variables = [variable for container in pod["containers"] for variable in container.get("env", [])]
+    return [variable["value"] for variable in variables if variable["name"] == "ML_ASSETS_SETTINGS_MAP"]
 
 
 @each_overlay

@@ -164,3 +164,42 @@ def test_features_of_an_empty_history_are_empty():
 def test_events_survive_the_wire():
     row = fail(JUNE[0], "BIG", 5, None)
     assert msgspec.json.decode(msgspec.json.encode(row), type=CnsFail) == row
+
+
+def test_spells_of_large_balances_are_counted_from_the_newest_date():
+    """Guards where spells begin and end; a published date without a row ends one."""
+    large = [*JUNE[2:5], *JUNE[8:10], *JUNE[-3:]]
+    seen = features([*MARKET, *(fail(day, "SPELLS", 20_000) for day in large)])
+    spells, never = seen["SPELLS"], seen["TINY"]
+    dates = len(JUNE)
+    assert spells["large_spell_rate"] == 3 / dates
+    assert spells["large_spell_length"] == (len(large) + 1) / (3 + 1)
+    assert spells["newest_large_spell"] == 3
+    assert spells["large_changes_60d"] == 5, "three beginnings, two ends"
+    assert [never[name] for name in ("large_spell_rate", "newest_large_spell", "large_changes_60d")] == [0, 0, 0]
+    assert seen["BIG"]["newest_large_spell"] == dates
+    assert seen["BIG"]["large_changes_60d"] == 0, "it was large before the first date, for all that is known"
+    assert spells["nearly_large_rate_1_5"] > spells["nearly_large_rate_6_10"] == 0
+    assert spells["nearly_large_rate_16_25"] > 0, "of the dates that there are"
+    assert spells["nearly_large_rate_26_40"] is None, "nothing has been published of these dates"
+
+
+def test_words_of_the_description_tell_of_the_other_securities_that_have_them():
+    """Guards the word rates: the security's own balances are left out, and a word of four says nothing."""
+
+    def market(fails_of_first: int) -> dict[str, dict]:
+        rows = []
+        for number in range(12):
+            quantity = fails_of_first if number == 0 else 100_000 if number < 6 else 10
+            words = "LEVERAGED FUND" if number < 6 else "QUIET, CORP." if number < 11 else "SELDOM CORP"
+            rows += [msgspec.structs.replace(fail(day, f"S{number}", quantity), description=words) for day in JUNE]
+        return features(rows)
+
+    seen = market(100_000)
+    assert seen["S1"]["words_mean"] > 0 > seen["S7"]["words_mean"]
+    assert seen["S7"]["words_most"] >= seen["S7"]["words_mean"] >= seen["S7"]["words_least"]
+    assert seen["S11"]["words_most"] == seen["S11"]["words_least"], "CORP is of six, SELDOM of one"
+    # Others see less of the word when the first ceases to fail; the first sees the same of it, in a quieter market.
+    calm = market(10)
+    assert calm["S1"]["words_mean"] < seen["S1"]["words_mean"]
+    assert calm["S0"]["words_mean"] > seen["S0"]["words_mean"]

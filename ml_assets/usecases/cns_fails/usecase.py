@@ -64,10 +64,43 @@ FEATURES = (
     Feature("weighted_log_value_30d", "Mean logarithm of the balance, weighted over 30 dates", cause="PERSISTENT"),
     Feature("rank_of_weighted_value", "Its rank among the securities of the day, 0 to 1", cause="PERSISTENT"),
     Feature("stays_large_rate", "How often a large balance was large on the date before too", cause="PERSISTENT"),
+    Feature("large_spell_rate", "Spells of large balances a published date, of 200 dates", cause="PERSISTENT"),
+    Feature("large_spell_length", "Mean length of its spells of large balances", "dates", cause="PERSISTENT"),
+    Feature("newest_large_spell", "How long its balance has been large, on the newest date", "dates", cause="RECENT"),
+    Feature("large_changes_60d", "How often it became large or ceased to be in 60 dates", cause="PERSISTENT"),
     Feature("nearly_large_rate_15d", "Closeness to 100,000 USD, 0 to 1, weighted over 15 dates", cause="RECENT"),
     Feature("nearly_large_rate_30d", "Closeness to 100,000 USD, 0 to 1, weighted over 30 dates", cause="PERSISTENT"),
     Feature("nearly_large_rate_60d", "Closeness to 100,000 USD, 0 to 1, weighted over 60 dates", cause="PERSISTENT"),
     Feature("nearly_large_rate", "Closeness to 100,000 USD, 0 to 1, over 200 dates", cause="PERSISTENT"),
+    Feature("nearly_large_rate_1_5", "Closeness to 100,000 USD, 0 to 1, dates 1 to 5 from the newest", cause="RECENT"),
+    Feature(
+        "nearly_large_rate_6_10", "Closeness to 100,000 USD, 0 to 1, dates 6 to 10 from the newest", cause="RECENT"
+    ),
+    Feature(
+        "nearly_large_rate_11_15",
+        "Closeness to 100,000 USD, 0 to 1, dates 11 to 15 from the newest",
+        cause="PERSISTENT",
+    ),
+    Feature(
+        "nearly_large_rate_16_25",
+        "Closeness to 100,000 USD, 0 to 1, dates 16 to 25 from the newest",
+        cause="PERSISTENT",
+    ),
+    Feature(
+        "nearly_large_rate_26_40",
+        "Closeness to 100,000 USD, 0 to 1, dates 26 to 40 from the newest",
+        cause="PERSISTENT",
+    ),
+    Feature(
+        "nearly_large_rate_41_60",
+        "Closeness to 100,000 USD, 0 to 1, dates 41 to 60 from the newest",
+        cause="PERSISTENT",
+    ),
+    Feature(
+        "nearly_large_rate_61_90",
+        "Closeness to 100,000 USD, 0 to 1, dates 61 to 90 from the newest",
+        cause="PERSISTENT",
+    ),
     Feature("log_fail_value_q50", "Logarithm of the median balance of 60 dates, none as 0", cause="PERSISTENT"),
     Feature("log_fail_value_q75", "Logarithm of the upper quartile of 60 dates", cause="PERSISTENT"),
     Feature("log_fail_value_q90", "Logarithm of the 90 % quantile of 60 dates", cause="PERSISTENT"),
@@ -87,6 +120,11 @@ FEATURES = (
     Feature("log_price", "Logarithm of the newest published price", cause="PRICE"),
     Feature("rank_of_price", "Rank of the price among the securities of the day, 0 to 1", cause="PRICE"),
     Feature("kind", "Kind of security, by its description", kind="categorical", cause="PRICE"),
+    Feature(
+        "words_mean", "How much the words of its description fail, mean log of rate over the market's", cause="PRICE"
+    ),
+    Feature("words_most", "The same of the word that fails most", cause="PRICE"),
+    Feature("words_least", "The same of the word that fails least", cause="PRICE"),
     Feature("log_mean_quantity", "Logarithm of the mean number of shares", cause="PRICE"),
     Feature("log_price_change", "Logarithm of the newest over the oldest price", cause="PRICE"),
     Feature("log_price_change_20d", "Logarithm of the price over that of 20 dates before", cause="PRICE"),

@@ -52,14 +52,26 @@ published AS (
         sum(exp(-(age - 1) / 10)) AS weights_10d
     FROM covered
 ),
--- Whether a large balance was large on the date before too.
-continued AS (
-    SELECT symbol, count(*) AS continued
+-- Spells of large balances, without a date between: where they begin and end, and how long the newest one lasts by now.
+spells AS (
+    SELECT
+        symbol,
+        count(*) FILTER (WHERE age_before = age + 1) AS continued,
+        count(*) FILTER (WHERE age_before IS DISTINCT FROM age + 1) AS spells,
+        count(*) FILTER (WHERE age_before IS DISTINCT FROM age + 1 AND age < (SELECT dates_60d FROM published))
+            + count(*) FILTER (WHERE age_after IS DISTINCT FROM age - 1 AND age BETWEEN 2 AND 60) AS changes_60d,
+        count(*) FILTER (WHERE age = number) AS newest_spell
     FROM (
-        SELECT symbol, age, lead(age) OVER (PARTITION BY symbol ORDER BY age) AS age_before
-        FROM daily WHERE value > 100000
+        SELECT
+            symbol,
+            age,
+            lead(age) OVER by_age AS age_before,
+            lag(age) OVER by_age AS age_after,
+            row_number() OVER by_age AS number
+        FROM daily
+        WHERE value > 100000
+        WINDOW by_age AS (PARTITION BY symbol ORDER BY age)
     )
-    WHERE age_before = age + 1
     GROUP BY symbol
 )
 SELECT
@@ -94,12 +106,31 @@ SELECT
     -- Rounded: the last digits of a sum depend on the order of its terms, and a rank makes a step of them.
     percent_rank() OVER (ORDER BY round(coalesce(sum(exp(-(age - 1) / 30) * ln(1 + value)), 0), 6))
         AS rank_of_weighted_value,
-    (coalesce(any_value(continued.continued), 0) + 0.5) / (count(*) FILTER (WHERE value > 100000) + 2)
+    (coalesce(any_value(spells.continued), 0) + 0.5) / (count(*) FILTER (WHERE value > 100000) + 2)
         AS stays_large_rate,
+    coalesce(any_value(spells.spells), 0) / any_value(published.dates) AS large_spell_rate,
+    (count(*) FILTER (WHERE value > 100000) + 1) / (coalesce(any_value(spells.spells), 0) + 1) AS large_spell_length,
+    coalesce(any_value(spells.newest_spell), 0) AS newest_large_spell,
+    coalesce(any_value(spells.changes_60d), 0) AS large_changes_60d,
     coalesce(sum(exp(-(age - 1) / 15) * nearly_large), 0) / any_value(published.weights_15d) AS nearly_large_rate_15d,
     coalesce(sum(exp(-(age - 1) / 30) * nearly_large), 0) / any_value(published.weights_30d) AS nearly_large_rate_30d,
     coalesce(sum(exp(-(age - 1) / 60) * nearly_large), 0) / any_value(published.weights_60d) AS nearly_large_rate_60d,
     coalesce(sum(nearly_large), 0) / any_value(published.dates) AS nearly_large_rate,
+    -- The same by the age of the dates, so that a model can weigh the ages itself.
+    coalesce(sum(nearly_large) FILTER (WHERE age BETWEEN 1 AND 5), 0)
+        / nullif(greatest(least(any_value(published.dates), 5) - 0, 0), 0) AS nearly_large_rate_1_5,
+    coalesce(sum(nearly_large) FILTER (WHERE age BETWEEN 6 AND 10), 0)
+        / nullif(greatest(least(any_value(published.dates), 10) - 5, 0), 0) AS nearly_large_rate_6_10,
+    coalesce(sum(nearly_large) FILTER (WHERE age BETWEEN 11 AND 15), 0)
+        / nullif(greatest(least(any_value(published.dates), 15) - 10, 0), 0) AS nearly_large_rate_11_15,
+    coalesce(sum(nearly_large) FILTER (WHERE age BETWEEN 16 AND 25), 0)
+        / nullif(greatest(least(any_value(published.dates), 25) - 15, 0), 0) AS nearly_large_rate_16_25,
+    coalesce(sum(nearly_large) FILTER (WHERE age BETWEEN 26 AND 40), 0)
+        / nullif(greatest(least(any_value(published.dates), 40) - 25, 0), 0) AS nearly_large_rate_26_40,
+    coalesce(sum(nearly_large) FILTER (WHERE age BETWEEN 41 AND 60), 0)
+        / nullif(greatest(least(any_value(published.dates), 60) - 40, 0), 0) AS nearly_large_rate_41_60,
+    coalesce(sum(nearly_large) FILTER (WHERE age BETWEEN 61 AND 90), 0)
+        / nullif(greatest(least(any_value(published.dates), 90) - 60, 0), 0) AS nearly_large_rate_61_90,
     -- Quantiles over all dates, those without a balance included: the so many-th largest.
     coalesce(ln(1 + (list(value ORDER BY value DESC) FILTER (WHERE age <= 60))
         [1 + (any_value(published.dates_60d) * 0.5)::INT]), 0) AS log_fail_value_q50,
@@ -126,5 +157,5 @@ SELECT
     ln(nullif(arg_min(price, age), 0) / nullif(arg_min(price, age) FILTER (WHERE age >= 20), 0)) AS log_price_change_20d,
     stddev_pop(price_change) FILTER (WHERE age <= 60) AS price_volatility_60d,
     any_value(market.trend) AS market_trend
-FROM daily LEFT JOIN continued USING (symbol), market, published
+FROM daily LEFT JOIN spells USING (symbol), market, published
 GROUP BY symbol

@@ -119,12 +119,13 @@ def fit_candidate(
     estimator = fit_pipeline(usecase, candidate, train, searched, threads=threads)
     with _threads(threads):
         round_thresholds(estimator)
-        uncalibrated = predict(estimator, model_frame(names, calibration))
+        # A level of all days learned from needs the train days' too; the calibration days come after them.
+        wanted = learned if usecase.split.level_from == "learned" else calibration
+        predicted = predict(estimator, model_frame(names, wanted))
+        uncalibrated = predicted[len(predicted) - calibration.num_rows :]
         fitted_calibration, calibrations = choose_calibration(uncalibrated, calibration["label"].to_numpy())
         if usecase.split.level_from == "learned":
-            fitted_calibration = with_level(
-                fitted_calibration, predict(estimator, model_frame(names, learned)), learned["label"].to_numpy()
-            )
+            fitted_calibration = with_level(fitted_calibration, predicted, learned["label"].to_numpy())
         manifest = Manifest(
             usecase=usecase.name,
             candidate=candidate.name,

@@ -58,7 +58,7 @@ spells AS (
         symbol,
         count(*) FILTER (WHERE age_before = age + 1) AS continued,
         count(*) FILTER (WHERE age_before IS DISTINCT FROM age + 1) AS spells,
-        count(*) FILTER (WHERE age_before IS DISTINCT FROM age + 1 AND age < (SELECT dates_60d FROM published))
+        count(*) FILTER (WHERE age_before IS DISTINCT FROM age + 1 AND age < 60)
             + count(*) FILTER (WHERE age_after IS DISTINCT FROM age - 1 AND age BETWEEN 2 AND 60) AS changes_60d,
         count(*) FILTER (WHERE age = number) AS newest_spell
     FROM (
@@ -111,7 +111,9 @@ SELECT
     coalesce(any_value(spells.spells), 0) / any_value(published.dates) AS large_spell_rate,
     (count(*) FILTER (WHERE value > 100000) + 1) / (coalesce(any_value(spells.spells), 0) + 1) AS large_spell_length,
     coalesce(any_value(spells.newest_spell), 0) AS newest_large_spell,
-    coalesce(any_value(spells.changes_60d), 0) AS large_changes_60d,
+    -- What is large on the first date of all did not become large on it, for all that is known.
+    coalesce(any_value(spells.changes_60d), 0)
+        - count(*) FILTER (WHERE value > 100000 AND age < 60 AND age = published.dates) AS large_changes_60d,
     coalesce(sum(exp(-(age - 1) / 15) * nearly_large), 0) / any_value(published.weights_15d) AS nearly_large_rate_15d,
     coalesce(sum(exp(-(age - 1) / 30) * nearly_large), 0) / any_value(published.weights_30d) AS nearly_large_rate_30d,
     coalesce(sum(exp(-(age - 1) / 60) * nearly_large), 0) / any_value(published.weights_60d) AS nearly_large_rate_60d,

@@ -137,6 +137,9 @@ class SplitSpec:
     (calibration in the large): those days too, or all days `learned` from, train and calibration. The first suits a
     level that drifts on; the second features that follow the level themselves, where a few days that happen to lie in a
     stress would add it a second time and keep it for good.
+
+    With `refit`, the model is fitted again on train and calibration days once its calibration is known: what scores has
+    learned from the newest outcomes too. Calibration is still that of a model which had not seen these days.
     """
 
     train_days: int
@@ -146,6 +149,7 @@ class SplitSpec:
     folds: int = 0
     fold_days: int = 5
     level_from: Literal["calibration", "learned"] = "calibration"
+    refit: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,7 @@ def fit_candidate(
 ) -> FittedCandidate:
     """Return the candidate fitted on `train`, calibrated on `calibration` and measured on `test`.
 
+    With `SplitSpec.refit` what scores is then fitted on both parts, with the calibration that was found before.
     Before that, it is measured on walk-forward folds of `train`, and its parameters are searched there if it asks for
     it. `training_set` is from `build_training_set`; `threads` 0 is one a core. `parameters` are what an earlier search
     found: with them, there is no search and there are no folds.
@@ -126,6 +127,10 @@ def fit_candidate(
         fitted_calibration, calibrations = choose_calibration(uncalibrated, calibration["label"].to_numpy())
         if usecase.split.level_from == "learned":
             fitted_calibration = with_level(fitted_calibration, predicted, learned["label"].to_numpy())
+    if usecase.split.refit:
+        estimator = fit_pipeline(usecase, candidate, learned, searched, threads=threads)
+        round_thresholds(estimator)
+    with _threads(threads):
         manifest = Manifest(
             usecase=usecase.name,
             candidate=candidate.name,

@@ -164,6 +164,7 @@ _LEVELS = {
         "the large): a shift in log-odds, by which `none` becomes `platt` with a slope of 1."
     ),
 }
+_REFIT = "After that, the model was fitted again on train and calibration days; its calibration stayed. "
 
 
 def _calibration(usecase: UseCase, evidence: Evidence, run: CandidateRun, intervals: pd.DataFrame) -> str:
@@ -173,7 +174,7 @@ def _calibration(usecase: UseCase, evidence: Evidence, run: CandidateRun, interv
     row = found.to_dict("records")[0]
     return (
         f"Method `{run.params.get('calibration', 'unknown')}`, chosen on the calibration window by the Brier score on "
-        f"rows that it was not fitted on. {_LEVELS[usecase.split.level_from]} "
+        f"rows that it was not fitted on. {_LEVELS[usecase.split.level_from]} {_REFIT if usecase.split.refit else ''}"
         f"Expected calibration error {row['value']:.4g} ({_range(row)}), limit "
         f"{usecase.gate.max_calibration_error:g}. The reliability plot is `plots/reliability.png` on the run."
     )

@@ -12,7 +12,8 @@ from ml_assets.learning.calibration import Calibration
 from ml_assets.learning.compare import choose_challenger, compare
 from ml_assets.learning.evidence import build_evidence
 from ml_assets.learning.export import ExportMismatchError
-from ml_assets.learning.fit import FittedCandidate, fit_candidate, prove_export
+from ml_assets.learning.fit import FittedCandidate, fit_candidate, fit_pipeline, predict, prove_export
+from ml_assets.learning.frames import FeatureNames, model_frame
 from ml_assets.learning.gate import ServingEvidence, judge
 from ml_assets.learning.metrics import evaluate, share_of_best
 from ml_assets.learning.scorer import Scorer
@@ -179,3 +180,19 @@ def test_compare_then_judge(fitted: dict[str, FittedCandidate], usecase: UseCase
     assert best.trained_until.tzinfo is UTC
     assert best.trained_until < datetime(2024, 2, 1, tzinfo=UTC)
     assert isinstance(best.calibration, Calibration)
+
+
+def test_a_refit_learns_from_the_calibration_days_and_is_calibrated_by_a_model_that_did_not(
+    fitted: dict[str, FittedCandidate], usecase: UseCase, training_set: pa.Table
+) -> None:
+    """Guards the newest outcomes, which the model that scores must have seen, and the calibration, which must not."""
+    refit = replace(usecase, split=replace(usecase.split, refit=True))
+    once, again = fitted["logistic"], fit_candidate(refit, usecase.candidates[1], training_set)
+    assert again.calibration == once.calibration
+    assert again.metrics["validation"] == once.metrics["validation"]
+    by_hand = fit_pipeline(usecase, usecase.candidates[1], part_of(training_set, "train", "calibration"), {})
+    names = FeatureNames.of(usecase.features)
+    test = part_of(training_set, "test")
+    expected = once.calibration.apply(predict(by_hand, model_frame(names, test)))
+    assert np.abs(again.probabilities - expected).max() < 1e-6
+    assert np.abs(again.probabilities - once.probabilities).max() > 1e-4

@@ -178,7 +178,7 @@ USE_CASE = UseCase(
         known_at=known_at,
     ),
     # Markets change: with more than 70 days of them a trial was no better; see docs/models.md.
-    split=SplitSpec(train_days=70, calibration_days=10, test_days=40, folds=2, fold_days=10),
+    split=SplitSpec(train_days=70, calibration_days=10, test_days=40, folds=2, fold_days=10, refit=True),
     candidates=(
         rule("mean_fail_value_20d", description="Rank by the mean balance over the last 20 published dates."),
         logistic(),

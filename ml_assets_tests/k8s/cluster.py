@@ -5,7 +5,8 @@
 With `--images` its node holds the project's images, built from this checkout.
 
 RBAC and Pod Security admission are on. As on OpenShift, a pod that names no user gets one that nobody has chosen: a
-MutatingAdmissionPolicy gives it a random number and group 0. Names of services are answered by dnsmasq.
+MutatingAdmissionPolicy gives it a random number and group 0. NetworkPolicies are enforced: kube-router's controller
+makes rules of iptables of them, which what passes Debian's bridge goes through. A pod answers the names of services.
 """
 
 import contextlib
@@ -17,7 +18,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,11 +31,11 @@ from ml_assets_tests.k8s.programs import CNI, build, find, install
 NODE = "node"
 NODE_IP = "10.250.0.1"
 SERVICES = "10.251.0.0/16"
-KUBERNETES_IP = "10.251.0.1"
+KUBERNETES_IP, DNS_IP = "10.251.0.1", "10.251.0.10"
 PODS = "10.252.0.0/24"
 BRIDGE, HOME_BRIDGE = "mlassets0", "mlassets1"  # of the pods; of the node's own address
 API = f"https://{NODE_IP}:6443"
-PAUSE = "localhost/pause:local"
+PAUSE, DNS = "localhost/pause:local", "localhost/dns:local"
 _START_SECONDS = 120
 
 
@@ -226,7 +226,6 @@ def start_node(running: Cluster) -> None:
         f"--kubeconfig={folder}/scheduler.kubeconfig", "--leader-elect=false",
     )  # fmt: skip
     start_containerd(running)
-    start_dns(running)
     configuration = {
         "kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "address": NODE_IP,
@@ -235,7 +234,7 @@ def start_node(running: Cluster) -> None:
         "tlsCertFile": f"{pki}/kubelet-server.crt", "tlsPrivateKeyFile": f"{pki}/kubelet-server.key",
         "cgroupDriver": "cgroupfs", "failCgroupV1": False, "failSwapOn": False,
         "containerRuntimeEndpoint": f"unix://{folder}/containerd.sock",
-        "clusterDNS": [NODE_IP], "clusterDomain": "cluster.local", "resolvConf": "",
+        "clusterDNS": [DNS_IP], "clusterDomain": "cluster.local", "resolvConf": "",
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "2%", "imagefs.available": "2%"},
         "imageGCHighThresholdPercent": 99, "imageGCLowThresholdPercent": 98, "maxPods": 60, "oomScoreAdj": 0,
         "podLogsDir": f"{folder}/pods",
@@ -254,6 +253,12 @@ def start_node(running: Cluster) -> None:
     )  # fmt: skip
     ready = '{.items[*].status.conditions[?(@.type=="Ready")].status}'
     running.wait_for("the node", lambda: running.kubectl("get", "nodes", "-o", f"jsonpath={ready}") == "True")
+    running.start(
+        "netpol", str(programs / "netpol"), f"--kubeconfig={running.kubeconfig}", f"--hostname-override={NODE}",
+        f"--service-cluster-ip-range={SERVICES}",
+    )  # fmt: skip
+    running.kubectl("apply", "-f", "-", stdin=json.dumps(dns()))
+    running.kubectl("-n", "kube-system", "rollout", "status", "deployment/dns", "--timeout=120s")
 
 
 def start_containerd(running: Cluster) -> None:
@@ -296,50 +301,20 @@ state = "{folder}/containerd-state"
     assert containerd is not None, "install() brings containerd"
     running.start("containerd", containerd, "--config", str(folder / "containerd.toml"))
     running.wait_for("containerd", lambda: running.ctr("version"))
-    archive = subprocess.run(
-        ["tar", "-C", str(running.programs), "-c", "pause"], check=True, stdout=subprocess.PIPE
-    ).stdout
     program = find("docker")
     assert program is not None, "install() brings docker"
-    subprocess.run(
-        [program, "import", "--change", 'ENTRYPOINT ["/pause"]', "-", PAUSE],
-        check=True, input=archive, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    running.load_images(PAUSE)
-    for setting in ("net.ipv4.ip_forward", "net.bridge.bridge-nf-call-iptables"):
-        path = Path("/proc/sys") / setting.replace(".", "/")
-        if path.exists():
-            path.write_text("1")
-
-
-def start_dns(running: Cluster) -> None:
-    """Answer the names of services: dnsmasq reads them from a file that a thread keeps up to date."""
-    hosts = running.folder / "hosts"
-    hosts.touch()
-    dnsmasq = find("dnsmasq")
-    assert dnsmasq is not None, "install() brings dnsmasq"
-    running.start(
-        "dnsmasq", dnsmasq, "--keep-in-foreground", "--no-resolv", "--no-hosts", f"--addn-hosts={hosts}",
-        f"--listen-address={NODE_IP}", "--bind-interfaces", "--local=/cluster.local/", "--user=root",
-        f"--pid-file={running.folder}/dnsmasq.pid", "--log-facility=-",
-    )  # fmt: skip
-
-    def follow() -> None:
-        process = running.processes["dnsmasq"]
-        while process.poll() is None:
-            with contextlib.suppress(RuntimeError, ValueError):
-                services = json.loads(running.kubectl("get", "services", "-A", "-o", "json"))["items"]
-                lines = [
-                    f"{service['spec']['clusterIP']} {name['name']}.{name['namespace']}.svc.cluster.local\n"
-                    for service in services
-                    if (name := service["metadata"]) and service["spec"].get("clusterIP") not in {None, "None"}
-                ]
-                if (text := "".join(sorted(lines))) != hosts.read_text():
-                    hosts.write_text(text)
-                    process.send_signal(signal.SIGHUP)
-            time.sleep(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+    for name, tag in (("pause", PAUSE), ("dns", DNS)):
+        archive = subprocess.run(["tar", "-C", str(running.programs), "-c", name], check=True, stdout=subprocess.PIPE)
+        subprocess.run(
+            [program, "import", "--change", f'ENTRYPOINT ["/{name}"]', "-", tag],
+            check=True, input=archive.stdout, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+    running.load_images(PAUSE, DNS)
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+    bridged = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+    if not bridged.exists():
+        run("modprobe", "br_netfilter")
+    bridged.write_text("1")
 
 
 def remove_pods(running: Cluster) -> None:
@@ -365,6 +340,42 @@ def clean_up(running: Cluster) -> None:
         run("ip", "netns", "del", namespace.name, check=False)
     for name in ("containerd", "containerd-state", "kubelet", "etcd"):
         shutil.rmtree(running.folder / name, ignore_errors=True)
+
+
+def dns() -> dict[str, Any]:
+    """Return what answers the names of services, in the namespace where NetworkPolicies look for it."""
+    named = {"name": "dns", "namespace": "kube-system"}
+    labels = {"k8s-app": "dns"}
+    container = {
+        "name": "dns", "image": DNS, "ports": [{"containerPort": 53, "protocol": "UDP"}],
+        "securityContext": {"readOnlyRootFilesystem": True, "allowPrivilegeEscalation": False},
+    }  # fmt: skip
+    pod = {
+        "serviceAccountName": "dns", "containers": [container],
+        "securityContext": {"sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}]},
+    }  # fmt: skip
+    rbac = "rbac.authorization.k8s.io"
+    items = [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": named},
+        {
+            "apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": {"name": "dns"},
+            "rules": [{"apiGroups": [""], "resources": ["services"], "verbs": ["list", "watch"]}],
+        },
+        {
+            "apiVersion": f"{rbac}/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "dns"},
+            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": "dns"},
+            "subjects": [{"kind": "ServiceAccount", **named}],
+        },
+        {
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": named,
+            "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod}},
+        },
+        {
+            "apiVersion": "v1", "kind": "Service", "metadata": named,
+            "spec": {"clusterIP": DNS_IP, "selector": labels, "ports": [{"port": 53, "protocol": "UDP"}]},
+        },
+    ]  # fmt: skip
+    return {"apiVersion": "v1", "kind": "List", "items": items}
 
 
 def anyone(uid: int) -> dict[str, Any]:

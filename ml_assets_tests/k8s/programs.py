@@ -2,7 +2,7 @@
 
     python -m ml_assets_tests.k8s.programs     installs and builds what is missing, about ten minutes on two cores
 
-Builds are kept in `$XDG_CACHE_HOME/ml_assets/kubernetes-<digest of go.mod>`.
+Builds are kept in `$XDG_CACHE_HOME/ml_assets/kubernetes-<version>-<digest of binaries/>`.
 """
 
 import hashlib
@@ -10,11 +10,13 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 SOURCE = Path(__file__).parent / "binaries"
-PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
+KUBERNETES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
+OWN = ("pause", "dns", "netpol")  # what else a cluster needs, each a main.go below binaries/
 _PACKAGES = {
     "etcd": "etcd-server",
     "containerd": "containerd",
@@ -24,7 +26,6 @@ _PACKAGES = {
     "iptables": "iptables",
     "conntrack": "conntrack",
     "ipset": "ipset",
-    "dnsmasq": "dnsmasq-base",
     "ip": "iproute2",
 }
 CNI = Path("/usr/lib/cni")
@@ -46,13 +47,15 @@ def version() -> str:
 
 
 def folder() -> Path:
-    """Return where the programs of this go.mod are, built or not."""
-    digest = hashlib.sha256((SOURCE / "go.mod").read_bytes()).hexdigest()[:12]
-    return cache() / f"kubernetes-{version()}-{digest}"
+    """Return where the programs of this source are, built or not."""
+    digest = hashlib.sha256()
+    for path in [SOURCE / "go.mod", *sorted(SOURCE.glob("*/*.go"))]:
+        digest.update(path.read_bytes())
+    return cache() / f"kubernetes-{version()}-{digest.hexdigest()[:12]}"
 
 
-def build(programs: Sequence[str] = (*PROGRAMS, "pause")) -> Path:
-    """Build the programs that are not there yet and return their folder.
+def build(programs: Sequence[str] = (*KUBERNETES, *OWN)) -> Path:
+    """Build the programs that are not there yet, all at once, and return their folder.
 
     ML_ASSETS_BUILD_JOBS says how many packages are compiled at a time, two if not given.
 
@@ -69,16 +72,16 @@ def build(programs: Sequence[str] = (*PROGRAMS, "pause")) -> Path:
         major, minor, _ = version().removeprefix("v").split(".", 2)
         stamps = {"gitVersion": version(), "gitMajor": major, "gitMinor": minor}
         flags = "-s -w " + " ".join(f"-X k8s.io/component-base/version.{name}={v}" for name, v in stamps.items())
-        for program in missing:
-            package = "./pause" if program == "pause" else f"k8s.io/kubernetes/cmd/{program}"
-            print(f"building {program} {version()}", file=sys.stderr, flush=True)  # noqa: T201 - it takes minutes
-            part = made / f".{program}"
+        packages = [f"./{name}" if name in OWN else f"k8s.io/kubernetes/cmd/{name}" for name in missing]
+        print(f"building {', '.join(missing)} {version()}", file=sys.stderr, flush=True)  # noqa: T201 - it takes minutes
+        with tempfile.TemporaryDirectory(dir=made, prefix=".") as part:
             subprocess.run(
-                [go, "build", "-p", jobs(), "-trimpath", "-mod=readonly", "-ldflags", flags, "-o",
-                 str(part), package],
+                [go, "build", "-p", jobs(), "-trimpath", "-mod=readonly", "-ldflags", flags, "-o", f"{part}/",
+                 *packages],
                 cwd=SOURCE, check=True, env={**os.environ, "GOTOOLCHAIN": "local", "CGO_ENABLED": "0", "GOFLAGS": ""},
             )  # fmt: skip
-            part.replace(made / program)
+            for program in missing:
+                (Path(part) / program).replace(made / program)
     return made
 
 

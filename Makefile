@@ -12,6 +12,7 @@ key = $(if $(wildcard $($(1))),$($(1)),env://$(1))
 # Nothing of a bank's image goes into the public log of signatures.
 PRIVATE = --tlog-upload=false
 PUSHED = $(or $(filter-out ml-assets:dev,$(IMAGE)),$(shell cat dist/image 2>/dev/null))
+WORKLOADS = $(addprefix deployment/ml-assets-,webserver webserver-writable daemon code-location mlflow) statefulset/ml-assets-lander
 ASK = kubectl -n ml-assets exec
 get = import urllib.request; print(urllib.request.urlopen('$(1)', timeout=30).read().decode())
 SHELL := /bin/bash
@@ -92,11 +93,8 @@ smoke: ## ask what is deployed whether it is well
 	$(ASK) deployment/ml-assets-daemon -- dagster-daemon liveness-check
 
 rollback: ## back to the rollout before; the schema stays, see docs/operating.md
-	for name in webserver webserver-writable daemon code-location mlflow; do \
-		kubectl -n ml-assets rollout undo deployment/ml-assets-$$name && \
-		kubectl -n ml-assets rollout status deployment/ml-assets-$$name --timeout=600s || exit 1; done
-	kubectl -n ml-assets rollout undo statefulset/ml-assets-lander
-	kubectl -n ml-assets rollout status statefulset/ml-assets-lander --timeout=600s
+	for each in $(WORKLOADS); do kubectl -n ml-assets rollout undo $$each || exit 1; done
+	for each in $(WORKLOADS); do kubectl -n ml-assets rollout status $$each --timeout=600s || exit 1; done
 
 model-report: $(INSTALLED) ## what a change does to the models it touches: make model-report AGAINST=origin/main DATA=<folder>
 	$(BIN)/ml-assets model-report --against $(or $(AGAINST),origin/main) $(if $(DATA),--data "$(DATA)")

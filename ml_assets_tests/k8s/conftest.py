@@ -7,6 +7,7 @@ one is made on this machine.
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,10 @@ def platform() -> Iterator[Platform]:
         return
     installed.install()
     with tempfile.TemporaryDirectory(prefix="ml_assets_k8s_") as folder, image.docker_daemon():
-        images = image.build_all()
+        with ThreadPoolExecutor(1) as thread:  # the compiler works while packages of the image are downloaded
+            compiled = thread.submit(installed.build)
+            images = image.build_all()
+            compiled.result()
         with throwaway(Path(folder)) as cluster:
             cluster.load_images(*images)
             with deployed(Platform(str(cluster.programs / "kubectl"), cluster.kubeconfig, cluster.uid)) as made:

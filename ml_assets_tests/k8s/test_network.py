@@ -69,9 +69,10 @@ def servers(platform: Platform) -> Iterator[dict[str, tuple[str, int]]]:
     """Where each server is, by name, so that a name has to be answered too; and pods that try to reach them."""
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ELSEWHERE}}
     sleep = ("-c", "import time; time.sleep(1e6)")
-    made = [namespace, pod("try", NAMESPACE, *sleep), pod("try", ELSEWHERE, "-m", "http.server", "8080")]
-    platform.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": made}))
     try:
+        for made in (namespace, pod("try", NAMESPACE, *sleep), pod("try", ELSEWHERE, "-m", "http.server", "8080")):
+            where = made["metadata"].get("namespace", NAMESPACE)
+            platform.kubectl("apply", "-n", where, "-f", "-", stdin=json.dumps(made))
         for each in (NAMESPACE, ELSEWHERE):
             platform.kubectl("wait", "-n", each, "pod/try", "--for=condition=Ready", "--timeout=120s")
         ours = {

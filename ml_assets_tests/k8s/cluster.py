@@ -329,7 +329,11 @@ def remove_pods(running: Cluster) -> None:
 
 
 def clean_up(running: Cluster) -> None:
-    """Take back mounts, interfaces and packet rules."""
+    """Take back mounts, interfaces and packet rules, and what containerd has left running."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it may have ended meanwhile
+            if f"{running.folder}/containerd.sock" in (process / "cmdline").read_text().split("\0"):
+                os.kill(int(process.name), signal.SIGKILL)
     run(str(running.programs / "kube-proxy"), "--cleanup", check=False)
     run("ip", "link", "del", BRIDGE, check=False)
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]

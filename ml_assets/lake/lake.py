@@ -109,6 +109,22 @@ class Lake:
             )
         return dataset.to_table(columns=list(columns) if columns is not None else None, filter=where)
 
+    def files_without(
+        self, name: str, columns: Iterable[str], *, where: ds.Expression | None = None, version: int | None = None
+    ) -> list[tuple[str, frozenset[str]]]:
+        """Return the data files that lack some of these columns, each with what it lacks.
+
+        They were written before the columns were added; Delta reads nulls there. Partition columns are in no file and
+        must not be among `columns`.
+        """
+        dataset = self.dataset(name, version)
+        wanted = frozenset(columns)
+        found = []
+        for fragment in () if dataset is None else dataset.get_fragments(where):
+            if lacking := wanted.difference(fragment.physical_schema.names):
+                found.append((str(fragment.path), lacking))
+        return sorted(found)
+
     def replace(self, name: str, rows: pa.Table, partition_column: str, partitions: Iterable[date]) -> int:
         """Replace whole partitions in one atomic commit, also by nothing, and return the new version.
 

@@ -19,7 +19,7 @@ from ml_assets.learning.golden import GOLDEN_SAMPLE, golden_sample
 from ml_assets.learning.metrics import by_group, confusion_at_capacity
 from ml_assets.learning.plots import confusion_plot, importance_plot, reliability_plot
 from ml_assets.learning.slices import with_slices
-from ml_assets.learning.training_set import build_training_set, part_of
+from ml_assets.learning.training_set import TrainingSetError, build_training_set, part_of
 from ml_assets.learning.window import Window
 from ml_assets.lifecycle.model_risk import IMPORTANCES
 from ml_assets.registry import Lineage, ModelRegistry, Trial
@@ -93,7 +93,8 @@ def build_from(lake: Lake, usecase: UseCase, training_date: date, source: Traini
     """Return the training set of a date, made from these versions of the lake's tables: the same whenever it is made.
 
     Raises:
-        ml_assets.learning.training_set.TrainingSetError: there are too few labelled decisions.
+        ml_assets.learning.training_set.TrainingSetError: there are too few labelled decisions, or some whose features
+            were made before one of them was added.
         FileNotFoundError: there are no features or no labels.
     """
     split, versions = usecase.split, source.data_versions
@@ -103,6 +104,9 @@ def build_from(lake: Lake, usecase: UseCase, training_date: date, source: Traini
     first = anchor - timedelta(days=decision_days * 7 // 5 + 90)
     in_reach = (ds.field("decision_date") >= first) & (ds.field("decision_date") <= training_date)
     columns = [*_KEY_COLUMNS, *(f.name for f in usecase.features if f.name not in _KEY_COLUMNS)]
+    table = lake.dataset(features_table(usecase), versions[features_table(usecase)])
+    if table is not None and not set(columns) <= set(table.schema.names):
+        _refuse_older_features(lake, usecase, in_reach, versions[features_table(usecase)])
     features = lake.read(
         features_table(usecase), columns=columns, where=in_reach, version=versions[features_table(usecase)]
     )
@@ -120,6 +124,8 @@ def build_from(lake: Lake, usecase: UseCase, training_date: date, source: Traini
         test_first=source.test_first,
         test_last=source.test_last,
     )
+    decided_on = ds.field("decision_date").isin(rows["decision_date"].unique())
+    _refuse_older_features(lake, usecase, decided_on, versions[features_table(usecase)])
     tested = part_of(rows, "test")["decision_date"].unique()
     described = lake.read(
         features_table(usecase),
@@ -268,6 +274,23 @@ def _encode(fitted: FittedCandidate) -> str:
 
 def _json(value: msgspec.Struct) -> str:
     return msgspec.json.encode(value).decode()
+
+
+def _refuse_older_features(lake: Lake, usecase: UseCase, where: ds.Expression, version: int) -> None:
+    """Refuse features that were made before one of the use case's was added: they would be read as unknown.
+
+    Raises:
+        ml_assets.learning.training_set.TrainingSetError: there are such.
+    """
+    names = {feature.name for feature in usecase.features}
+    older = lake.files_without(features_table(usecase), names, where=where, version=version)
+    if older:
+        lacking = sorted(frozenset.union(*(absent for _, absent in older)))
+        raise TrainingSetError(
+            f"use case {usecase.name}: {len(older)} files of {features_table(usecase)}, the first {older[0][0]}, were "
+            f"made before {', '.join(lacking)} was among the features; materialize the features of those decision "
+            "dates again"
+        )
 
 
 def _version(lake: Lake, name: str) -> int:

@@ -12,6 +12,7 @@ import pytest
 from ml_assets.checks.training import judge_leaks
 from ml_assets.contracts import TIMESTAMP, to_columns
 from ml_assets.lake import Lake, curated_table
+from ml_assets.learning.training_set import TrainingSetError
 from ml_assets.lifecycle import features as features_module
 from ml_assets.lifecycle.audit import audit_training_set
 from ml_assets.lifecycle.features import compute_features, mature_labels
@@ -112,6 +113,22 @@ def test_a_feature_that_is_too_good_is_found(lake, usecase, monkeypatch):
     assert report.suspects == {"told": 1.0}
     assert "told" in report.differing
     assert not report.passed
+
+
+def test_features_made_before_one_was_added_are_refused(lake, usecase, monkeypatch):
+    """Guards an upgrade: Delta reads a column that older files lack as unknown, and a model would learn from that."""
+    before = dataclasses.replace(usecase, features=usecase.features[:-1])
+    before.__dict__["feature_sql"] = {name: sql for name, sql in usecase.feature_sql.items() if name != "seen"}
+    curate(lake, usecase)
+    train(lake, before, monkeypatch)
+    with pytest.raises(TrainingSetError, match=r"files of .* before payments_seen was among the features; materialize"):
+        assemble_training_set(lake, usecase, DAYS[-1])
+    compute_features(lake, usecase, DAYS[8:], threads=1)
+    with pytest.raises(TrainingSetError, match="before payments_seen was among the features"):
+        assemble_training_set(lake, usecase, DAYS[-1])
+    compute_features(lake, usecase, DAYS, threads=1)
+    assemble_training_set(lake, usecase, DAYS[-1])
+    assert audit_training_set(lake, usecase, DAYS[-1], threads=1).passed
 
 
 def test_an_audit_of_nothing_has_not_passed(lake, usecase):

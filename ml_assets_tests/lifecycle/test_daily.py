@@ -37,12 +37,29 @@ WITH reported AS (
     WHERE i.intended_settlement_date < getvariable('decision_date')
         OR (i.intended_settlement_date = getvariable('decision_date') AND getvariable('slot') = 'end_of_trade_date')
 ),
-outcomes AS (FROM reported WHERE intended_settlement_date < getvariable('decision_date')),
+dated AS (
+    SELECT *, sum(failed) OVER one_date AS date_fails, count(*) OVER one_date AS date_instructions
+    FROM reported WHERE intended_settlement_date < getvariable('decision_date')
+    WINDOW one_date AS (PARTITION BY intended_settlement_date)
+),
+usual AS (
+    SELECT median(rate) AS rate
+    FROM (SELECT DISTINCT intended_settlement_date, date_fails / date_instructions AS rate FROM dated)
+),
+outcomes AS (
+    SELECT
+        dated.*,
+        CASE
+            WHEN abs(date_fails - date_instructions * usual.rate) <= 3 * sqrt(date_instructions * usual.rate) THEN 1
+            ELSE (10 + date_fails) / (10 + date_instructions * usual.rate)
+        END AS counts_as
+    FROM dated CROSS JOIN usual
+),
 classes AS (
-    SELECT asset_class, (sum(failed) + 1) / (count(*) + 20) AS rate FROM outcomes GROUP BY asset_class
+    SELECT asset_class, (sum(failed) + 1) / (sum(counts_as) + 20) AS rate FROM outcomes GROUP BY asset_class
 ),
 counterparties_compared AS (
-    SELECT counterparty_lei, ln((sum(failed) + 3) / (sum(classes.rate) + 3)) AS relative_rate
+    SELECT counterparty_lei, ln((sum(failed) + 3) / (sum(classes.rate * counts_as) + 3)) AS relative_rate
     FROM outcomes JOIN classes USING (asset_class)
     GROUP BY counterparty_lei
 ),

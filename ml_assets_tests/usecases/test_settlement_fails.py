@@ -278,7 +278,11 @@ def settle(desk, day, fails, *, reported=True):
 
 def prior(fails, newest):
     """The prior log-odds by hand: rates of the dates with these `fails`, the `newest` date compared with them."""
-    instructions = 200 * len(fails)
+    usual = float(np.median(fails))
+    unusual = [abs(count - usual) > 3 * np.sqrt(usual) for count in fails]
+    instructions = sum(
+        200 * ((count + 10) / (usual + 10) if far else 1) for count, far in zip(fails, unusual, strict=True)
+    )
     rate = (sum(fails) + 1) / (instructions + 20)
     relative = np.log((sum(fails) + 3) / (instructions * rate + 3))
     expected = 200 * rate * np.exp(relative)
@@ -307,6 +311,17 @@ def test_the_prior_follows_the_fails_of_the_newest_settlement_date(reference_dat
     assert seen[usual] == pytest.approx(np.log(rate / (1 - rate)), abs=0.02), "four more are chance"
     assert seen[began] - prior(began, sum(began) / 3) > 0.15
     assert seen[over] - prior(over, sum(over) / 3) < -0.1
+
+
+def test_a_stress_that_is_over_does_not_stay_in_the_rates(reference_data):
+    """Guards against 60 days of too high probabilities after a stress: its dates count as so many more instructions."""
+    calm, over = (
+        history_of(reference_data, *fails).features("end_of_trade_date")["prior_log_odds"]
+        for fails in ((USUAL,) * 3, (USUAL, STRESSED, USUAL))
+    )
+    assert over == pytest.approx(prior((USUAL, STRESSED, USUAL), USUAL))
+    rate = (USUAL + STRESSED + USUAL + 1) / (600 + 20)
+    assert over - calm < 0.5 * (np.log(rate / (1 - rate)) - calm), "of what it would be with the stress in the rates"
 
 
 def test_a_settlement_date_counts_when_its_fails_have_been_reported(reference_data):

@@ -8,6 +8,10 @@
 -- what its asset classes alone would let expect (indirect standardisation), as if 3 more fails had been expected and
 -- seen (additive smoothing): one of which little is known counts as average.
 --
+-- Rates are those of usual dates: a date on which more (or fewer) fail than on the median date, by more than three
+-- standard deviations, counts as so many more (or fewer) instructions, as if 10 more fails had been expected and seen.
+-- Otherwise a stress would stay in all rates for 60 days after its end.
+--
 -- The market's level compares the fails of the newest settlement date that is over (they are reported within two hours
 -- of the last cut-off, so in the evening it may be today) with what asset classes and counterparties would let expect:
 -- where a stress begins or ends it shows here first, while the rates of 60 days hardly move. Chance explains two
@@ -20,10 +24,36 @@ WITH reported AS (
       AND intended_settlement_date + coalesce((SELECT max(cut_off::TIME) FROM cut_offs), TIME '22:00')
           + INTERVAL 2 HOUR <= getvariable('as_of')::TIMESTAMP
 ),
-settled AS (
-    SELECT counterparty_lei, asset_class, sum(instructions) AS instructions, sum(fails) AS fails
+dates AS (
+    SELECT intended_settlement_date, sum(instructions) AS instructions, sum(fails) AS fails
     FROM reported
     WHERE intended_settlement_date < getvariable('decision_date')
+    GROUP BY intended_settlement_date
+),
+usual AS (SELECT median(fails / instructions) AS rate FROM dates WHERE instructions > 0),
+times_usual AS (
+    SELECT
+        intended_settlement_date,
+        CASE WHEN abs(fails - instructions * rate) > 3 * sqrt(instructions * rate)
+            THEN (fails + 10) / (instructions * rate + 10) ELSE 1 END AS times
+    FROM dates CROSS JOIN usual
+),
+settled AS (
+    SELECT
+        counterparty_lei,
+        asset_class,
+        sum(instructions * times ORDER BY intended_settlement_date) AS instructions,
+        sum(fails) AS fails
+    FROM (
+        SELECT
+            intended_settlement_date,
+            counterparty_lei,
+            asset_class,
+            sum(instructions) AS instructions,
+            sum(fails) AS fails
+        FROM reported
+        GROUP BY intended_settlement_date, counterparty_lei, asset_class
+    ) JOIN times_usual USING (intended_settlement_date)
     GROUP BY counterparty_lei, asset_class
 ),
 classes AS (

@@ -1,6 +1,6 @@
-"""The programs of a throwaway cluster: Kubernetes built from source once a version, the others from Debian.
+"""The programs of a throwaway cluster: Kubernetes and a few built from source once a version, the others from Debian.
 
-    python -m ml_assets_tests.k8s.programs     installs and builds what is missing, about ten minutes on two cores
+    python -m ml_assets_tests.k8s.programs     installs and builds what is missing, ten minutes of processor time
 
 Builds are kept in `$XDG_CACHE_HOME/ml_assets/kubernetes-<version>-<digest of binaries/>`.
 """

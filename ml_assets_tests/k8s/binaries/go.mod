@@ -1,4 +1,5 @@
-// Kubernetes' own programs for the throwaway cluster of `make test-k8s`, built from source by cluster/build.py.
+// The programs of the throwaway cluster of `make test-k8s`, built from source by ../programs.py: Kubernetes' own, and what
+// enforces NetworkPolicies.
 // k8s.io/kubernetes points its staging modules at folders that its published module lacks: each is replaced here by
 // its published version, v0.x.y for v1.x.y.
 module ml_assets/kubernetes

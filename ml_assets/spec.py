@@ -139,7 +139,8 @@ class SplitSpec:
     stress would add it a second time and keep it for good.
 
     With `refit`, the model is fitted again on train and calibration days once its calibration is known: what scores has
-    learned from the newest outcomes too. Calibration is still that of a model which had not seen these days.
+    learned from the newest outcomes too. The shape of its calibration is that of a model which had not seen these days;
+    the level is set anew, or what was new in them would count twice.
     """
 
     train_days: int

@@ -91,7 +91,7 @@ def fit_candidate(
 ) -> FittedCandidate:
     """Return the candidate fitted on `train`, calibrated on `calibration` and measured on `test`.
 
-    With `SplitSpec.refit` what scores is then fitted on both parts, with the calibration that was found before.
+    With `SplitSpec.refit` what scores is then fitted on both parts; the shape of its calibration stays.
     Before that, it is measured on walk-forward folds of `train`, and its parameters are searched there if it asks for
     it. `training_set` is from `build_training_set`; `threads` 0 is one a core. `parameters` are what an earlier search
     found: with them, there is no search and there are no folds.
@@ -130,6 +130,9 @@ def fit_candidate(
     if usecase.split.refit:
         estimator = fit_pipeline(usecase, candidate, learned, searched, threads=threads)
         round_thresholds(estimator)
+        # It knows the level of the calibration days: what brought the first model there must not count a second time.
+        predicted = predict(estimator, model_frame(names, wanted))
+        fitted_calibration = with_level(fitted_calibration, predicted, wanted["label"].to_numpy())
     with _threads(threads):
         manifest = Manifest(
             usecase=usecase.name,

@@ -164,7 +164,7 @@ _LEVELS = {
         "the large): a shift in log-odds, by which `none` becomes `platt` with a slope of 1."
     ),
 }
-_REFIT = "After that, the model was fitted again on train and calibration days; its calibration stayed. "
+_REFIT = "After that, the model was fitted again on train and calibration days, and its level set anew. "
 
 
 def _calibration(usecase: UseCase, evidence: Evidence, run: CandidateRun, intervals: pd.DataFrame) -> str:

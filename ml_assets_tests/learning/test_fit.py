@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from ml_assets.learning.calibration import Calibration
+from ml_assets.learning.calibration import Calibration, with_level
 from ml_assets.learning.compare import choose_challenger, compare
 from ml_assets.learning.evidence import build_evidence
 from ml_assets.learning.export import ExportMismatchError
@@ -188,11 +188,13 @@ def test_a_refit_learns_from_the_calibration_days_and_is_calibrated_by_a_model_t
     """Guards the newest outcomes, which the model that scores must have seen, and the calibration, which must not."""
     refit = replace(usecase, split=replace(usecase.split, refit=True))
     once, again = fitted["logistic"], fit_candidate(refit, usecase.candidates[1], training_set)
-    assert again.calibration == once.calibration
     assert again.metrics["validation"] == once.metrics["validation"]
     by_hand = fit_pipeline(usecase, usecase.candidates[1], part_of(training_set, "train", "calibration"), {})
     names = FeatureNames.of(usecase.features)
     test = part_of(training_set, "test")
-    expected = once.calibration.apply(predict(by_hand, model_frame(names, test)))
+    days = part_of(training_set, "calibration")
+    level = with_level(once.calibration, predict(by_hand, model_frame(names, days)), days["label"].to_numpy())
+    expected = level.apply(predict(by_hand, model_frame(names, test)))
     assert np.abs(again.probabilities - expected).max() < 1e-6
     assert np.abs(again.probabilities - once.probabilities).max() > 1e-4
+    assert again.scorer.score(days).mean() == pytest.approx(days["label"].to_numpy().mean(), abs=1e-6)

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 SOURCE = Path(__file__).parent / "binaries"
@@ -90,19 +90,19 @@ def jobs() -> str:
     return os.environ.get("ML_ASSETS_BUILD_JOBS", "2")
 
 
-def install() -> None:
-    """Install what Debian has and this machine lacks.
+def install(programs: Collection[str] = tuple(_PACKAGES)) -> None:
+    """Install what Debian has of these programs and this machine lacks; of all, also Debian's CNI plugins.
 
     Raises:
         RuntimeError: it is not Debian, or nobody may install here.
     """
-    missing = [package for program, package in _PACKAGES.items() if find(program) is None]
-    if not CNI.is_dir():
+    missing = [_PACKAGES[program] for program in programs if find(program) is None]
+    if len(programs) == len(_PACKAGES) and not CNI.is_dir():
         missing.append("containernetworking-plugins")
     if not missing:
         return
     if shutil.which("apt-get") is None or os.geteuid() != 0:
-        raise RuntimeError(f"a throwaway cluster needs {', '.join(missing)}; install them, or set KUBECONFIG")
+        raise RuntimeError(f"this machine lacks {', '.join(missing)}; install them (for a cluster, or set KUBECONFIG)")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run(["apt-get", "update", "-qq"], check=True, env=environment)
     subprocess.run(

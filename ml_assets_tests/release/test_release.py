@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from ml_assets_tests.k8s.image import docker, docker_daemon
-from ml_assets_tests.k8s.programs import find
+from ml_assets_tests.k8s.programs import find, install
 from ml_assets_tests.release import programs
 
 pytestmark = pytest.mark.release
@@ -83,8 +83,7 @@ def done(command: subprocess.CompletedProcess[str]) -> None:
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
     """A signed image in a registry of its own, with its bill of materials."""
-    if find("dockerd") is None:
-        pytest.skip("Docker is not installed")
+    install(["dockerd"])
     built = programs.build()
     checkout = tmp_path_factory.mktemp("release")
     for entry in ROOT.iterdir():

@@ -7,6 +7,7 @@ import msgspec
 
 from ml_assets.assets.common import key
 from ml_assets.resources import Platform
+from ml_assets.sensors.cursor import remember, remembered
 from ml_assets.spec import UseCase
 
 
@@ -31,10 +32,10 @@ def champions_sensor(usecases: Sequence[UseCase]) -> dg.SensorDefinition:
     def champions(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult | dg.SkipReason:
         from ml_assets.database.promotions import last_change
 
-        before = msgspec.json.decode(context.cursor, type=Cursor) if context.cursor else Cursor()
+        before = remembered(context, Cursor)
         lines = {usecase.name: last_change(platform.engine, usecase.name) for usecase in usecases}
         made = {name: line for name, line in lines.items() if line is not None}
-        context.update_cursor(msgspec.json.encode(Cursor({name: line.id for name, line in made.items()})).decode())
+        remember(context, Cursor({name: line.id for name, line in made.items()}))
         by_people = [
             dg.AssetMaterialization(
                 key(usecase, "champion"),

@@ -10,6 +10,7 @@ from ml_assets.assets.ingestion import topic_key
 from ml_assets.embedded.environment import running_kafka
 from ml_assets.landing.lag import TopicLag, measure_lag
 from ml_assets.resources import Platform
+from ml_assets.sensors.cursor import remember, remembered
 from ml_assets.spec import UseCase
 
 
@@ -36,9 +37,9 @@ def kafka_lag_sensor(usecases: Sequence[UseCase]) -> dg.SensorDefinition:
         connection = running_kafka(platform.settings)
         if connection is None:
             return dg.SkipReason("no broker is configured (ML_ASSETS_KAFKA_BOOTSTRAP), and the embedded one is not up")
-        before = msgspec.json.decode(context.cursor, type=Cursor) if context.cursor else Cursor()
+        before = remembered(context, Cursor)
         lags = measure_lag(platform.lake, connection.admin(), events)
-        context.update_cursor(msgspec.json.encode(Cursor({_life(lag): lag.high for lag in lags})).decode())
+        remember(context, Cursor({_life(lag): lag.high for lag in lags}))
         return dg.SensorResult(asset_events=[event for lag in lags for event in _tell(lag, before)])
 
     return kafka_lag

@@ -16,6 +16,7 @@ from ml_assets.jobs import feature_keys, ingestion_keys, job_name
 from ml_assets.landing.landed import Change, Landed, look
 from ml_assets.lifecycle.features import LONGEST_MATURITY
 from ml_assets.resources import Platform
+from ml_assets.sensors.cursor import remember, remembered
 from ml_assets.spec import UseCase
 
 # Dates in one run: runs stay short and within their memory.
@@ -47,12 +48,12 @@ def landed_data_sensor(usecase: UseCase) -> dg.SensorDefinition:
     def landed_data(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult | dg.SkipReason:
         now = datetime.now(UTC)
         if context.cursor:
-            cursor = msgspec.json.decode(context.cursor, type=Cursor)
+            cursor = remembered(context, Cursor)
         else:
             cursor = Cursor(already_ingested(context.instance, platform, usecase))
         landed, change = look(platform.lake, usecase.events, cursor.landed)
         requests = list(plan(usecase, landed, change, cursor.looked_at, now))
-        context.update_cursor(msgspec.json.encode(Cursor(landed, now)).decode())
+        remember(context, Cursor(landed, now))
         if not requests:
             return dg.SkipReason("nothing new has landed" if any(landed.landed.values()) else "nothing has landed yet")
         return dg.SensorResult(run_requests=requests, asset_events=list(_observations(usecase, landed, change)))

@@ -12,6 +12,7 @@ from ml_assets.landing.landed import Change, Landed, look
 from ml_assets.landing.reference import reference_files
 from ml_assets.lifecycle.ingestion import new_reference_known_from
 from ml_assets.resources import Platform
+from ml_assets.sensors.cursor import remember, remembered
 from ml_assets.sensors.landed import dates_seeing_more, requests_of
 from ml_assets.spec import UseCase
 
@@ -36,7 +37,7 @@ def reference_files_sensor(usecase: UseCase) -> dg.SensorDefinition:
         ),
     )
     def reference_files_of(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult | dg.SkipReason:
-        before = msgspec.json.decode(context.cursor, type=Cursor) if context.cursor else Cursor()
+        before = remembered(context, Cursor)
         root = platform.settings.reference_uri
         files = {spec.name: reference_files(root, usecase.name, spec) for spec in usecase.references}
         changed = [name for name, those in files.items() if those != before.files.get(name, {})]
@@ -46,7 +47,7 @@ def reference_files_sensor(usecase: UseCase) -> dg.SensorDefinition:
         loaded = all(platform.lake.version(reference_table(usecase, spec)) is not None for spec in usecase.references)
         if not loaded or not any(landed.landed.values()):
             return dg.SkipReason("nothing has been ingested yet; the first ingestion loads the reference files")
-        context.update_cursor(msgspec.json.encode(Cursor(files)).decode())
+        remember(context, Cursor(files))
         return dg.SensorResult(run_requests=list(_plan(usecase, platform, changed, files, landed)))
 
     return reference_files_of

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from sqlalchemy import Connection, Engine, insert, select, text
 from sqlalchemy.exc import IntegrityError
@@ -16,7 +16,7 @@ from ml_assets.database.models import Promotion
 
 Action = Literal["requested", "declined", "promoted", "rolled_back", "restored"]
 # After these the version is champion.
-CHAMPION_ACTIONS: Final = ("promoted", "rolled_back", "restored")
+CHAMPION_ACTIONS: Final[tuple[Action, ...]] = ("promoted", "rolled_back", "restored")
 _LEDGER_LOCK: Final = 0x6C656467
 
 
@@ -124,11 +124,13 @@ def record(
     return LedgerEntry(*row)
 
 
-def history(where: Engine | Connection | str, use_case: str, *, limit: int = 100) -> list[LedgerEntry]:
-    """Return the lines of a use case, newest first."""
+def history(
+    where: Engine | Connection | str, use_case: str, *, limit: int = 100, actions: Collection[Action] = get_args(Action)
+) -> list[LedgerEntry]:
+    """Return the lines of a use case, newest first; those of some actions only, if they are given."""
     query = (
         select(*Promotion.__table__.columns)
-        .where(Promotion.use_case == use_case)
+        .where(Promotion.use_case == use_case, Promotion.action.in_(actions))
         .order_by(Promotion.id.desc())
         .limit(limit)
     )
@@ -140,7 +142,7 @@ def history(where: Engine | Connection | str, use_case: str, *, limit: int = 100
 
 def last_change(where: Engine | Connection | str, use_case: str) -> LedgerEntry | None:
     """Return the line that made the present champion, or None if the ledger knows of none."""
-    return next((line for line in history(where, use_case, limit=10_000) if line.action in CHAMPION_ACTIONS), None)
+    return next(iter(history(where, use_case, limit=1, actions=CHAMPION_ACTIONS)), None)
 
 
 def open_request(where: Engine | Connection | str, use_case: str) -> LedgerEntry | None:

@@ -127,13 +127,12 @@ def fit_candidate(
         fitted_calibration, calibrations = choose_calibration(uncalibrated, calibration["label"].to_numpy())
         if usecase.split.level_from == "learned":
             fitted_calibration = with_level(fitted_calibration, predicted, learned["label"].to_numpy())
-    if usecase.split.refit:
-        estimator = fit_pipeline(usecase, candidate, learned, searched, threads=threads)
-        round_thresholds(estimator)
-        # It knows the level of the calibration days: what brought the first model there must not count a second time.
-        predicted = predict(estimator, model_frame(names, wanted))
-        fitted_calibration = with_level(fitted_calibration, predicted, wanted["label"].to_numpy())
-    with _threads(threads):
+        if usecase.split.refit:
+            estimator = fit_pipeline(usecase, candidate, learned, searched, threads=threads)
+            round_thresholds(estimator)
+            # It knows the level of the calibration days: what brought the first model there must not count twice.
+            predicted = predict(estimator, model_frame(names, wanted))
+            fitted_calibration = with_level(fitted_calibration, predicted, wanted["label"].to_numpy())
         manifest = Manifest(
             usecase=usecase.name,
             candidate=candidate.name,

@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import psutil
@@ -40,7 +39,7 @@ time.sleep(600)
 def start(program: str, grace: float, *, background: bool = False) -> tuple["subprocess.Popen[str]", int]:
     """Start it in a session of its own; return it and the number of its program's child."""
     ours = subprocess.Popen(
-        [sys.executable, "-c", _OURS, textwrap.dedent(program), str(grace)],
+        [sys.executable, "-c", _OURS, program, str(grace)],
         stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=Path(__file__).parents[2],
         preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if background else None,
     )  # fmt: skip

@@ -27,6 +27,7 @@ _PACKAGES = {
     "conntrack": "conntrack",
     "ipset": "ipset",
     "ip": "iproute2",
+    "host-local": "containernetworking-plugins",
 }
 CNI = Path("/usr/lib/cni")
 
@@ -91,14 +92,12 @@ def jobs() -> str:
 
 
 def install(programs: Collection[str] = tuple(_PACKAGES)) -> None:
-    """Install what Debian has of these programs and this machine lacks; of all, also Debian's CNI plugins.
+    """Install what Debian has of these programs and this machine lacks.
 
     Raises:
         RuntimeError: it is not Debian, or nobody may install here.
     """
     missing = [_PACKAGES[program] for program in programs if find(program) is None]
-    if len(programs) == len(_PACKAGES) and not CNI.is_dir():
-        missing.append("containernetworking-plugins")
     if not missing:
         return
     if shutil.which("apt-get") is None or os.geteuid() != 0:
@@ -112,7 +111,7 @@ def install(programs: Collection[str] = tuple(_PACKAGES)) -> None:
 
 def find(program: str) -> str | None:
     """Return the path of an installed program. Debian's own come first, and administrators' folders count."""
-    return shutil.which(program, path=f"/usr/bin:/usr/sbin:/sbin:/bin:{os.environ.get('PATH', '')}")
+    return shutil.which(program, path=f"/usr/bin:/usr/sbin:/sbin:/bin:{os.environ.get('PATH', '')}:{CNI}")
 
 
 def kubectl() -> str:

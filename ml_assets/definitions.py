@@ -4,21 +4,24 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from ml_assets.assets import build_assets, maintenance
-from ml_assets.checks.landing import accounting_check
-from ml_assets.jobs import build_jobs
-from ml_assets.jobs.executor import metered_executor
-from ml_assets.jobs.landing import connect_job, connect_schedule, landing_schedules
-from ml_assets.jobs.maintenance import maintenance_job, maintenance_schedule
-from ml_assets.resources import Platform
-from ml_assets.schedules import retraining_schedule
-from ml_assets.sensors import (
+from ml_assets.answers import landed_events
+from ml_assets.defs.assets import build_assets, ingestion, maintenance
+from ml_assets.defs.checks.landing import accounting_check, curation_check
+from ml_assets.defs.jobs import build_jobs
+from ml_assets.defs.jobs.executor import metered_executor
+from ml_assets.defs.jobs.landing import connect_job, connect_schedule, landing_schedules
+from ml_assets.defs.jobs.maintenance import maintenance_job, maintenance_schedule
+from ml_assets.defs.resources import Platform
+from ml_assets.defs.schedules import report_schedule, retraining_schedule
+from ml_assets.defs.sensors import (
     automation_sensor,
     champions_sensor,
     kafka_lag_sensor,
     landed_data_sensor,
     reference_files_sensor,
+    retraining_sensor,
 )
+from ml_assets.lifecycle.check import refuse_two_contracts
 from ml_assets.settings import Settings
 from ml_assets.spec import UseCase
 from ml_assets.usecases import discover
@@ -34,11 +37,12 @@ def build_definitions(usecases: Sequence[UseCase] | None = None, platform: Platf
     """
     if usecases is None:
         usecases = discover(Settings().usecase_packages)
-    _refuse_two_contracts(usecases)
+    refuse_two_contracts(usecases)
     assets = {_key(asset): asset for usecase in usecases for asset in build_assets(usecase)}
+    assets |= {_key(asset): asset for asset in ingestion.build_answers()}
     assets |= {_key(asset): asset for asset in maintenance.build(usecases)}
-    topics = {event.topic: event for usecase in usecases for event in usecase.events}
-    accounts = [accounting_check(event) for event in topics.values()]
+    accounts = [accounting_check(event) for event in landed_events(usecases)]
+    accounts += [curation_check(usecase, event) for usecase in usecases for event in usecase.events]
     connect = connect_job(usecases)
     return dg.Definitions(
         assets=list(assets.values()),
@@ -46,6 +50,7 @@ def build_definitions(usecases: Sequence[UseCase] | None = None, platform: Platf
         jobs=[*(job for usecase in usecases for job in build_jobs(usecase)), maintenance_job, connect],
         schedules=[
             *(retraining_schedule(usecase) for usecase in usecases),
+            *(report_schedule(usecase) for usecase in usecases),
             maintenance_schedule,
             *landing_schedules(accounts),
             connect_schedule(connect),
@@ -53,6 +58,7 @@ def build_definitions(usecases: Sequence[UseCase] | None = None, platform: Platf
         sensors=[
             *(landed_data_sensor(usecase) for usecase in usecases),
             *(reference_files_sensor(usecase) for usecase in usecases if usecase.references),
+            *(retraining_sensor(usecase) for usecase in usecases),
             kafka_lag_sensor(usecases),
             champions_sensor(usecases),
             automation_sensor(),
@@ -60,17 +66,6 @@ def build_definitions(usecases: Sequence[UseCase] | None = None, platform: Platf
         resources={"platform": platform or Platform()},
         executor=metered_executor,
     )
-
-
-def _refuse_two_contracts(usecases: Sequence[UseCase]) -> None:
-    """A topic is landed once, so there can be only one contract for it."""
-    contracts: dict[str, type] = {}
-    for event in (event for usecase in usecases for event in usecase.events):
-        if contracts.setdefault(event.topic, event.contract) is not event.contract:
-            raise ValueError(
-                f"topic {event.topic} has two contracts, {contracts[event.topic].__qualname__} and "
-                f"{event.contract.__qualname__}; let the use cases share one"
-            )
 
 
 def _key(asset: dg.AssetsDefinition | dg.AssetSpec) -> dg.AssetKey:

@@ -1,1 +1,0 @@
-"""Asset checks: what each stage's result is held against. Blocking ones stop the assets downstream in their run."""

@@ -1,0 +1,1 @@
+"""`ml-assets`: one module per group of commands; `main.py` puts them together."""

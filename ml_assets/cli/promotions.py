@@ -1,0 +1,142 @@
+"""The commands of `ml-assets` about who scores: promote, approve, rollback, history."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ml_assets.cli.opened import UseCaseName, platform_of, read_settings, usecase_of
+from ml_assets.cli.printed import show
+from ml_assets.errors import StateError
+
+if TYPE_CHECKING:
+    from ml_assets.database.promotions import Actor
+    from ml_assets.settings import Settings
+
+
+def add_promotions_commands(app: typer.Typer, console: Console) -> None:
+    """Add the commands to the command line."""
+
+    @app.command()
+    def promote(
+        use_case: UseCaseName,
+        override: Annotated[
+            str, typer.Option(help="promote against the gate, for this reason, which is recorded")
+        ] = "",
+    ) -> None:
+        """Make the challenger champion, if the evidence on its run passes the gate; in the tier high, ask for it."""
+        from ml_assets.governance.conditions import condition_rows, said
+        from ml_assets.lifecycle.promotion import promote_challenger
+
+        settings = read_settings()
+        platform = platform_of(settings)
+        made = promote_challenger(
+            platform.registry, platform.engine, usecase_of(settings, use_case), _actor(settings), override=override
+        )
+        version = made.challenger.version
+        table = Table("condition", "holds", "measured", "asked", title=f"gate of {use_case} version {version}")
+        for row in condition_rows(made.verdict.conditions):
+            table.add_row(
+                row["condition"], "yes" if row["holds"] else Text("no", "red"), said(row["measured"]), row["asked"]
+            )
+        console.print(table)
+        if made.outcome == "refused":
+            raise StateError(
+                f"version {version} was not promoted: {made.why}. A person may decide otherwise: "
+                '--override "the reason"'
+            )
+        console.print(f"{use_case} version {version}: {made.outcome}; {made.why}")
+
+    @app.command()
+    def approve(
+        use_case: UseCaseName,
+        reason: Annotated[str, typer.Option(help="why, for the ledger")] = "evidence and model-risk pack reviewed",
+        decline: Annotated[bool, typer.Option("--decline", help="say no to the request")] = False,
+    ) -> None:
+        """Approve the promotion that awaits approval; this must be another person than the one who asked."""
+        from ml_assets.lifecycle.promotion import approve as answer
+
+        settings = read_settings()
+        platform = platform_of(settings)
+        entry = answer(
+            platform.registry, platform.engine, usecase_of(settings, use_case), _actor(settings), reason=reason,
+            decline=decline,
+        )  # fmt: skip
+        console.print(f"{use_case} version {entry.to_version} {entry.action} by {entry.actor}")
+
+    @app.command()
+    def rollback(
+        use_case: UseCaseName,
+        reason: Annotated[str, typer.Option(help="why, for the ledger")],
+        to: Annotated[int | None, typer.Option(min=1, help="a former champion; the one before if not given")] = None,
+    ) -> None:
+        """Make the former champion score again, or put back the one that was moved or deleted in MLflow.
+
+        It takes effect at once; run `score` to score the newest date again.
+        """
+        from ml_assets.database.status import scored_dates
+        from ml_assets.lifecycle.promotion import roll_back
+
+        settings = read_settings()
+        platform = platform_of(settings)
+        entry = roll_back(
+            platform.registry, platform.engine, usecase_of(settings, use_case), _actor(settings), reason=reason,
+            to_version=to,
+        )  # fmt: skip
+        if entry is None:
+            console.print(f"{use_case}: the alias champion is taken away: the ledger has never had a champion")
+            return
+        if entry.action == "restored":
+            console.print(
+                f"{use_case}: champion is version {entry.to_version}, as the ledger says; the alias follows it again"
+            )
+            return
+        console.print(
+            f"{use_case}: champion is version {entry.to_version} again, instead of {show(entry.from_version)}"
+        )
+        if scored := scored_dates(platform.engine, use_case, limit=1):
+            console.print(
+                f"The work-list still shows the other version; `ml-assets score {use_case} --date "
+                f"{scored[0].decision_date}` puts this one's predictions there."
+            )
+
+    @app.command()
+    def history(
+        use_case: UseCaseName, rows: Annotated[int, typer.Option(min=1, help="lines to show, newest first")] = 20
+    ) -> None:
+        """Show the promotion ledger: who made which version champion, when, why, on what evidence."""
+        from ml_assets.database.promotions import history as lines_of
+        from ml_assets.lifecycle.champion import agreement
+
+        settings = read_settings()
+        platform, usecase = platform_of(settings), usecase_of(settings, use_case)
+        table = Table(
+            "line", "when, UTC", "what", "version", "who", "why", "evidence", "model", title=f"promotions of {use_case}"
+        )
+        for line in lines_of(platform.engine, use_case, limit=rows):
+            table.add_row(
+                str(line.id) + (f" (answers {line.request_id})" if line.request_id else ""),
+                f"{line.recorded_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
+                line.action.replace("_", " "),
+                f"{line.from_version or 'none'} -> {line.to_version}",
+                line.actor,
+                line.reason,
+                (line.evidence_hash or "")[:12],
+                (line.model_hash or "not hashed")[:12],
+            )
+        console.print(table)
+        now = agreement(platform.registry, platform.engine, usecase)
+        console.print(str(now), style="" if now.agrees else "red")
+
+
+def _actor(settings: Settings) -> Actor:
+    import getpass
+
+    from ml_assets.database.promotions import Actor
+
+    return Actor.person(settings.actor or getpass.getuser())

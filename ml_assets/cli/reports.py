@@ -1,0 +1,76 @@
+"""The command of `ml-assets` that makes reports, and lists them."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ml_assets.cli.opened import platform_of, read_settings, usecase_of, usecases_of
+from ml_assets.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from ml_assets.platform import Platform
+    from ml_assets.spec import UseCase
+
+
+def add_reports_commands(app: typer.Typer, console: Console) -> None:
+    """Add the command to the command line."""
+
+    @app.command()
+    def report(
+        name: Annotated[str, typer.Argument(help="name of a report; without one, all are listed")] = "",
+        day: Annotated[
+            datetime | None,
+            typer.Option("--date", formats=["%Y-%m-%d"], help="date of the report; the newest scored one if not given"),
+        ] = None,
+        use_case: Annotated[str, typer.Option(help="a use case; without one, all that have the report")] = "",
+    ) -> None:
+        """Make a report of a date as a page, Markdown and CSV, or list the reports."""
+        from ml_assets.lifecycle.reports import make_report, reports_of
+
+        settings = read_settings()
+        usecases = [usecase_of(settings, use_case)] if use_case else list(usecases_of(settings))
+        known = {usecase.name: reports_of(usecase) for usecase in usecases}
+        if not name:
+            _list(console, usecases)
+            return
+        if not any(name in reports for reports in known.values()):
+            names = sorted({one for reports in known.values() for one in reports})
+            raise NotFoundError(f"there is no report {name!r}; there are {', '.join(names)}")
+        platform = platform_of(settings)
+        made = 0
+        for usecase in usecases:
+            asked = day.date() if day else _newest(platform, usecase)
+            if name not in known[usecase.name] or asked is None:
+                continue
+            written = make_report(
+                platform.lake, platform.engine, usecase, known[usecase.name][name], asked, settings.report_uri,
+                threads=settings.threads,
+            )  # fmt: skip
+            console.print(f"{usecase.title}. {written.page.summary}", highlight=False)
+            console.print(f"  {written.address}", highlight=False, soft_wrap=True)
+            made += 1
+        if not made:
+            raise NotFoundError("nothing has been scored yet, so no date is the newest", to_do="name one with --date")
+
+
+def _list(console: Console, usecases: list[UseCase]) -> None:
+    from ml_assets.lifecycle.reports import reports_of
+
+    table = Table("use case", "report", "title", "made", "as of", "owner")
+    for usecase in usecases:
+        for one in reports_of(usecase).values():
+            at = f"{one.at:%H:%M} UTC" if one.at else "end of day"
+            table.add_row(usecase.name, one.name, one.title, one.cadence, at, one.owner)
+    console.print(table)
+
+
+def _newest(platform: Platform, usecase: UseCase) -> date | None:
+    from ml_assets.database.status import scored_dates
+
+    found = scored_dates(platform.engine, usecase.name, limit=1)
+    return found[0].decision_date if found else None

@@ -1,0 +1,240 @@
+"""Monitoring: what came of the predictions, and whether the model still holds."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from ml_assets.defs.assets.evaluation import conditions
+from ml_assets.defs.checks.monitoring import (
+    completeness_check,
+    estimate_check,
+    judge_completeness,
+    judge_estimate,
+    judge_live_gate,
+    live_gate_check,
+)
+from ml_assets.defs.common import (
+    RETRY,
+    common,
+    dates_of,
+    key,
+    lake_pool,
+    numbers,
+    partitions,
+    picture,
+    retrying_outages_only,
+    rounded,
+    table,
+)
+from ml_assets.defs.resources import Platform
+from ml_assets.lake import outcomes_table
+from ml_assets.monitoring.outcomes import Completeness
+from ml_assets.spec import UseCase
+
+_STAGE = "monitoring"
+
+
+def build(usecase: UseCase) -> Iterator[dg.AssetsDefinition]:
+    """Yield the monitoring assets of a use case."""
+    yield outcomes_asset(usecase)
+    yield performance_asset(usecase)
+    yield retraining_decision_asset(usecase)
+
+
+def when_updated(label: str) -> dg.AutomationCondition:
+    """Return the condition that an asset is made again whenever one of those that it depends on is, and all are."""
+    ready = (
+        dg.AutomationCondition.any_deps_updated().since_last_handled()
+        & ~dg.AutomationCondition.any_deps_missing()
+        & ~dg.AutomationCondition.any_deps_in_progress()
+        & ~dg.AutomationCondition.in_progress()
+    )
+    return ready.with_label(label)
+
+
+def outcomes_asset(usecase: UseCase) -> dg.AssetsDefinition:
+    """Return the asset of the predictions with what came of them."""
+    asset_key = key(usecase, "outcomes")
+
+    @dg.asset(
+        key=asset_key,
+        deps=[key(usecase, "predictions"), key(usecase, "labels")],
+        partitions_def=partitions(usecase),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        automation_condition=when_updated("predictions or labels are new"),
+        kinds={"postgres", "deltalake"},
+        description=(
+            "What came of each prediction. A run for a date joins all outcome dates of which something was predicted "
+            "or became known on it, anew. Only outcome dates that are complete are judged."
+        ),
+        metadata={"dagster/table_name": outcomes_table(usecase)},
+        check_specs=[completeness_check(asset_key)],
+        retry_policy=RETRY,
+        pool=lake_pool(usecase),
+        **common(usecase, _STAGE),
+    )
+    @retrying_outages_only
+    def outcomes(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+        from ml_assets.lifecycle.monitoring import join_live_outcomes
+
+        report = join_live_outcomes(platform.lake, platform.engine, usecase, dates_of(context))
+        rows = sum(one.predictions for one in report.dates)
+        labelled = sum(one.labelled for one in report.dates)
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": rows,
+                "delta_version": report.version,
+                "with an outcome": labelled,
+                "share with an outcome": rounded(labelled / rows) if rows else 0.0,
+                "complete outcome dates": len(report.complete),
+                "waiting outcome dates": len(report.dates) - len(report.complete),
+                "outcome dates": table(_shown(report.dates)),
+            },
+            check_results=[judge_completeness(report.dates)],
+        )
+
+    return outcomes
+
+
+def performance_asset(usecase: UseCase) -> dg.AssetsDefinition:
+    """Return the asset that says how the model in use does: measured, judged by the gate, and estimated."""
+    asset_key = key(usecase, "performance")
+
+    @dg.asset(
+        key=asset_key,
+        deps=[key(usecase, "outcomes")],
+        partitions_def=partitions(usecase),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        automation_condition=when_updated("outcomes are new"),
+        kinds={"postgres"},
+        description=(
+            f"How good predictions were on the newest {usecase.monitoring.window_days} decision dates whose outcomes "
+            "are complete, what the gate says of them, and how good those without an outcome will have been, by their "
+            "probabilities. Tables `performance` and `estimates` in PostgreSQL."
+        ),
+        check_specs=[live_gate_check(asset_key), estimate_check(asset_key)],
+        retry_policy=RETRY,
+        pool=lake_pool(usecase),
+        **common(usecase, _STAGE),
+    )
+    @retrying_outages_only
+    def performance(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+        from ml_assets.lifecycle.monitoring import measure_performance
+
+        report = measure_performance(
+            platform.lake,
+            platform.registry,
+            platform.engine,
+            usecase,
+            dates_of(context),
+            threads=platform.settings.threads,
+        )
+        rows = report.performance.to_pylist()
+        whole = {row["metric"]: row["measured"] for row in rows if row["dimension"] == "all"}
+        return dg.MaterializeResult(
+            metadata={
+                "decisions": report.window.num_rows,
+                "gate": report.live.why or ("yes" if report.live.verdict and report.live.verdict.passed else "no"),
+                **numbers({name: value for name, value in whole.items() if value is not None}),
+                "by group": table(_groups(rows), digits=3),
+                **({"conditions": conditions(report.live.verdict)} if report.live.verdict else {}),
+                "estimated and realised": picture(report.plot, "estimated and realised"),
+                "estimates": table(_estimates(report.estimates.to_pylist()), digits=3),
+            },
+            check_results=[judge_live_gate(report.live), judge_estimate(report.estimates.to_pylist())],
+        )
+
+    return performance
+
+
+def retraining_decision_asset(usecase: UseCase) -> dg.AssetsDefinition:
+    """Return the asset that says each morning whether to retrain out of turn, and why or why not."""
+    spec = usecase.monitoring
+
+    @dg.asset(
+        key=key(usecase, "retraining_decision"),
+        deps=[key(usecase, "performance")],
+        partitions_def=partitions(usecase),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        automation_condition=when_updated("performance is new"),
+        kinds={"postgres"},
+        description=(
+            f"Whether to retrain beside the nightly schedule: after {spec.breaches} breaches in the last "
+            f"{spec.windows} complete outcome dates and in the newest one, at most {spec.max_per_week} times in seven "
+            "days. Each decision, also the one not to, is in the table `retraining_decisions`; the sensor "
+            f"`{usecase.name}_retraining_out_of_turn` starts what it asks for."
+        ),
+        retry_policy=RETRY,
+        pool=lake_pool(usecase),
+        **common(usecase, _STAGE),
+    )
+    @retrying_outages_only
+    def retraining_decision(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+        from ml_assets.lifecycle.monitoring import decide_retraining
+
+        made = decide_retraining(
+            platform.lake, platform.registry, platform.engine, usecase, dates_of(context), context.run.run_id
+        )
+        newest = made[-1]
+        return dg.MaterializeResult(
+            metadata={
+                "decision": newest.outcome,
+                "why": newest.reason,
+                "breaches": newest.numbers["breaches"],
+                "new labels": newest.numbers["new labels"],
+                "numbers": table([{"what": name, "value": value} for name, value in newest.numbers.items()]),
+                "decisions": table(
+                    [{"date": one.day, "decision": one.outcome, "why": one.reason} for one in reversed(made)]
+                ),
+            }
+        )
+
+    return retraining_decision
+
+
+# Metrics of each group that are shown; the table in PostgreSQL has all.
+_OF_GROUPS = ("pr_auc", "brier", "calibration_error", "precision_at_capacity", "value_recall_at_capacity",
+              "lead_hours_at_capacity", "saved_per_day")  # fmt: skip
+# Outcome dates whose estimates are shown, the newest.
+_DAYS_SHOWN = 20
+
+
+def _groups(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row a group with its metrics as columns; the PR-AUC with its interval."""
+    groups: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        shown = groups.setdefault(
+            (row["dimension"], row["value"]),
+            {
+                "by": row["dimension"],
+                "value": row["value"],
+                "decisions": row["n"],
+                "fails": row["positives"],
+                "judged": row["judged"],
+            },
+        )
+        if row["metric"] in _OF_GROUPS:
+            shown[row["metric"]] = row["measured"]
+        if row["metric"] == "pr_auc":
+            shown |= {"pr_auc from": row["low"], "to": row["high"]}
+    return list(groups.values())
+
+
+def _estimates(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    names = ("outcome_date", "metric", "estimated", "low", "high", "realised", "n", "published")
+    newest = sorted({row["outcome_date"] for row in rows})[-_DAYS_SHOWN:]
+    return [{name: row[name] for name in names} for row in reversed(rows) if row["outcome_date"] in newest]
+
+
+def _shown(dates: Sequence[Completeness]) -> list[dict[str, object]]:
+    return [
+        {
+            "outcome date": one.outcome_date,
+            "predictions": one.predictions,
+            "with an outcome": one.labelled,
+            "share": one.share,
+            "complete": one.is_complete,
+        }
+        for one in reversed(dates)
+    ]

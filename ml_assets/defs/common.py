@@ -1,0 +1,227 @@
+"""What all of Dagster's rooms share: keys, partitions, provenance, and how a report is shown.
+
+It stands below `assets/`, `checks/`, `jobs/`, `schedules/` and `sensors/`, and imports none of them.
+"""
+
+import base64
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime, timedelta
+from typing import Any, ParamSpec, TypeVar
+
+import dagster as dg
+import pandas as pd
+from dagster._core.errors import DagsterExecutionInterruptedError
+
+from ml_assets import markdown
+from ml_assets.defs.resources import Platform
+from ml_assets.lifecycle.training import RunOrigin
+from ml_assets.spec import EventSpec, UseCase
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# For a store or a server that does not answer; see `retrying_outages_only`.
+RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+
+# From the last decision time of a day until its decisions must be there.
+_GRACE = timedelta(hours=2)
+
+
+class StoppedError(dg.DagsterError, DagsterExecutionInterruptedError):
+    """The process was told to end. Dagster's retry policy leaves its own errors alone, and only those."""
+
+
+def retrying_outages_only(compute: Callable[P, R]) -> Callable[P, R]:
+    """Return the compute function of an asset, in which only an outage is worth a retry.
+
+    An error in data or code would come again the next time: it fails at once, and its message is what the Dagster UI
+    shows first. A run that somebody cancels ends, and so does a run whose pod must go, for which Dagster launches
+    another run: Dagster's retry policy would start the step again, in a process that is about to be killed.
+    """
+
+    if inspect.isgeneratorfunction(compute):
+
+        @functools.wraps(compute)
+        def yielding(*args: P.args, **kwargs: P.kwargs) -> Any:
+            with _outages_only():
+                yield from compute(*args, **kwargs)
+
+        return yielding
+
+    @functools.wraps(compute)
+    def returning(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _outages_only():
+            return compute(*args, **kwargs)
+
+    return returning
+
+
+@contextmanager
+def _outages_only() -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:  # an interruption is no Exception, and Dagster's retry policy would retry it too
+        if _is_being_cancelled():
+            raise dg.Failure("the run was cancelled", allow_retries=False) from error
+        if _was_told_to_end(error):
+            raise StoppedError("the process was told to end") from error
+        if isinstance(error, ValueError | TypeError | LookupError | FileNotFoundError):
+            raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
+        raise
+
+
+def _was_told_to_end(error: BaseException) -> bool:
+    interrupted = isinstance(error, DagsterExecutionInterruptedError | KeyboardInterrupt)
+    return interrupted or "Query interrupted" in str(error)  # what DuckDB makes of a signal
+
+
+def _is_being_cancelled() -> bool:
+    """Return whether the run of this step is being cancelled. This is called only after an error."""
+    context = dg.AssetExecutionContext.get()
+    run = context.instance.get_run_by_id(context.run.run_id)
+    return run is not None and run.status is dg.DagsterRunStatus.CANCELING
+
+
+def partitions(usecase: UseCase) -> dg.TimeWindowPartitionsDefinition:
+    """Return the partitions: one per weekday from the use case's first date, today included."""
+    return dg.TimeWindowPartitionsDefinition(
+        start=usecase.first_partition.isoformat(), fmt="%Y-%m-%d", cron_schedule="0 0 * * 1-5", end_offset=1
+    )
+
+
+def key(usecase: UseCase, *names: str) -> dg.AssetKey:
+    """Return the asset key `<use case>/<names>`."""
+    return dg.AssetKey([usecase.name, *names])
+
+
+def landing_key(event: EventSpec) -> dg.AssetKey:
+    """Return the key of the landing table of an event's topic."""
+    return dg.AssetKey(["landing", event.topic])
+
+
+def common(usecase: UseCase, stage: str) -> dict[str, Any]:
+    """Return the arguments that every asset of a stage has."""
+    return {"group_name": stage, "owners": [f"team:{usecase.owner}"], "tags": {"use_case": usecase.name}}
+
+
+def lake_pool(usecase: UseCase) -> str:
+    """Return the pool of the assets that change with what has landed: their runs go one after the other.
+
+    Features must not overtake the curated events that they look back on, whoever starts the run: a sensor, a backfill,
+    or a person who selects assets. The limit is `concurrency` in dagster.yaml.
+    """
+    return f"{usecase.name}_lake"
+
+
+def freshness(usecase: UseCase) -> dg.FreshnessPolicy:
+    """Return the policy that each weekday has its decisions within two hours of the last decision time."""
+    last = max(slot.at for slot in usecase.slots)
+    deadline = (datetime.combine(date.min, last) + _GRACE).time()
+    return dg.FreshnessPolicy.cron(
+        deadline_cron=f"{deadline.minute} {deadline.hour} * * 1-5", lower_bound_delta=_GRACE, timezone="UTC"
+    )
+
+
+def dates_of(context: dg.AssetExecutionContext) -> list[date]:
+    """Return the dates of the partitions that this step is to make."""
+    return [date.fromisoformat(partition) for partition in context.partition_keys]
+
+
+def origin(context: dg.AssetExecutionContext, platform: Platform, usecase: UseCase) -> RunOrigin:
+    """Return the code and the run that make this, and the addresses of asset and run."""
+    links = platform.settings.links
+    partition = context.partition_keys[-1] if context.has_partition_key or context.has_partition_key_range else ""
+    return RunOrigin(
+        code_version=platform.code_with(usecase),
+        dagster_run_id=context.run.run_id,
+        links={
+            "Dagster asset": links.asset(context.asset_key.path, partition),
+            "Dagster run": links.dagster_run(context.run.run_id),
+        },
+    )
+
+
+def run_link(platform: Platform, usecase: UseCase, run_id: str) -> dg.MetadataValue:
+    """Return the MLflow run as a link; its id if there is no address of the UI."""
+    url = platform.settings.links.mlflow_run(platform.registry.experiment_id(usecase.name), run_id)
+    return dg.MetadataValue.url(url) if url else dg.MetadataValue.text(run_id)
+
+
+def version_link(platform: Platform, usecase: UseCase, version: int) -> dict[str, dg.MetadataValue]:
+    """Return the link to a registered version, if there is an address of the UI."""
+    url = platform.settings.links.model_version(usecase.name, version)
+    return {"model": dg.MetadataValue.url(url)} if url else {}
+
+
+def champion_metadata(platform: Platform, usecase: UseCase) -> dict[str, Any]:
+    """Return who is champion, since when, by whom and why, and how good it was on its unseen window."""
+    from ml_assets.lifecycle.standing import champion_facts
+
+    facts = champion_facts(platform.registry, platform.engine, usecase)
+    if facts is None:
+        return {"champion": "none yet"}
+    line = facts.line
+    return {
+        "champion": f"version {line.to_version}, {facts.candidate}, trained as of {facts.training_date}",
+        "champion_version": line.to_version,
+        "since": dg.MetadataValue.timestamp(line.recorded_at),
+        "by": line.actor,
+        "why": line.reason,
+        **version_link(platform, usecase, line.to_version),
+        **({"mlflow_run": run_link(platform, usecase, facts.run_id)} if facts.run_id else {}),
+        **numbers(facts.metrics),
+    }
+
+
+def table(rows: pd.DataFrame | Sequence[Mapping[str, Any]], digits: int = 4) -> dg.MetadataValue:
+    """Return rows as a Markdown table for the Dagster UI."""
+    frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+    if not len(frame):
+        return dg.MetadataValue.md("*none*")
+    cells = frame.itertuples(index=False, name=None)
+    return dg.MetadataValue.md(markdown.table(list(frame.columns), cells, lambda value: _show(value, digits)))
+
+
+def counts(by: Mapping[Any, int], what: str) -> dg.MetadataValue:
+    """Return counts as a Markdown table."""
+    return table([{what: name, "rows": number} for name, number in by.items()])
+
+
+def picture(png: bytes, name: str) -> dg.MetadataValue:
+    """Return a picture that the Dagster UI shows: it has no plot type, so the bytes travel in the Markdown."""
+    return dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def numbers(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics that are defined; the UI plots each over time."""
+    return {name: rounded(value) for name, value in metrics.items() if value == value}
+
+
+def rounded(value: float) -> float:
+    """Return the number as people read it: two decimals or four digits, and never more than five decimals.
+
+    The exact metrics of a model are on its MLflow run.
+    """
+    value = float(value)
+    return (
+        round(value, min(5, max(2, 3 - math.floor(math.log10(abs(value))))))
+        if value and math.isfinite(value)
+        else value
+    )
+
+
+def _show(value: Any, digits: int) -> str | None:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        if value != value:
+            return ""
+        tiny = 0 < abs(value) < 10**-digits
+        return f"{value:.1e}" if tiny else f"{value:,.0f}" if value.is_integer() else f"{value:,.{digits}f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "" if value is None else None

@@ -1,0 +1,80 @@
+"""The simulated market: its events in the order in which they become known, its reference files and its truth."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ml_assets.local.simulation.dirt import disorder, soil
+from ml_assets.local.simulation.events import HOUR, TOPICS, Stream, encode, milliseconds, streams
+from ml_assets.local.simulation.messages import Message
+from ml_assets.local.simulation.outcomes import Instructions, draw_instructions
+from ml_assets.local.simulation.reference_files import write_reference_files
+from ml_assets.local.simulation.truth import truth_table
+from ml_assets.local.simulation.world import MarketConfig, World, make_world
+
+__all__ = ["Market", "MarketConfig", "simulate"]
+
+
+def simulate(config: MarketConfig) -> "Market":
+    """Return the market of a configuration; the same configuration gives the same market."""
+    rng = np.random.default_rng(config.seed)
+    world = make_world(config, rng)
+    return Market(config, world, draw_instructions(world, rng))
+
+
+@dataclass(frozen=True)
+class Market:
+    """A simulated market. Nothing but `write_truth` tells the probabilities."""
+
+    config: MarketConfig
+    world: World
+    instructions: Instructions
+
+    topics = TOPICS
+
+    @property
+    def message_count(self) -> int:
+        """The number of messages without dirt, which adds a few."""
+        return sum(len(stream.times) for stream in self._streams)
+
+    def messages(self) -> Iterator[Message]:
+        """Yield the messages in the order in which the broker gets them, a business day at a time.
+
+        The last day ends at midnight; what would be late beyond that never comes.
+        """
+        rng = np.random.default_rng([self.config.seed, 1])
+        late: list[Message] = []
+        for day in range(self.config.days):
+            first, end = self._span(day)
+            clean = [message for stream in self._streams for message in encode(stream, first, end, rng)]
+            due = [*late, *soil(clean, self.config.dirty, rng)]
+            late = [message for message in due if message.timestamp_ms >= end]
+            today = sorted((m for m in due if m.timestamp_ms < end), key=lambda message: message.timestamp_ms)
+            yield from disorder(today, self.config.dirty, rng)
+
+    def write_reference(self, root: str | Path) -> None:
+        """Write the reference files to `<root>/settlement_fails/<reference>/<date of publication>.csv`."""
+        write_reference_files(self.world, f"{str(root).rstrip('/')}/settlement_fails")
+
+    def write_truth(self, path: Path) -> None:
+        """Write the true probability of a fail of each decision, and the outcome, as Parquet: see `truth_table`."""
+        import pyarrow.parquet as pq
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(truth_table(self.world, self.instructions), path)
+
+    @cached_property
+    def _streams(self) -> list[Stream]:
+        """All events; those after the end of the last day have not happened."""
+        _, end = self._span(self.config.days - 1)
+        happening = streams(self.world, self.instructions, np.random.default_rng([self.config.seed, 2]))
+        return [stream.until(end) for stream in happening]
+
+    def _span(self, day: int) -> tuple[int, int]:
+        """Return first and end of a business day, in ms since 1970 UTC; a weekend belongs to the day before."""
+        first = milliseconds(self.world.calendar[day])
+        is_last = day + 1 == self.config.days
+        return first, first + 24 * HOUR if is_last else milliseconds(self.world.calendar[day + 1])

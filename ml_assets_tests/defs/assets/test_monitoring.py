@@ -1,0 +1,143 @@
+"""A model in use, from its predictions to what is said of it each morning, on real servers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+import pytest
+from sqlalchemy import text
+
+from ml_assets.database.models import RetrainingDecision
+from ml_assets.database.monitoring import newest_retraining_decision, replace_dates, rows_between
+from ml_assets.defs.sensors import retraining_sensor
+from ml_assets.lake import labels_table, outcomes_table
+from ml_assets.learning.statistics import average_precision
+from ml_assets_tests.defs.assets.conftest import Bank
+
+pytestmark = pytest.mark.long
+
+SCORED = 8
+
+
+@pytest.fixture(scope="module")
+def monitored(make_bank: Any) -> Bank:
+    """A bank whose champion has scored `SCORED` days, of which the last three have no outcome yet."""
+    bank: Bank = make_bank("monitored", 30)
+    bank.runs.run("ingest", bank.days)
+    bank.runs.run("retrain", [bank.days[-SCORED]])
+    bank.runs.run("score", bank.days[-SCORED:])
+    bank.runs.run("monitor", bank.days[-SCORED:])
+    return bank
+
+
+def sql(bank: Bank, statement: str) -> list[tuple[Any, ...]]:
+    with bank.platform.engine.begin() as connection:
+        return [tuple(row) for row in connection.execute(text(statement))]
+
+
+def test_predictions_meet_their_outcomes_in_the_lake_and_in_postgres(monitored: Bank) -> None:
+    rows = monitored.lake.read(outcomes_table(monitored.usecase)).to_pylist()
+    assert len(rows) == SCORED * 60
+    due = {monitored.usecase.calendar.add(day, 2) for day in monitored.days[-SCORED:-3]}
+    assert {row["outcome_date"] for row in rows if row["is_complete"]} == due
+    assert all(row["label"] is not None for row in rows if row["is_complete"])
+    copied = sql(monitored, "SELECT entity_id, label, is_complete, on_list FROM outcomes ORDER BY entity_id")
+    assert copied == sorted((row["entity_id"], row["label"], row["is_complete"], row["on_list"]) for row in rows)
+    assert monitored.latest("outcomes")["complete outcome dates"] == SCORED - 3
+    assert "| outcome date |" in monitored.latest("outcomes")["outcome dates"]
+
+
+def test_performance_is_measured_estimated_and_judged_by_the_gate(monitored: Bank) -> None:
+    shown = monitored.latest("performance")
+    assert shown["decisions"] == (SCORED - 3) * 60
+    assert "| payer" not in shown["by group"]
+    assert "| country |" in shown["by group"]
+    assert shown["gate"] in {"yes", "no"}
+    assert "test_rows" in shown["conditions"]
+    assert shown["estimated and realised"].startswith("![estimated and realised](data:image/png;base64,")
+    rows = sql(
+        monitored,
+        "SELECT measured, n, low <= measured AND measured <= high FROM performance "
+        "WHERE dimension = 'all' AND metric = 'pr_auc' ORDER BY outcome_date DESC LIMIT 1",
+    )
+    ((_, n, within),) = rows
+    assert n == (SCORED - 3) * 60
+    assert within
+    labels = [
+        (row["probability"], row["label"])
+        for row in monitored.lake.read(outcomes_table(monitored.usecase)).to_pylist()
+        if row["is_complete"]
+    ]
+    measured = average_precision(
+        np.array([label for _, label in labels], dtype=np.float64), np.array([p for p, _ in labels])
+    )
+    assert rows[0][0] == pytest.approx(measured)
+    counted = sql(
+        monitored, "SELECT count(*), count(realised) FROM estimates WHERE metric = 'base_rate' AND estimated > 0"
+    )
+    assert counted == [(SCORED, SCORED - 3)]
+
+
+def test_the_decision_on_retraining_is_written_down_and_the_sensor_starts_what_it_asks_for(monitored: Bank) -> None:
+    name, engine = monitored.usecase.name, monitored.platform.engine
+    decided = rows_between(engine, RetrainingDecision, name, monitored.days[0], monitored.days[-1])
+    assert [row["decision_date"] for row in decided] == monitored.days[-SCORED:]
+    assert all(row["reason"] for row in decided)
+    shown = monitored.latest("retraining_decision")
+    assert shown["decision"] == decided[-1]["outcome"] == "wait"
+    assert shown["why"] == decided[-1]["reason"]
+    sensor = retraining_sensor(monitored.usecase)
+    with dg.build_sensor_context(resources={"platform": monitored.platform}) as context:
+        assert shown["why"] in sensor(context).skip_message
+    day = monitored.days[-1]
+    asks = {**decided[-1], "outcome": "retrain", "numbers": json.dumps(decided[-1]["numbers"])}
+    replace_dates(engine, RetrainingDecision, name, [day], pa.Table.from_pylist([asks]))
+    with dg.build_sensor_context(resources={"platform": monitored.platform}) as context:
+        request = sensor(context)
+    assert (request.partition_key, request.run_key) == (day.isoformat(), f"{name}:{day}")
+    monitored.runs.run("monitor", [day])  # it is decided anew
+    assert newest_retraining_decision(engine, name)["outcome"] == "wait"
+
+
+def test_a_label_that_is_corrected_makes_its_outcome_date_anew(monitored: Bank) -> None:
+    """Guards outcomes that stay when a label is withdrawn: the date on which it was known holds no trace of it."""
+    lake, usecase = monitored.lake, monitored.usecase
+    labels = lake.read(labels_table(usecase))
+    known = monitored.days[-1]
+    today = [row for row in labels.to_pylist() if row["known_date"] == known]
+    assert today
+    turned = [{**row, "label": 1 - row["label"]} for row in today[1:]]
+    changed = labels.schema.empty_table().from_pylist(turned, schema=labels.schema)
+    lake.replace(labels_table(usecase), changed, "known_date", [known])
+    monitored.runs.run("monitor", [known])
+    rows = {row["entity_id"]: row for row in lake.read(outcomes_table(usecase)).to_pylist()}
+    assert rows[today[0]["entity_id"]]["label"] is None
+    assert {rows[row["entity_id"]]["label"] == row["label"] for row in turned} == {True}
+    assert len(rows) == SCORED * 60
+    monitored.runs.run("ingest", [known])
+    monitored.runs.run("monitor", [known])
+    restored = {row["entity_id"]: row for row in lake.read(outcomes_table(usecase)).to_pylist()}
+    assert all(restored[row["entity_id"]]["label"] == row["label"] for row in today)
+
+
+def test_reports_show_their_page_and_first_table_and_are_linked_from_what_they_tell_of(monitored: Bank) -> None:
+    day = monitored.days[-1]
+    monitored.runs.run("report", [day])
+    shown = monitored.latest("reports", "model_performance")
+    assert shown["summary"].startswith(f"{day:%B %Y}: of ")
+    page = Path(shown["page"])
+    assert page == Path(monitored.platform.settings.report_uri, monitored.usecase.name, "model_performance", str(day),
+                        "model_performance.html")  # fmt: skip
+    assert shown["summary"] in page.read_text(encoding="utf-8")
+    assert "| Month | Decisions |" in shown["by month"]
+    quality = monitored.latest("reports", "data_quality")
+    assert "| invoices |" in quality["by source"]
+    graph = monitored.runs.definitions.get_repository_def().asset_graph
+    name = monitored.usecase.name
+    of_quality = graph.get(dg.AssetKey([name, "reports", "data_quality"])).parent_keys
+    assert of_quality == {dg.AssetKey([name, "curated", event.name]) for event in monitored.usecase.events}
+    of_performance = graph.get(dg.AssetKey([name, "reports", "model_performance"])).parent_keys
+    assert of_performance == {dg.AssetKey([name, "outcomes"]), dg.AssetKey([name, "performance"])}

@@ -1,6 +1,6 @@
-"""S3 as the settings name it, in the words of the libraries that reach it: deltalake, fsspec and MLflow.
+"""The S3 settings, as options of the libraries that reach S3: deltalake, fsspec and MLflow.
 
-Keys are passed on, never logged. Without keys each library looks for credentials itself, as pods with a web identity
+Keys are passed on, never logged. Without keys each library looks for credentials itself, which pods with a web identity
 token or an instance role need.
 """
 
@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ml_assets.settings import Settings
 
-# Of a request that an overloaded store refuses: about a minute of backing off, then the run fails and is retried.
+# Retries of a request that an overloaded store refuses: after about a minute the run fails and is retried.
 _RETRIES = 8
 _RETRY_SECONDS = 60
 
 
 def is_s3(uri: str) -> bool:
-    """Return whether an address lies on S3."""
+    """Return whether an address is on S3."""
     return uri.startswith(("s3://", "s3a://"))
 
 
 def lake_options(settings: Settings) -> dict[str, str]:
     """Return the storage options with which deltalake reaches the lake; none for a folder.
 
-    Commits are `PUT If-None-Match`: of two writers of one version the store lets one through.
+    Commits are `PUT If-None-Match`: if two writers write the same version, the store accepts one.
     """
     if not is_s3(settings.lake_uri):
         return {}
@@ -62,8 +63,34 @@ def filesystem_options(settings: Settings) -> dict[str, Any]:
     }
 
 
+def write_files(folder: str, files: Mapping[str, bytes]) -> None:
+    """Write files below a folder or an `s3://` prefix, each whole or not at all.
+
+    What is there of that name is replaced; the same bytes are not written again.
+    """
+    import fsspec
+
+    store, base = fsspec.core.url_to_fs(folder.rstrip("/"))
+    on_disk = not is_s3(folder)
+    for name, content in files.items():
+        path = f"{base}/{name}"
+        if on_disk:
+            store.makedirs(store._parent(path), exist_ok=True)
+        try:
+            if store.cat_file(path) == content:
+                continue
+        except FileNotFoundError:
+            pass
+        if not on_disk:
+            store.pipe_file(path, content)  # S3 shows an object when it is whole
+            continue
+        partial = f"{path}.partial"
+        store.pipe_file(partial, content)
+        Path(partial).replace(path)
+
+
 def upload_options(settings: Settings) -> dict[str, str]:
-    """Return what each upload asks of S3: encryption at rest, if the settings want it."""
+    """Return the options of each upload: encryption at rest, if the settings ask for it."""
     if not settings.s3_encryption:
         return {}
     key = {"SSEKMSKeyId": settings.s3_kms_key} if settings.s3_kms_key else {}
@@ -71,12 +98,19 @@ def upload_options(settings: Settings) -> dict[str, str]:
 
 
 def use_s3(settings: Settings) -> None:
-    """Make fsspec, and MLflow where it writes artifacts itself, reach S3 as the settings say, in this process.
+    """Configure S3 in this process for fsspec, and for MLflow where it writes artifacts itself.
 
-    fsspec has options a protocol, so that code that opens an address needs to know nothing of S3. MLflow reads only
+    fsspec keeps options per protocol, so code that opens an address needs to know nothing about S3. MLflow reads only
     the environment.
     """
-    if not any(map(is_s3, (settings.lake_uri, settings.reference_uri, settings.artifact_uri, settings.connect_root))):
+    roots = (
+        settings.lake_uri,
+        settings.reference_uri,
+        settings.artifact_uri,
+        settings.report_uri,
+        settings.connect_root,
+    )
+    if not any(map(is_s3, roots)):
         return
     from fsspec.config import conf
 

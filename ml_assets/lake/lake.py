@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from itertools import repeat
@@ -16,12 +18,24 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
+
+from ml_assets.errors import InputError, StateError
 
 # By which the log of a table names the appender of a commit; and how far back it is looked for.
 _APPEND, _NEWEST = "ml_assets.append", 100
 _WRITER = WriterProperties(compression="ZSTD")
+# Features of other writers that deltalake reads.
+_READ_FEATURES = {"timestampNtz"}
+# In Spark's SQL, what must come before a feature can be dropped.
+_BEFORE_DROP = {
+    "columnMapping": ("ALTER TABLE {where} SET TBLPROPERTIES ('delta.columnMapping.mode' = 'none')",),
+    "deletionVectors": (
+        "ALTER TABLE {where} SET TBLPROPERTIES ('delta.enableDeletionVectors' = false)",
+        "REORG TABLE {where} APPLY (PURGE)",
+    ),
+}
 _PARQUET = ds.ParquetFileFormat(default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=True))
 
 
@@ -29,7 +43,7 @@ _PARQUET = ds.ParquetFileFormat(default_fragment_scan_options=ds.ParquetFragment
 class DataFile:
     """A file of a table: its partition, and the range of `known_at` and the newest `landed_at` in it if it has them.
 
-    `modified_at` is when the file was written, which compaction does anew; `landed_until` stays.
+    `modified_at` is when the file was written; compaction changes it, but not `landed_until`.
     """
 
     partition: date
@@ -38,6 +52,24 @@ class DataFile:
     known_from: datetime | None
     known_until: datetime | None
     landed_until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class RangedFile:
+    """A file of a table: the values of its partition columns, and the least and largest value of other columns.
+
+    A column of which the log keeps no range is not in `ranges`. Ranges of times are cut to milliseconds.
+    """
+
+    values: Mapping[str, Any]
+    rows: int
+    ranges: Mapping[str, tuple[Any, Any]]
+    fragment: ds.Fragment
+    schema: pa.Schema
+
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        """Return columns of its rows."""
+        return self.fragment.to_table(schema=self.schema, columns=list(columns))
 
 
 class Lake:
@@ -53,11 +85,17 @@ class Lake:
         return f"{self.root}/{table}"
 
     def table(self, name: str, version: int | None = None) -> DeltaTable | None:
-        """Return the Delta table, or None if nothing has been written to it yet."""
+        """Return the Delta table, or None if nothing has been written to it yet.
+
+        Raises:
+            ForeignTableError: somebody else has given it a feature that we cannot read.
+        """
         try:
-            return DeltaTable(self.uri(name), version=version, storage_options=self.options)
+            table = DeltaTable(self.uri(name), version=version, storage_options=self.options)
         except TableNotFoundError:
             return None
+        _refuse_foreign_features(name, table)
+        return table
 
     def version(self, name: str) -> int | None:
         """Return the newest version of a table, or None if it does not exist."""
@@ -68,13 +106,13 @@ class Lake:
         """Return a table as an Arrow dataset that pushes filters down, or None if it does not exist.
 
         Files are chosen by their partition, and row groups by their statistics once a file is open. The table's own
-        statistics are left out: to make expressions of them costs milliseconds a file, of all history, at each reading.
+        statistics are left out: making expressions of them costs milliseconds per file, for all history, at each read.
         """
         table = self.table(name, version)
         if table is None:
             return None
         protocol = table.protocol()
-        if protocol.min_reader_version > 1:  # column mapping, deletion vectors: what deltalake itself can read
+        if protocol.min_reader_version > 1:  # of another writer, with a feature that deltalake itself can read
             return table.to_pyarrow_dataset()
         schema = pa.schema(table.schema().to_arrow())
         actions = pa.table(table.get_add_actions(flatten=True))
@@ -88,6 +126,34 @@ class Lake:
             for file, at in zip(files, values if columns else repeat(()), strict=bool(columns))
         ]
         return ds.FileSystemDataset(fragments, schema, _PARQUET, filesystem)
+
+    def files_with_ranges(self, name: str, columns: Iterable[str]) -> list[RangedFile]:
+        """Return the files of a table with the ranges of these columns, from the log alone; empty if there is no table.
+
+        So the files to read can be chosen before any file is opened.
+        """
+        table, dataset = self.table(name), self.dataset(name)
+        if table is None or dataset is None:
+            return []
+        actions = pa.table(table.get_add_actions(flatten=True))
+        listed = {unquote(row["path"]): row for row in actions.to_pylist()}
+        partitions = table.metadata().partition_columns
+        found = []
+        for fragment in dataset.get_fragments():
+            row = next((listed[p] for p in (fragment.path, unquote(fragment.path)) if p in listed), None)
+            if row is None:  # written since the log was read
+                continue
+            ends = {column: (row.get(f"min.{column}"), row.get(f"max.{column}")) for column in columns}
+            found.append(
+                RangedFile(
+                    values={column: row[f"partition.{column}"] for column in partitions},
+                    rows=int(row["num_records"]),
+                    ranges={column: of for column, of in ends.items() if None not in of},
+                    fragment=fragment,
+                    schema=dataset.schema,
+                )
+            )
+        return found
 
     def read(
         self,
@@ -130,16 +196,22 @@ class Lake:
 
         `rows` must lie within `partitions`; partitions without rows end up empty.
 
+        If another writer of the same partitions is faster, this waits and writes everything again: the last one stays.
+
         Raises:
             ValueError: a row lies outside the partitions.
+            PartitionBusyError: other writers were faster each time; nothing was written.
+            ForeignTableError: somebody else has changed the table so that it cannot be written.
         """
         days = sorted(set(partitions))
         present = set(rows.column(partition_column).unique().to_pylist())
         if stray := sorted(present - set(days)):
-            raise ValueError(f"{name}: rows of {partition_column} {stray[0]} do not belong to the replaced partitions")
-        table = self.table(name) or self.create(name, rows.schema, [partition_column])
-        if days:
-            listed = ", ".join(f"'{day.isoformat()}'" for day in days)
+            raise InputError(f"{name}: rows of {partition_column} {stray[0]} do not belong to the replaced partitions")
+        listed = ", ".join(f"'{day.isoformat()}'" for day in days)
+
+        def write() -> None:
+            table = self.table(name) or self.create(name, rows.schema, [partition_column])
+            _refuse_foreign_columns(name, table, rows.schema)
             write_deltalake(
                 table,
                 rows,
@@ -148,9 +220,14 @@ class Lake:
                 schema_mode="merge",
                 writer_properties=_WRITER,
             )
+
+        if days:
+            _in_turn(write, f"{name}, {partition_column} {days[0]}{f' to {days[-1]}' if days[1:] else ''}")
+        else:
+            self.create(name, rows.schema, [partition_column])
         version = self.version(name)
         if version is None:  # pragma: no cover - it has just been written
-            raise RuntimeError(f"{name} was written but cannot be read back")
+            raise StateError(f"{name} was written but cannot be read back")
         return version
 
     def create(self, name: str, schema: pa.Schema, partition_by: Sequence[str]) -> DeltaTable:
@@ -165,18 +242,38 @@ class Lake:
         return DeltaTable(self.uri(name), storage_options=self.options)
 
     def overwrite(self, name: str, rows: pa.Table) -> int:
-        """Replace a whole unpartitioned table in one atomic commit and return the new version."""
-        write_deltalake(
-            self.uri(name),
-            rows,
-            mode="overwrite",
-            schema_mode="overwrite",
-            storage_options=self.options,
-            writer_properties=_WRITER,
-        )
+        """Replace a whole unpartitioned table in one atomic commit and return the new version.
+
+        Raises:
+            PartitionBusyError: other writers were faster each time; nothing was written.
+        """
+
+        def write() -> None:
+            write_deltalake(
+                self.uri(name),
+                rows,
+                mode="overwrite",
+                schema_mode="overwrite",
+                storage_options=self.options,
+                writer_properties=_WRITER,
+            )
+
+        _in_turn(write, name)
         table = self.table(name)
         assert table is not None  # noqa: S101 - it has just been written
         return int(table.version())
+
+    def empty(self, name: str, set_back: Iterable[str] = ()) -> None:
+        """Remove all rows of a table in one commit, if it exists; its older versions stay readable.
+
+        The positions of the applications `set_back` become 0 in the same commit.
+
+        Raises:
+            deltalake.exceptions.CommitFailedError: another writer has appended meanwhile; nothing was taken out.
+        """
+        if (table := self.table(name)) is not None:
+            positions = [Transaction(app_id, 0) for app_id in sorted(set_back)]
+            table.delete(commit_properties=CommitProperties(app_transactions=positions))
 
     def appender(self, name: str, partition_by: Sequence[str]) -> Appender:
         """Return a writer that appends to a table each row once; see `Appender`."""
@@ -226,7 +323,75 @@ class Lake:
         ]
 
 
-class PositionMovedError(RuntimeError):
+class ForeignTableError(DeltaError):
+    """Somebody else has changed a table so that we cannot read or write it; the message says what to do about it."""
+
+
+def _refuse_foreign_features(name: str, table: DeltaTable) -> None:
+    """Do nothing if we can read and write all that a table's log asks for.
+
+    Raises:
+        ForeignTableError: a feature is on that we cannot; deltalake would misread some and refuse others late.
+    """
+    protocol, settings = table.protocol(), table.metadata().configuration
+    features = {*(protocol.reader_features or ())} - _READ_FEATURES
+    if settings.get("delta.columnMapping.mode", "none") != "none":
+        features.add("columnMapping")
+    if not features:
+        return
+    where = f"delta.`{table.table_uri}`"
+    steps = []
+    for feature in sorted(features):
+        steps += [
+            *(step.format(where=where) for step in _BEFORE_DROP.get(feature, ())),
+            f"ALTER TABLE {where} DROP FEATURE {feature} TRUNCATE HISTORY",
+        ]
+    raise ForeignTableError(
+        f"the table {name} has {', '.join(sorted(features))}, which another writer turned on and we cannot read. In "
+        f"the engine that did it, as Spark: {'; '.join(steps)}. TRUNCATE HISTORY ends time travel to versions before"
+    )
+
+
+def _refuse_foreign_columns(name: str, table: DeltaTable, schema: pa.Schema) -> None:
+    """Do nothing if rows of a schema may be written to a table.
+
+    Raises:
+        ForeignTableError: the table wants values in a column that our rows do not have.
+    """
+    wanted = [field.name for field in table.schema().fields if not field.nullable and field.name not in schema.names]
+    if wanted:
+        where = f"delta.`{table.table_uri}`"
+        steps = "; ".join(f"ALTER TABLE {where} ALTER COLUMN {column} DROP NOT NULL" for column in wanted)
+        raise ForeignTableError(
+            f"the table {name} has NOT NULL columns that our rows do not have: {', '.join(wanted)}. Another writer "
+            f"added them; in the engine that did it, as Spark: {steps}"
+        )
+
+
+class PartitionBusyError(StateError):
+    """Other writers of the same partition were faster, again and again: nothing was written."""
+
+
+def _in_turn(write: Callable[[], None], what: str) -> None:
+    """Write; where another writer was faster, wait a moment and write again.
+
+    Raises:
+        PartitionBusyError: that was so each time.
+    """
+    for wait in (0.2, 0.5, 1.0, 2.0, 4.0, None):
+        try:
+            write()
+            return
+        except CommitFailedError as error:
+            if wait is None:
+                raise PartitionBusyError(
+                    f"{what}: other runs write the same at the same time, and were faster six times. Nothing was "
+                    "written; start this run again when they are done, `ml-assets ui` shows them"
+                ) from error
+            time.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311 - so that two do not meet again
+
+
+class PositionMovedError(StateError):
     """Another writer has moved a position meanwhile: what was to be appended may be in the table already."""
 
 
@@ -269,6 +434,7 @@ class Appender:
         )
         if self._is_done(start, end):
             return self._is_ours(end)
+        _refuse_foreign_columns(self._name, self._table, rows.schema)
         properties = CommitProperties(
             app_transactions=[Transaction(app_id, position) for app_id, position in sorted(end.items())],
             custom_metadata={_APPEND: self._mark(end)},

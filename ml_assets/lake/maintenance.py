@@ -1,4 +1,4 @@
-"""Housekeeping of Delta tables: fewer, larger files, and no more old versions than somebody may want to read."""
+"""Housekeeping of Delta tables: fewer, larger files, and only those old versions that somebody may want to read."""
 
 from __future__ import annotations
 

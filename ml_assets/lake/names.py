@@ -1,10 +1,13 @@
-"""Where each table of the lifecycle lies below the lake's root: `<layer>/...`."""
+"""Where each table of the lifecycle lies below the lake's root, `<layer>/...`, and the one list of them all."""
 
+from collections.abc import Iterable
+
+from ml_assets.answers import LANDED
 from ml_assets.spec import EventSpec, ReferenceSpec, UseCase
 
 
 def landing_table(topic: str) -> str:
-    """All that was consumed of a topic: events, dead letters, gaps; partitioned by kind and business_date."""
+    """Everything consumed from a topic: events, dead letters, gaps; partitioned by kind and business_date."""
     return f"landing/{topic}"
 
 
@@ -19,7 +22,7 @@ def reference_quarantine_table(usecase: UseCase, reference: ReferenceSpec) -> st
 
 
 def curated_table(usecase: UseCase, event: EventSpec) -> str:
-    """Typed events, one of each key, that keep the rules; partitioned by business_date."""
+    """Typed events that pass the rules, one row per key; partitioned by business_date."""
     return f"curated/{usecase.name}/{event.name}"
 
 
@@ -29,13 +32,18 @@ def quarantine_table(usecase: UseCase, event: EventSpec) -> str:
 
 
 def daily_table(usecase: UseCase, name: str) -> str:
-    """The kept parts of a daily table, each after a row that says what it was made of; partitioned by known_date."""
+    """The kept parts of a daily table, each after a row with its inputs; partitioned by known_date."""
     return f"daily/{usecase.name}/{name}"
 
 
 def features_table(usecase: UseCase) -> str:
-    """A row a decision; partitioned by decision_date."""
+    """One row per decision; partitioned by decision_date."""
     return f"features/{usecase.name}"
+
+
+def decision_times_table(usecase: UseCase) -> str:
+    """The decision times at which features were made, also those without decisions; partitioned by decision_date."""
+    return f"decision_times/{usecase.name}"
 
 
 def labels_table(usecase: UseCase) -> str:
@@ -51,3 +59,35 @@ def training_set_table(usecase: UseCase) -> str:
 def predictions_table(usecase: UseCase) -> str:
     """Scored decisions; partitioned by decision_date."""
     return f"predictions/{usecase.name}"
+
+
+def outcomes_table(usecase: UseCase) -> str:
+    """Predictions with their outcomes; partitioned by outcome_date."""
+    return f"outcomes/{usecase.name}"
+
+
+def tables_of(usecases: Iterable[UseCase]) -> list[str]:
+    """Return the names of all tables that the lifecycle of these use cases writes, and the service, each once.
+
+    A new kind of table belongs here: housekeeping knows no other tables.
+    """
+    names: list[str] = []
+    for usecase in usecases:
+        for event in usecase.events:
+            names += [landing_table(event.topic), curated_table(usecase, event), quarantine_table(usecase, event)]
+        for reference in usecase.references:
+            names += [reference_table(usecase, reference), reference_quarantine_table(usecase, reference)]
+        names += [daily_table(usecase, daily.name) for daily in usecase.daily]
+        names += [
+            of(usecase)
+            for of in (
+                features_table,
+                decision_times_table,
+                labels_table,
+                training_set_table,
+                predictions_table,
+                outcomes_table,
+            )
+        ]
+    names += [landing_table(event.topic) for event in LANDED]
+    return list(dict.fromkeys(names))

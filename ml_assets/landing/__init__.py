@@ -1,1 +1,1 @@
-"""Landing: Kafka to Delta and dropped files to rows, and what curation makes of them. Knows nothing of Dagster."""
+"""Landing: Kafka to Delta, files to rows, and curation. It knows nothing about Dagster."""

@@ -1,4 +1,4 @@
-"""Is everything that was consumed in the landing table, once? And the way out where the broker has lost messages."""
+"""Is every consumed message in the landing table, once? And how to accept messages that the broker has lost."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from ml_assets.errors import InputError
 from ml_assets.lake import Lake, landing_table
 from ml_assets.landing.batch import Gap, landing_rows
 from ml_assets.landing.decode import Decoder
@@ -67,22 +68,22 @@ def account(lake: Lake, event: EventSpec, *, threads: int = 0) -> list[Partition
 
 
 def accept_loss(lake: Lake, event: EventSpec, epoch: str, partition: int, until: int, reason: str) -> tuple[int, int]:
-    """Note that offsets which the broker has deleted are given up, and return them: first, and first that is left.
+    """Record that offsets which the broker has deleted are given up; return the first, and the first that is left.
 
-    The loss is a row of the landing table with the reason; landing goes on behind it.
+    The loss is a row of the landing table with the reason; landing continues after it.
 
     Raises:
         ValueError: there is nothing to give up, or no reason.
         ml_assets.lake.PositionMovedError: a lander has moved on meanwhile.
     """
     if not reason.strip():
-        raise ValueError("a loss is accepted by somebody, for a reason: give both")
+        raise InputError("a loss is accepted by somebody, for a reason: give both")
     appender = lake.appender(landing_table(event.topic), PARTITIONED_BY)
     application = app_id(event.topic, epoch, partition)
     start = appender.positions([application])
     first = start[application]
     if first >= until:
-        raise ValueError(
+        raise InputError(
             f"topic {event.topic}, partition {partition}: all offsets below {first} have landed and the broker has "
             f"those from {until}: nothing is lost"
         )

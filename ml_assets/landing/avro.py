@@ -10,6 +10,8 @@ from typing import Any
 from ml_assets.landing.decode import RefusedError
 
 _HEADER = 5  # a zero byte and the schema's id
+# Answers that say "not now" or "not you"; any other 4xx says that there is no such schema, which waiting does not mend.
+_OUTAGE = frozenset({401, 403, 407, 408, 429})
 
 
 class RegistryRecords:
@@ -38,7 +40,7 @@ class RegistryRecords:
         """Return the fields of a value.
 
         Raises:
-            RefusedError: there is no such schema, or the value does not follow it.
+            RefusedError: there is no such schema, it is not Avro, or the value does not follow it.
             OSError: the registry does not answer: an outage, and no reason to give up a message.
         """
         schema = self._schema(int.from_bytes(value[1:_HEADER], "big"))
@@ -55,8 +57,12 @@ class RegistryRecords:
             try:
                 text = self._client.get_schema(number).schema_str
             except Exception as error:  # the registry's own, or whatever its HTTP client met
-                if getattr(error, "http_status_code", None) == 404:
+                status = getattr(error, "http_status_code", None) or 0
+                if 400 <= status < 500 and status not in _OUTAGE:
                     raise RefusedError(f"the schema registry has no Avro schema {number}") from error
                 raise OSError(f"the schema registry {self._url} does not do its work: {error}") from error
-            self._schemas[number] = self._fastavro.parse_schema(json.loads(text or ""))
+            try:
+                self._schemas[number] = self._fastavro.parse_schema(json.loads(text or ""))
+            except Exception as error:  # of another kind, or with references: fastavro raises what it is led to
+                raise RefusedError(f"schema {number} is no Avro schema that stands alone: {error}") from error
         return self._schemas[number]

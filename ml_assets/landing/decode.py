@@ -1,4 +1,4 @@
-"""From the bytes of a message to an event of its contract, or to the reason why not.
+"""From the bytes of a message to an event of its contract, or to the reason why it is refused.
 
 What a contract accepts, beyond its types:
 
@@ -15,21 +15,28 @@ taken from a registry, and held against the same contract.
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import msgspec
 
 from ml_assets.contracts import Event
+from ml_assets.errors import InputError
 
 VERSION_HEADER = "schema-version"
+_HIGHEST_VERSION = 2**31 - 1
+_LONGEST_REASON = 300
+_MOST_NAMES, _LONGEST_NAME = 3, 30
 _AVRO = b"\x00"
 # A value nested deeper than the stack is refused too: it would end every lander that comes to it.
 _NOT_DECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-class RefusedError(ValueError):
-    """A message does not keep its contract; the text is the reason that its dead letter carries."""
+class RefusedError(InputError):
+    """A message breaks its contract; the text, `in_short`, is the reason that its dead letter carries."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(in_short(reason))
 
 
 class Records(Protocol):
@@ -39,7 +46,7 @@ class Records(Protocol):
         """Return the fields.
 
         Raises:
-            RefusedError: the value is not what it says it is.
+            RefusedError: the value is not in the encoding that it claims.
         """
         ...
 
@@ -51,7 +58,7 @@ class Decoder:
         self._contract = contract
         self._records = records
         self._names = frozenset(contract.__struct_encode_fields__)
-        # The same contract that minds unknown fields: the usual message has none and takes the fast way.
+        # The same contract, but it refuses unknown fields: the usual message has none and takes the fast path.
         strict: type[Event] = types.new_class(
             contract.__name__, (contract,), {"forbid_unknown_fields": True, "frozen": True, "kw_only": True}
         )
@@ -63,7 +70,7 @@ class Decoder:
         """Return the event.
 
         Raises:
-            RefusedError: the value does not keep the contract.
+            RefusedError: the value breaks the contract.
         """
         if not value:
             raise RefusedError("Input data was truncated: the message is empty")
@@ -103,12 +110,32 @@ class Decoder:
 
 
 def declared_version(headers: Any) -> int | None:
-    """Return the schema version that a message's headers declare, or None; what is no number declares nothing."""
+    """Return the schema version that a message's headers declare, or None; what is no number declares nothing.
+
+    Raises:
+        RefusedError: no version can be so high, or the headers declare several.
+    """
+    declared: set[int] = set()
     for name, value in headers or ():
         if name == VERSION_HEADER and isinstance(value, bytes) and value.isdigit():
-            return int(value)
-    return None
+            # Not made a number before its length is known: Python refuses one of 5,000 digits.
+            if len(value) > len(str(_HIGHEST_VERSION)) or int(value) > _HIGHEST_VERSION:
+                raise RefusedError(f"the header {VERSION_HEADER} is above {_HIGHEST_VERSION}: {value[:20].decode()}")
+            declared.add(int(value))
+    if len(declared) > 1:
+        raise RefusedError(f"the message has several headers {VERSION_HEADER}: {', '.join(map(str, sorted(declared)))}")
+    return next(iter(declared), None)
 
 
-def _list(names: Any) -> str:
-    return ", ".join(f"`{name}`" for name in sorted(names))
+def in_short(reason: str) -> str:
+    """Return a reason for tables, metadata and logs: text from a message is cut and escaped."""
+    # Cut before anything else is done with it: a message can be many megabytes.
+    cut = reason if len(reason) <= _LONGEST_REASON else f"{reason[: _LONGEST_REASON - 1]}…"
+    return cut if cut.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)
+
+
+def _list(names: Iterable[str]) -> str:
+    """Return a few of the names as text: a message can have any number of fields, with names of any length."""
+    ranked = sorted(names)
+    shown = ", ".join(f"`{name[:_LONGEST_NAME]}`" for name in ranked[:_MOST_NAMES])
+    return shown if len(ranked) <= _MOST_NAMES else f"{shown} and {len(ranked) - _MOST_NAMES:,} more"

@@ -1,26 +1,29 @@
-"""How to reach a Kafka cluster, and what it says of its topics. No secret of a connection is ever printed."""
+"""How to reach a Kafka cluster, and what it knows about its topics. No secret of a connection is ever printed."""
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 from pydantic import SecretStr
+
+from ml_assets.errors import StateError
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"]
 
 TIMEOUT = 10.0
-_LOG = logging.getLogger(__name__)
+_RECONNECT_MS = 1_000  # at most, of librdkafka's 10 s: a broker that is back is noticed at once
+_NO_ANSWER = (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN)
+_NOT_THERE = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.TOPIC_EXCEPTION)
 
 
-class KafkaUnreachableError(RuntimeError):
+class KafkaUnreachableError(StateError):
     """The cluster does not answer, or does not let us in."""
 
 
@@ -37,7 +40,11 @@ class KafkaConnection:
 
     def config(self, **more: Any) -> dict[str, Any]:
         """Return the configuration of a client, with the password in clear: give it to the client only."""
-        found: dict[str, Any] = {"bootstrap.servers": self.bootstrap, "security.protocol": self.security_protocol}
+        found: dict[str, Any] = {
+            "bootstrap.servers": self.bootstrap,
+            "security.protocol": self.security_protocol,
+            "reconnect.backoff.max.ms": _RECONNECT_MS,
+        }
         if self.security_protocol.startswith("SASL"):
             found["sasl.mechanism"] = self.sasl_mechanism
             found["sasl.username"] = self.username
@@ -53,7 +60,7 @@ class KafkaConnection:
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic as it is now. The `epoch` is the cluster's id of it: a topic made anew has another one."""
+    """A topic as it is now. The `epoch` is the cluster's id of it: a topic that was created again has another one."""
 
     name: str
     epoch: str
@@ -81,31 +88,37 @@ class Complaints:
 
 
 class Cluster:
-    """Questions to a cluster."""
+    """Questions to a cluster.
+
+    A client that gets no answer is given up; the next question has a new one. A broker that starts or stops can answer
+    that the cluster has no brokers: the client then forgets every address and stays away for ever (librdkafka issue
+    5301, seen with 2.16).
+    """
 
     def __init__(self, connection: KafkaConnection) -> None:
         self._connection = connection
+        self._connect()
+
+    def _connect(self) -> None:
         self._complaints = Complaints()
-        self._client = AdminClient(connection.config(error_cb=self._complaints, log_level=0))
+        self._client = AdminClient(self._connection.config(error_cb=self._complaints, log_level=0))
 
     def topics(self, names: Iterable[str]) -> dict[str, Topic]:
-        """Return those of the topics that exist.
+        """Return those of the topics that exist, as far as we may see them.
 
         Raises:
             KafkaUnreachableError: the cluster does not answer in time, or refuses us; the message says which.
         """
-        known = self._ask(lambda: self._client.list_topics(timeout=TIMEOUT).topics)
-        present = [name for name in names if name in known and known[name].error is None]
-        if not present:
+        asked = list(names)
+        if not asked:
             return {}
-        described = self._ask(lambda: self._client.describe_topics(TopicCollection(present), request_timeout=TIMEOUT))
         found = {}
-        for name in present:
+        for name, future in self._client.describe_topics(TopicCollection(asked), request_timeout=TIMEOUT).items():
             try:
-                topic = described[name].result()
+                topic = future.result()
             except KafkaException as error:
-                if _code(error) == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                    continue  # deleted meanwhile
+                if _code(error) in _NOT_THERE:
+                    continue
                 raise self._unreachable(error) from error
             found[name] = Topic(name, str(topic.topic_id), tuple(sorted(p.id for p in topic.partitions)))
         return found
@@ -116,13 +129,8 @@ class Cluster:
         Raises:
             KafkaUnreachableError: the cluster does not answer in time, or refuses us.
         """
-        future = self._ask(lambda: self._client.describe_topics(TopicCollection([name]), request_timeout=TIMEOUT))[name]
-        try:
-            return str(future.result().topic_id)
-        except KafkaException as error:
-            if _code(error) == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                return None
-            raise self._unreachable(error) from error
+        topic = self.topics([name]).get(name)
+        return None if topic is None else topic.epoch
 
     def low(self, name: str, partition: int) -> int:
         """Return the first offset of a partition that the cluster still has."""
@@ -132,23 +140,59 @@ class Cluster:
         """Return the offset that the next message of a partition will get."""
         return self._offset(name, partition, OffsetSpec.latest())  # type: ignore[no-untyped-call]
 
-    def _offset(self, name: str, partition: int, which: OffsetSpec) -> int:
-        asked = TopicPartition(name, partition)
-        try:
-            future = self._client.list_offsets({asked: which}, request_timeout=TIMEOUT)[asked]
-            return int(future.result().offset)
-        except KafkaException as error:
-            raise self._unreachable(error) from error
+    def starts(self, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """Return the first offset of each partition that the cluster still has.
 
-    def _ask(self, question: Callable[[], Any]) -> Any:
+        Raises:
+            KafkaUnreachableError: the cluster does not answer in time.
+        """
+        return self._offsets(partitions, OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED)  # type: ignore[no-untyped-call]
+
+    def ends(self, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """Return the offset behind the last message of each partition that a reader may have by now.
+
+        Raises:
+            KafkaUnreachableError: the cluster does not answer in time.
+        """
+        return self._offsets(partitions, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)  # type: ignore[no-untyped-call]
+
+    def readers(self, group: str) -> dict[str, set[tuple[str, int]]]:
+        """Return the partitions that each member of a consumer group has by the word of the group.
+
+        Raises:
+            KafkaUnreachableError: the cluster does not answer in time.
+        """
         try:
-            return question()
+            described = self._client.describe_consumer_groups([group], request_timeout=TIMEOUT)[group].result()
+        except KafkaException as error:
+            if _code(error) == KafkaError.GROUP_ID_NOT_FOUND:
+                return {}
+            raise self._unreachable(error) from error
+        return {
+            member.member_id: {(at.topic, at.partition) for at in member.assignment.topic_partitions}
+            for member in described.members
+        }
+
+    def _offset(self, name: str, partition: int, which: OffsetSpec) -> int:
+        return self._offsets([(name, partition)], which, IsolationLevel.READ_UNCOMMITTED)[name, partition]
+
+    def _offsets(
+        self, partitions: Iterable[tuple[str, int]], which: OffsetSpec, isolation: IsolationLevel
+    ) -> dict[tuple[str, int], int]:
+        asked = {TopicPartition(name, partition): which for name, partition in partitions}
+        if not asked:
+            return {}
+        try:
+            answers = self._client.list_offsets(asked, isolation_level=isolation, request_timeout=TIMEOUT)
+            return {(at.topic, at.partition): int(future.result().offset) for at, future in answers.items()}
         except KafkaException as error:
             raise self._unreachable(error) from error
 
     def _unreachable(self, error: KafkaException) -> KafkaUnreachableError:
         self._client.poll(0)  # lets the client tell its complaint
         reason = str(self._complaints) or str(error.args[0])
+        if _code(error) in _NO_ANSWER:
+            self._connect()
         where = f"{self._connection.bootstrap} ({self._connection.security_protocol}"
         who = f", user {self._connection.username}" if self._connection.username else ""
         return KafkaUnreachableError(

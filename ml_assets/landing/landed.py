@@ -24,11 +24,10 @@ class DateState(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Landed(msgspec.Struct, frozen=True):
-    """By topic and business date: what has landed, and the dead letters beside it; and until when it tells."""
+    """By topic and business date: what has landed, and the dead letters beside it."""
 
     landed: dict[str, dict[date, DateState]] = {}
     dead: dict[str, dict[date, DateState]] = {}
-    until: datetime | None = None
 
     def seen_by(self, topic: str, read_until: Mapping[date, datetime]) -> Self:
         """Return the state without those dates of a topic that have data newer than somebody has read of them."""
@@ -47,15 +46,12 @@ class Landed(msgspec.Struct, frozen=True):
 class Change:
     """What has landed between two looks: the business dates touched, and the new rows by topic.
 
-    The earliest of the new rows was known at `known_from`. All that had landed told of the time until
-    `watermark_before`, and now does until `watermark`.
+    The earliest of the new rows was known at `known_from`.
     """
 
     dates: tuple[date, ...]
     known_from: datetime | None = None
     rows: Mapping[str, int] = field(default_factory=dict)
-    watermark_before: datetime | None = None
-    watermark: datetime | None = None
 
 
 def look(lake: Lake, events: Sequence[EventSpec], before: Landed | None = None) -> tuple[Landed, Change]:
@@ -66,7 +62,6 @@ def look(lake: Lake, events: Sequence[EventSpec], before: Landed | None = None) 
     dates: set[date] = set()
     known: list[datetime] = []
     rows: dict[str, int] = {}
-    watermarks: list[datetime] = []
     for topic in dict.fromkeys(event.topic for event in events):
         files = lake.files(landing_table(topic), "business_date", kind=EVENT)
         landed[topic] = _states(files)
@@ -76,18 +71,10 @@ def look(lake: Lake, events: Sequence[EventSpec], before: Landed | None = None) 
             file for file in files if file.partition not in seen or _landed(file) > seen[file.partition].landed_until
         ]
         known.extend(file.known_from for file in new if file.known_from is not None)
-        watermarks.extend(file.known_until for file in files if file.known_until is not None)
         dates |= _changed(seen, landed[topic]) | _changed(before.dead.get(topic, {}), dead[topic])
         if count := _rows(landed[topic]) - _rows(seen):
             rows[topic] = count
-    watermark = max(watermarks, default=None)
-    change = Change(tuple(sorted(dates)), min(known, default=None), rows, before.until, watermark)
-    return Landed(landed, dead, watermark), change
-
-
-def landed_watermark(lake: Lake, events: Sequence[EventSpec]) -> datetime | None:
-    """Return the latest `known_at` over the landed topics, from the log of the tables; None if nothing has landed."""
-    return look(lake, events)[0].until
+    return Landed(landed, dead), Change(tuple(sorted(dates)), min(known, default=None), rows)
 
 
 def landed_until(lake: Lake, event: EventSpec, dates: Sequence[date]) -> datetime | None:

@@ -28,6 +28,12 @@ class LanderMetrics:
         self.rows = Counter("lander_rows", "Events landed", ["topic"], **of)
         self.bytes = Counter("lander_bytes", "Bytes of messages landed, dead letters included", ["topic"], **of)
         self.dead_letters = Counter("lander_dead_letters", "Messages that break their contract", ["topic"], **of)
+        self.not_understood = Counter(
+            "lander_not_understood",
+            "Dead letters by an error that nobody foresaw: a defect, see the log",
+            ["topic"],
+            **of,
+        )
         self.gaps = Counter("lander_gap_offsets", "Offsets that held no message", ["topic"], **of)
         self.fenced = Counter("lander_fenced", "Batches dropped since another lander was faster", ["topic"], **of)
         self.store_errors = Counter("lander_store_errors", "Commits that failed and were tried again", ["topic"], **of)
@@ -39,6 +45,13 @@ class LanderMetrics:
         self.lost = Gauge(
             "lander_lost_offsets", "Offsets deleted by the broker before they were landed", ["topic", "partition"], **of
         )
+        self.standing = Gauge(
+            "lander_standing_seconds",
+            "Seconds for which a partition has not advanced although the broker has more",
+            ["topic", "partition"],
+            **of,
+        )
+        self.rebuilt = Counter("lander_consumers_rebuilt", "Consumers made anew since a partition stood still", **of)
         self.buffered = Gauge("lander_buffered_bytes", "Bytes of messages in memory", **of)
 
 

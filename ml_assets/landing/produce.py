@@ -7,6 +7,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from ml_assets.errors import StateError
 from ml_assets.landing.kafka import KafkaConnection
 
 _REPORT_EVERY = 5_000
@@ -86,7 +87,7 @@ def produce(
             progress(_REPORT_EVERY)
     left = producer.flush(60)
     if left or failures:
-        raise RuntimeError(
+        raise StateError(
             f"the broker {kafka.bootstrap} did not take {left + len(failures)} of {sent} messages"
             + (f"; the first: {failures[0]}" if failures else " within 60 s")
         )

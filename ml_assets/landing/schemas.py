@@ -4,14 +4,14 @@ A landing table holds everything that was consumed of a topic, told apart by `ki
 events, dead letters and offsets together, and nothing can be in two places or in none.
 """
 
-from typing import Final, Literal
+from typing import Final
 
 import pyarrow as pa
 
 from ml_assets.contracts import TIMESTAMP, arrow_schema
+from ml_assets.errors import InputError
 from ml_assets.spec import EventSpec
 
-Kind = Literal["event", "dead_letter", "replay", "gap"]
 EVENT: Final = "event"
 DEAD_LETTER: Final = "dead_letter"
 # A dead letter that has become an event since; beside it, with its coordinates and business date.
@@ -83,7 +83,7 @@ def landing_schema(event: EventSpec) -> pa.Schema:
         ]
     )
     if taken := sorted({name for name in schema.names if schema.names.count(name) > 1}):
-        raise ValueError(
+        raise InputError(
             f"event {event.name}: its contract has the fields {', '.join(taken)}, which a landing table has itself; "
             'give them other names, and keep those of the messages with msgspec.field(name="...")'
         )

@@ -7,13 +7,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from deltalake.exceptions import DeltaError
 
 from ml_assets.lake import Appender, PositionMovedError
-from ml_assets.landing.batch import Clock, Gap, LandingRows, RawMessage, landing_rows
+from ml_assets.landing.batch import Clock, Gap, LandingRows, RawMessage, landing_rows, portions
 from ml_assets.landing.decode import Decoder
 from ml_assets.landing.kafka import Cluster, KafkaUnreachableError, by_app
 from ml_assets.landing.metrics import Health, LanderMetrics
@@ -29,7 +29,8 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.2, 10.0
 class Batch:
     """Messages and gaps of one life of a topic, from the positions `start` up to `end` of the partitions it moves.
 
-    Batches of one `generation` follow one another: when one cannot be committed, those after it are void too.
+    Batches of one `generation` follow one another: when one cannot be committed, those after it are void too. A batch
+    of very many dates is committed in parts; all but its last part are followed by more (`has_more`).
     """
 
     event: EventSpec
@@ -42,6 +43,7 @@ class Batch:
     start: Mapping[int, int]
     end: Mapping[int, int]
     bytes: int
+    has_more: bool = False
 
     @property
     def topic(self) -> str:
@@ -91,19 +93,26 @@ class Writer:
         self._inbox.put(None)
 
     def _run(self) -> None:
-        while (batch := self._inbox.get()) is not None:
-            if batch.generation <= self._void.get(batch.topic, -1) or self.give_up.is_set():
-                self.outcomes.put(Outcome(batch, "dropped"))
-                continue
-            try:
-                outcome = self._commit(batch)
-            except BaseException as error:  # handed to the thread that runs the lander
-                outcome = Outcome(batch, "failed", error=error)
-            if outcome.state != "committed":
-                self._void[batch.topic] = batch.generation
-            self.outcomes.put(outcome)
+        while (submitted := self._inbox.get()) is not None:
+            pending = [submitted]
+            while pending:
+                batch = pending.pop(0)
+                if batch.generation <= self._void.get(batch.topic, -1) or self.give_up.is_set():
+                    self.outcomes.put(Outcome(batch, "dropped"))
+                    continue
+                try:
+                    outcome = self._commit(batch)
+                except BaseException as error:  # handed to the thread that runs the lander
+                    outcome = Outcome(batch, "failed", error=error)
+                if isinstance(outcome, list):
+                    pending[:0] = outcome
+                    continue
+                if outcome.state != "committed":
+                    self._void[batch.topic] = batch.generation
+                self.outcomes.put(outcome)
 
-    def _commit(self, batch: Batch) -> Outcome:
+    def _commit(self, batch: Batch) -> Outcome | list[Batch]:
+        """Return what became of a batch; or the parts that it must be committed in, which are to be handed in again."""
         started = time.perf_counter()
         rows: LandingRows | None = None
         wait = _FIRST_WAIT
@@ -113,6 +122,9 @@ class Writer:
                     rows = landing_rows(
                         batch.event, batch.decoder, batch.epoch, batch.messages, batch.gaps, clock=self.clock
                     )
+                    parts = _parts(batch, rows)
+                    if len(parts) > 1:
+                        return parts
                 # A topic's id never comes back: if it is the batch's now, it was so when every message was read.
                 if self.cluster.epoch(batch.topic) != batch.epoch:
                     _LOG.warning("topic %s was deleted or made anew; its new life is read from the start", batch.topic)
@@ -149,6 +161,33 @@ class Writer:
             return
         self.metrics.rows.labels(batch.topic).inc(rows.events)
         self.metrics.dead_letters.labels(batch.topic).inc(rows.dead_letters)
+        self.metrics.not_understood.labels(batch.topic).inc(rows.not_understood)
         self.metrics.gaps.labels(batch.topic).inc(sum(gap.until - gap.first for gap in batch.gaps))
         self.metrics.bytes.labels(batch.topic).inc(batch.bytes)
         self.metrics.flush_seconds.labels(batch.topic).observe(seconds)
+
+
+def _parts(batch: Batch, rows: LandingRows) -> list[Batch]:
+    """Return a batch in parts, each from where the one before it ends, of no more dates than a commit may have."""
+    found: list[Batch] = []
+    start, left = dict(batch.start), batch.bytes
+    pieces = portions(batch.messages, batch.gaps, rows.rows)
+    for number, (messages, gaps) in enumerate(pieces, start=1):
+        is_last = number == len(pieces)
+        end = dict(batch.end) if is_last else _ends(messages)
+        size = left if is_last else batch.bytes * len(messages) // len(batch.messages)
+        found.append(
+            replace(
+                batch, messages=messages, gaps=gaps, start={p: start[p] for p in end}, end=end, bytes=size,
+                has_more=batch.has_more or not is_last,
+            )
+        )  # fmt: skip
+        start |= end
+        left -= size
+    return found
+
+
+def _ends(messages: Sequence[RawMessage]) -> dict[int, int]:
+    """Return the offset behind the last message of each partition."""
+    at = ((message.partition(), message.offset()) for message in messages)
+    return {partition: offset + 1 for partition, offset in at if partition is not None and offset is not None}

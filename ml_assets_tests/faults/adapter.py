@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -15,15 +14,16 @@ from pydantic import SecretStr
 from ml_assets.lake import Lake, landing_table
 from ml_assets.lake.maintenance import maintain
 from ml_assets.landing.kafka import KafkaConnection, app_id
-from ml_assets.landing.lander import FlushLimits, Lander
+from ml_assets.landing.lander import Lander
 from ml_assets.landing.metrics import Health
 from ml_assets.landing.schemas import PARTITIONED_BY
+from ml_assets.landing.session import FlushLimits
 from ml_assets.spec import EventSpec
-
-if TYPE_CHECKING:
-    from ml_assets_tests.faults.worker import Job
+from ml_assets_tests.faults.job import Job
 
 SESSION_SECONDS = 3.0
+STAND_SECONDS = 15.0
+"""For how long a partition may stand before its lander must say so and take it up anew; a minute in earnest."""
 
 
 def run(
@@ -41,6 +41,7 @@ def run(
         limits=FlushLimits(rows=job.flush_rows, bytes=job.flush_bytes, seconds=job.flush_seconds),
         assignment=job.assignment,
         session_seconds=SESSION_SECONDS,
+        stand_seconds=STAND_SECONDS,
         at_step=at_step,
         health=health,
     )

@@ -55,7 +55,7 @@ def small_disk(folder: Path) -> Iterator[FullDisk]:
 
 
 def without_room(pid: int, size: int) -> None:
-    """Let a process write no file beyond so many bytes; writing more fails as on a full disk."""
+    """Limit the size in bytes of each file that a process writes; writing more fails as on a full disk."""
     with contextlib.suppress(ProcessLookupError):
         hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))

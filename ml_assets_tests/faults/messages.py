@@ -43,7 +43,7 @@ def moved(topic: str) -> EventSpec:
 
 def usecase_of(events: tuple[EventSpec, ...]) -> UseCase:
     """Return a use case that curates these events."""
-    return replace(USE_CASE, name="faults", events=events, references=())
+    return replace(USE_CASE, name="faults", events=events, references=(), places=None)
 
 
 def plan(topic: str, count: int, chance: random.Random, *, prefix: str = "") -> list[Planned]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from ml_assets_tests.faults.worker import Job, Left
+from ml_assets_tests.faults.job import Job, Left
 
 
 class LanderProcess:

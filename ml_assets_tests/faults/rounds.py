@@ -19,11 +19,11 @@ from ml_assets.landing.produce import ensure_topics
 from ml_assets_tests.faults import adapter
 from ml_assets_tests.faults.adapter import SESSION_SECONDS
 from ml_assets_tests.faults.disk import FullDisk, small_disk, unlimited, without_room
+from ml_assets_tests.faults.job import Job
 from ml_assets_tests.faults.messages import moved, plan
 from ml_assets_tests.faults.oracle import Produced, Sender, dates_of, has_landed, verify, verify_curated
 from ml_assets_tests.faults.processes import LanderProcess, Landers
 from ml_assets_tests.faults.proxy import COMMIT, Action, Fault, FaultProxy, Injected
-from ml_assets_tests.faults.worker import Job
 from ml_assets_tests.kafka.apache import ApacheKafka
 from ml_assets_tests.kafka.topics import delete_topic, topic_id
 from ml_assets_tests.s3 import S3Server
@@ -403,6 +403,30 @@ def broker_freezes(this: Round) -> None:
         this.world.kafka.resume()
 
 
+def broker_freezes_beyond_the_session(this: Round) -> None:
+    """The broker stops answering for longer than the landers' session, and goes on."""
+    for _ in range(this.chance.choice([1, 2])):
+        this.lander(assignment="group")
+    with this.producing(1.5):
+        this.nap(0.3, 1.0)
+        this.world.kafka.pause()
+        this.nap(SESSION_SECONDS + 1, 3 * SESSION_SECONDS)
+        this.world.kafka.resume()
+    with this.producing(1.0):
+        pass
+
+
+def answers_are_lost_to_two_with_small_commits(this: Round) -> None:
+    """Two landers of a group commit every 100 rows or each second, and the answers to their commits get lost."""
+    for _ in range(2):
+        this.lander(assignment="group", flush_rows=100, flush_seconds=1.0)
+    with this.producing(4.0):
+        this.nap(0, 0.7)
+        injected = this.inject(Action.LOSE_ANSWER, path=COMMIT, method="PUT", share=0.6)
+        this.nap(3.0, 6.0)
+        injected.lift()
+
+
 def _store(action: Action, *, shortest: float = 1.0, longest: float = 3.0, **how: Any) -> Callable[[Round], None]:
     def fault(this: Round) -> None:
         """The store misbehaves for seconds while landers land."""
@@ -511,6 +535,8 @@ KINDS: dict[str, Callable[[Round], None]] = {
     "broker_stops": broker_stops,
     "broker_dies": broker_dies,
     "broker_freezes": broker_freezes,
+    "broker_freezes_beyond_the_session": broker_freezes_beyond_the_session,
+    "answers_are_lost_to_two_with_small_commits": answers_are_lost_to_two_with_small_commits,
     "store_answers_503": _store(Action.UNAVAILABLE, share=0.5),
     "store_is_slow": _store(Action.DELAY, seconds=0.4),
     "store_cuts_connections": _store(Action.CUT, share=0.4),

@@ -1,10 +1,12 @@
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
+from deltalake.exceptions import CommitFailedError
 
-from ml_assets.lake import Lake, PositionMovedError
+from ml_assets.lake import Lake, PartitionBusyError, PositionMovedError
 
 MONDAY, TUESDAY = date(2026, 1, 5), date(2026, 1, 6)
 
@@ -155,3 +157,30 @@ def test_files_tell_partition_and_rows(lake):
         (TUESDAY, 1),
     ]
     assert lake.files("nowhere", "day") == []
+
+
+def test_writers_of_one_partition_take_turns(lake):
+    """Guards: of two retrainings of one date the second ended with a message of the table format."""
+    days = [date(2026, 1, 5)]
+    lake.create("t", pa.schema([("day", pa.date32()), ("writer", pa.int64())]), ["day"])
+
+    def write(number: int) -> None:
+        rows = pa.table({"day": pa.array(days * 3, pa.date32()), "writer": pa.array([number] * 3, pa.int64())})
+        lake.replace("t", rows, "day", days)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    found = lake.read("t")["writer"].to_pylist()
+    assert len(found) == 3, "each replaces the whole partition"
+    assert len(set(found)) == 1
+
+
+def test_a_partition_that_is_always_being_written_is_refused_in_plain_words(lake, monkeypatch):
+    def always(*_: object, **__: object) -> None:
+        raise CommitFailedError("Commit failed: a concurrent transaction deleted data this operation read.")
+
+    monkeypatch.setattr("ml_assets.lake.lake.write_deltalake", always)
+    monkeypatch.setattr("ml_assets.lake.lake.time.sleep", lambda _: None)
+    rows = pa.table({"day": pa.array([date(2026, 1, 5)], pa.date32())})
+    with pytest.raises(PartitionBusyError, match="t, day 2026-01-05: other runs write the same at the same time"):
+        lake.replace("t", rows, "day", [date(2026, 1, 5)])

@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 
 from ml_assets.contracts import Event, to_columns
 from ml_assets.landing.curate import curate, read_landed
-from ml_assets.landing.landed import landed_watermark
 from ml_assets.landing.schemas import DEAD_LETTERS, event_schema
 from ml_assets.spec import EventSpec
-from ml_assets_tests.landing.conftest import MONDAY, Moved, append_events, moved
+from ml_assets_tests.landing.conftest import MONDAY, Moved, moved
 
 NINE = datetime(2026, 1, 5, 9, tzinfo=UTC)
 EVENT = moved("moved")
@@ -47,7 +46,7 @@ def test_of_several_copies_the_first_known_stays():
         {"event_id": "1", "quantity": 5},
         {"event_id": "2", "quantity": 5},
     ]
-    assert result.duplicates == 1
+    assert result.duplicates == {MONDAY: 1}
 
 
 def test_a_row_that_breaks_rules_is_quarantined_with_all_reasons_and_its_payload():
@@ -62,7 +61,7 @@ def test_a_bad_copy_does_not_hide_the_good_one():
     """Guards: a malformed first copy that takes the place of the good event would lose it."""
     result = curate(EVENT, landed((an_event(1, -5), 0), (an_event(1, 5), 10)), NO_DEAD_LETTERS)
     assert result.curated["quantity"].to_pylist() == [5]
-    assert result.duplicates == 0
+    assert result.duplicates == {}
 
 
 def test_a_contract_may_have_a_field_called_reason():
@@ -109,7 +108,7 @@ EVENTS = st.lists(st.tuples(st.integers(0, 5), st.integers(-1, 3), st.integers(0
 @given(EVENTS)
 def test_every_landed_row_is_accounted_for(rows):
     result = curate(EVENT, landed(*((an_event(n, q), at) for n, q, at in rows)), NO_DEAD_LETTERS)
-    assert result.curated.num_rows + result.duplicates + result.quarantine.num_rows == len(rows)
+    assert result.curated.num_rows + sum(result.duplicates.values()) + result.quarantine.num_rows == len(rows)
     assert result.curated["event_id"].to_pylist() == sorted({str(n) for n, q, _ in rows if q > 0})
 
 
@@ -120,13 +119,6 @@ def test_the_order_in_which_files_are_read_does_not_matter(rows, chance):
     one, other = curate(EVENT, table, NO_DEAD_LETTERS), curate(EVENT, shuffled, NO_DEAD_LETTERS)
     assert one.curated.equals(other.curated)
     assert one.quarantine.equals(other.quarantine)
-
-
-def test_the_watermark_is_the_newest_known_at(lake):
-    assert landed_watermark(lake, [EVENT]) is None
-    rows = landed((an_event(1), 10), (an_event(2), 45))
-    append_events(lake, EVENT, rows)
-    assert landed_watermark(lake, [EVENT]) == NINE + timedelta(minutes=45)
 
 
 def test_a_date_without_events_is_empty(lake):

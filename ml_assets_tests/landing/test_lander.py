@@ -6,9 +6,10 @@ import pytest
 
 from ml_assets.lake import landing_table
 from ml_assets.landing.accounting import account
-from ml_assets.landing.lander import FlushLimits, Lander
+from ml_assets.landing.lander import Lander
 from ml_assets.landing.produce import ensure_topics, produce
 from ml_assets.landing.schemas import LETTER_COLUMNS
+from ml_assets.landing.session import FlushLimits
 from ml_assets_tests.kafka.topics import delete_topic
 from ml_assets_tests.landing.conftest import MONDAY
 from ml_assets_tests.landing.messages import NINE, Message, body
@@ -172,7 +173,7 @@ def test_a_lander_that_was_overtaken_takes_up_the_new_position(lake, event, brok
 
 def test_a_lander_that_was_overtaken_while_its_memory_was_full_goes_on(lake, event, broker, monkeypatch):
     """Guards against partitions that stay paused: librdkafka keeps a pause over unassigning and assigning."""
-    monkeypatch.setattr("ml_assets.landing.lander._PAUSE_AFTER_SECONDS", 0.0)  # a commit is too short to pause for
+    monkeypatch.setattr("ml_assets.landing.session._PAUSE_AFTER_SECONDS", 0.0)  # a commit is too short to pause for
     _, report = land_overtaken(lake, event, broker, limits=FlushLimits(bytes=1_000))
     assert report.landed == 5
     assert ids(lake, event) == list(range(65))

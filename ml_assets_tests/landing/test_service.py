@@ -1,17 +1,23 @@
 """The lander as a service: it lands within seconds, waits for a store that fails, and leaves nothing behind."""
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
 import pytest
 
 from ml_assets.lake import Lake, landing_table
 from ml_assets.landing.accounting import account
-from ml_assets.landing.lander import FlushLimits, Lander
+from ml_assets.landing.kafka import KafkaConnection
+from ml_assets.landing.lander import Lander
 from ml_assets.landing.metrics import Health, LanderMetrics
 from ml_assets.landing.produce import ensure_topics, produce
+from ml_assets.landing.session import FlushLimits
+from ml_assets.local.embedded.broker import temporary_broker
 from ml_assets_tests.landing.messages import Message, body
 
 _PATIENCE = 30.0
@@ -88,7 +94,7 @@ def test_an_end_commits_what_is_in_memory(lake, event, broker):
 
 
 def test_a_topic_that_appears_later_is_landed(lake, event, broker, monkeypatch):
-    monkeypatch.setattr("ml_assets.landing.lander._LOOK_SECONDS", 0.5)
+    monkeypatch.setattr("ml_assets.landing.session._LOOK_SECONDS", 0.5)
     service = Service(lake, event, broker, limits=FlushLimits(seconds=0.2))
     service.thread.start()
     try:
@@ -172,3 +178,57 @@ def test_landing_once_gives_up_on_a_store_that_stays_away(tmp_path, event, broke
     produce(broker, [Message(event.topic, b"k", body(1))])
     with pytest.raises(OSError, match="no space left on device"):
         Lander(FailingLake(str(tmp_path / "lake")), [event], broker).land_available()
+
+
+class SilentLake(Lake):
+    """A lake whose store keeps whoever asks it for positions waiting as long as the test says."""
+
+    def __init__(self, root):
+        super().__init__(root)
+        self.answers, self.asked = threading.Event(), threading.Event()
+
+    def appender(self, name, partition_by):
+        appender = super().appender(name, partition_by)
+        positions = appender.positions
+
+        def wait(app_ids):
+            self.asked.set()
+            self.answers.wait(60)
+            return positions(app_ids)
+
+        appender.positions = wait
+        return appender
+
+
+def seconds_to_leave(service):
+    """Stop a lander and return how long it took to leave."""
+    started = time.monotonic()
+    service.stop.set()
+    service.thread.join(30)
+    assert not service.thread.is_alive()
+    return time.monotonic() - started
+
+
+def test_an_end_while_the_store_does_not_answer_comes_in_time(tmp_path, event, broker):
+    """Guards SIGTERM of a lander that waits for its position: it used to wait for the store's answer first."""
+    lake = SilentLake(str(tmp_path / "lake"))
+    with running(lake, event, broker) as service:
+        assert lake.asked.wait(_PATIENCE)
+        assert seconds_to_leave(service) < 5
+        lake.answers.set()
+
+
+def test_an_end_while_the_broker_does_not_answer_comes_in_time(lake, event, tmp_path, monkeypatch):
+    """Guards SIGTERM of a lander whose broker hangs: it used to wait 10 s for each of several answers."""
+    monkeypatch.setattr("ml_assets.landing.session._LOOK_SECONDS", 0.5)
+    with temporary_broker(tmp_path / "broker") as bootstrap:
+        pid = msgspec.json.decode((tmp_path / "broker" / "broker.json").read_bytes())["pid"]
+        with running(lake, event, KafkaConnection(bootstrap)) as service:
+            service.send(1, 2)
+            wait_until(lambda: service.landed() == 2, "two messages landed")
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                time.sleep(1.5)  # by now it asks and gets no answer
+                assert seconds_to_leave(service) < 6
+            finally:
+                os.kill(pid, signal.SIGCONT)

@@ -1,25 +1,25 @@
-"""The catalogue of features, from what is declared beside the SQL and in the use case: one definition, one page.
+"""The catalogue of features, made from the declarations in the SQL files and in the use case.
 
 Each `features/*.sql` begins with lines `-- @entity: ...`, `-- @as_of: ...` and `-- @owner: ...`, which hold for all
 features of that file; those left out are the use case's. Which file gives a feature is asked of the SQL itself.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
+from ml_assets.errors import InputError
 from ml_assets.features.as_of import AsOfDatabase
 from ml_assets.spec import UseCase
+from ml_assets.sql_head import tags
 
-_TAG = re.compile(r"^--\s*@(\w+):\s*(.+?)\s*$", re.MULTILINE)
 TAGS = ("entity", "as_of", "owner")
 _AS_OF = "what is known at the decision"
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogueEntry:
-    """One feature: where it is defined, of what it tells, as of when, whose it is."""
+    """One feature: where it is defined, which entity it describes, as of when, and its owner."""
 
     name: str
     file: str
@@ -33,7 +33,7 @@ class CatalogueEntry:
 
 
 def catalogue(usecase: UseCase) -> tuple[CatalogueEntry, ...]:
-    """Return an entry a feature, in the order of declaration.
+    """Return one entry per feature, in the order of declaration.
 
     Raises:
         ValueError: a file has a tag that is not one of `TAGS`, or its SQL does not give the declared features.
@@ -60,11 +60,11 @@ def declarations(usecase: UseCase, stem: str, sql: str) -> dict[str, str]:
     """Return entity, as-of semantics and owner of the features of a file.
 
     Raises:
-        ValueError: there is another tag.
+        ValueError: the file has another tag.
     """
-    said = dict(_TAG.findall(sql))
+    said = dict(tags(sql))
     if unknown := sorted(set(said) - set(TAGS)):
-        raise ValueError(
+        raise InputError(
             f"use case {usecase.name}: {stem}.sql has the tag @{unknown[0]}; the tags are @{', @'.join(TAGS)}"
         )
     return {"entity": usecase.entity, "as_of": _AS_OF, "owner": usecase.owner, **said}

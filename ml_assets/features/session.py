@@ -1,26 +1,29 @@
-"""One connection of an as-of database: it stands at a decision time and makes that time's features."""
+"""One connection of an as-of database: it is set to a decision time and computes that time's features."""
 
-from collections.abc import Mapping
-from datetime import date, datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ml_assets.errors import InputError
+from ml_assets.features.alone import decides_alone
 from ml_assets.features.changes import Changes
-from ml_assets.features.days import day_start
+from ml_assets.features.days import business_days, day_start, market_days, years_of_business_days
+from ml_assets.features.sound import sound
 from ml_assets.features.sql import use_of
 from ml_assets.features.tables import features_schema
 from ml_assets.spec import DecisionTime, UseCase
 
 
 def _table(stem: str) -> str:
-    """Return the name of what a SQL file gives."""
+    """Return the name of the table that a SQL file gives."""
     return stem if stem == "decisions" else f"feature_group_{stem}"
 
 
 class Session:
-    """A connection that stands at a decision time: its variables and temporary tables are its own."""
+    """A connection that is set to a decision time, with its own variables and temporary tables."""
 
     def __init__(
         self,
@@ -32,7 +35,7 @@ class Session:
         self.db = db
         self.sources = dict(sources or {})
         self._usecase = usecase
-        self._calendar: tuple[date, pa.Table] | None = None
+        self._years: tuple[int, int] | None = None
         self._schema = features_schema(usecase.features)
         given = {
             "decision_time": "getvariable('as_of')",
@@ -43,15 +46,22 @@ class Session:
             f"{given[field.name]} AS {field.name}" if field.name in given else field.name for field in self._schema
         )
         self._groups = [stem for stem in usecase.feature_sql if stem != "decisions"]
-        # What follows from the history alone can be kept while the history stays as it is.
+        # Results that follow from the history alone can be kept while the history does not change.
         self._lasting = frozenset(stem for stem in self._groups if not self._moves(usecase.feature_sql[stem]))
         self._changes = changes
         self._kept: frozenset[str] = frozenset()
         self._kept_at: DecisionTime | None = None
         self._slot: str | None = None
+        # Decisions that were left out: when, entity, why.
+        self.refused: list[tuple[datetime, str, str]] = []
 
     def stand_at(self, as_of: datetime, decision_date: date, slot: str) -> None:
-        """Move the views to a time."""
+        """Move the views to a time.
+
+        Raises:
+            ValueError: the history is not the one that was opened.
+        """
+        self._changes.refuse_others(self.db)
         said = (
             f"SET VARIABLE as_of = TIMESTAMPTZ '{as_of.isoformat()}'; "
             f"SET VARIABLE decision_date = DATE '{decision_date.isoformat()}'"
@@ -62,40 +72,88 @@ class Session:
         if slot != self._slot:
             self.db.execute("SET VARIABLE slot = ?::VARCHAR", [slot])
             self._slot = slot
-        calendar = self._calendar
-        days = self._business_days(decision_date)
-        if self._calendar is not calendar:
-            self.db.register("business_days", days)
+        years = years_of_business_days(self._usecase, decision_date)
+        if years != self._years:
+            self.db.register("business_days", business_days(self._usecase.calendar, *years))
+            self._register_places(years)
+            self._years = years
 
-    def _business_days(self, around: date) -> pa.Table:
-        """Return the business days of about a year on both sides of a date, with their neighbours."""
-        if self._calendar is None or abs(self._calendar[0] - around) > timedelta(days=30):
-            reach = timedelta(days=400)
-            days = list(self._usecase.calendar.between(around - reach, around + reach))
-            columns = {"business_date": days[1:-1], "previous": days[:-2], "next": days[2:]}
-            table = pa.table({name: pa.array(column, pa.date32()) for name, column in columns.items()})
-            self._calendar = (around, table)
-        return self._calendar[1]
+    def _register_places(self, years: tuple[int, int]) -> None:
+        """Make `place_days`: the business days of each place that the events known by then name."""
+        places = self._usecase.places
+        if places is None:
+            return
+        of_places = {place: calendar.market for place, calendar in places.calendars.items()}
+        columns = {"place": pa.array(of_places, pa.string()), "market": pa.array(of_places.values(), pa.string())}
+        self.db.register("calendars_of_places", pa.table(columns))
+        self.db.register("market_days", market_days(self._usecase.calendars, *years))
+        named = " UNION ".join(
+            f"SELECT DISTINCT {places.column} AS place FROM {event.name}"
+            for event in self._usecase.events
+            if places.column in event.contract.__struct_fields__
+        )
+        self.db.execute(
+            "CREATE OR REPLACE TEMP VIEW place_days AS SELECT place, business_date, previous, next "
+            f"FROM ({named}) LEFT JOIN calendars_of_places USING (place) "
+            f"JOIN market_days ON market_days.market = coalesce(calendars_of_places.market, "
+            f"'{self._usecase.calendar.market}')"
+        )
 
     def features(self, decision: DecisionTime) -> pa.Table:
-        """Return the features of the time at which this stands: rows sorted by entity_id, in `features_schema`."""
+        """Return the features of the time to which this is set: rows sorted by entity_id, in `features_schema`."""
         made = self._make_what_stays(decision)
         try:
             rows: pa.Table = self.db.sql(self._statement(made)).to_arrow_table()
         except duckdb.Error as error:
             self._one_by_one()
-            raise ValueError(f"use case {self._usecase.name}: the features' SQL failed: {error}") from error
+            raise InputError(f"use case {self._usecase.name}: the features' SQL failed: {error}") from error
         self._kept, self._kept_at = made & self._lasting, decision
+        if rows.num_rows and rows["outcome_date"].null_count == rows.num_rows:
+            first, last = years_of_business_days(self._usecase, decision.decision_date)
+            raise InputError(
+                f"use case {self._usecase.name}: decisions.sql gives no outcome_date for any of the {rows.num_rows} "
+                f"decisions of {decision.as_of:%Y-%m-%d %H:%M}, for example {rows['entity_id'][0].as_py()!r}. If it "
+                f"asks business_days: that table has the years {first} to {last}"
+            )
+        return self._sound(decision, rows)
+
+    def _sound(self, decision: DecisionTime, rows: pa.Table) -> pa.Table:
+        """Return the rows that the SQL gave, without those that nothing can be decided of; refuse an entity twice."""
+        rows, refused = sound(rows)
+        self.refused += [(decision.as_of, *each) for each in refused]
         ids = rows["entity_id"].combine_chunks()
         if len(ids) > 1 and pc.any(pc.equal(ids[1:], ids[:-1])).as_py():
             self._one_by_one()
         return rows.cast(self._schema)
 
+    def features_of(self, decision: DecisionTime, entities: Sequence[str]) -> pa.Table:
+        """Return the rows of `features` that are of these entities, of those that are decided at the time.
+
+        Where no file compares decisions with each other, the others are not made.
+        """
+        if not self.sources or not all(decides_alone(self._usecase.feature_sql[stem]) for stem in self._groups):
+            rows = self.features(decision)
+            return rows.filter(pc.is_in(rows["entity_id"], pa.array(entities, pa.string())))
+        self._kept, self._kept_at = frozenset(), None
+        asked = ", ".join("?" * len(entities))
+        try:
+            self.db.execute(
+                "CREATE OR REPLACE TEMP TABLE decisions AS SELECT * FROM "
+                f"({self._usecase.feature_sql['decisions']}\n) WHERE entity_id IN ({asked})",
+                list(entities),
+            )
+            if not self.db.execute("SELECT 1 FROM decisions LIMIT 1").fetchall():
+                return self._schema.empty_table()
+            rows = self.db.sql(self._statement(frozenset({"decisions"}))).to_arrow_table()
+        except duckdb.Error as error:
+            raise InputError(f"use case {self._usecase.name}: the features' SQL failed: {error}") from error
+        return self._sound(decision, rows)
+
     def _moves(self, sql: str) -> bool:
-        """Return whether SQL may give something else at another decision time although the history is the same."""
+        """Return whether the SQL may give other rows at another decision time although the history is the same."""
         use = use_of(sql)
         return use.moving or not use.tables.isdisjoint(
-            {"business_days", *(table.name.lower() for table in self._usecase.daily)}
+            {"business_days", "place_days", *(table.name.lower() for table in self._usecase.daily)}
         )
 
     def _make_what_stays(self, decision: DecisionTime) -> frozenset[str]:
@@ -120,13 +178,13 @@ class Session:
         return (self._lasting if stay else kept) | {"decisions"}
 
     def _next(self, decision: DecisionTime) -> DecisionTime:
-        """Return the decision time that comes after this: it is the one that is usually asked for next."""
-        days = (decision.decision_date, self._usecase.calendar.add(decision.decision_date, 1))
+        """Return the decision time after this one, which is usually asked for next."""
+        days = (decision.decision_date, self._usecase.next_decision_date(decision.decision_date))
         times = [time for day in days for time in self._usecase.decision_times(day)]
         return min((time for time in times if time.as_of > decision.as_of), key=lambda time: time.as_of)
 
     def _statement(self, made: frozenset[str]) -> str:
-        """Return the SQL of all features at once, which makes what is not made yet."""
+        """Return the SQL of all features at once, with the tables that are not made yet."""
         sql = self._usecase.feature_sql
         stems = [stem for stem in ("decisions", *self._groups) if stem not in made]
         inner = ", ".join(f"{_table(stem)} AS ({sql[stem]}\n)" for stem in stems)
@@ -134,7 +192,7 @@ class Session:
         return f"{inner and f'WITH {inner} '}SELECT {self._columns} FROM decisions{joins} ORDER BY entity_id"
 
     def _decides_the_same(self, sql: str) -> bool:
-        """Return whether the columns of the decisions that the SQL asks for have the values that they had before."""
+        """Return whether the columns of the decisions that the SQL reads have the same values as before."""
         columns = [column for column, *_ in self.db.execute("DESCRIBE decisions").fetchall()]
         use = use_of(sql)
         if not (use.whole_rows or use.star):
@@ -166,7 +224,7 @@ class Session:
         try:
             self.db.execute(sql)
         except duckdb.Error as error:
-            raise ValueError(f"use case {self._usecase.name}: {stem}.sql failed: {error}") from error
+            raise InputError(f"use case {self._usecase.name}: {stem}.sql failed: {error}") from error
 
     def refuse_duplicates(self, stem: str, table: str) -> None:
         """Do nothing if the table that the SQL file `stem` gave has each entity once.
@@ -178,7 +236,7 @@ class Session:
             f"SELECT entity_id FROM {table} GROUP BY entity_id HAVING count(*) > 1 LIMIT 1"
         ).fetchone()
         if twice:
-            raise ValueError(
+            raise InputError(
                 f"use case {self._usecase.name}: {stem}.sql gives entity {twice[0]!r} more than once; "
                 "it must give one row an entity"
             )
@@ -193,14 +251,14 @@ class Session:
                 if column == "entity_id":
                     continue
                 if column not in declared:
-                    raise ValueError(
+                    raise InputError(
                         f"use case {self._usecase.name}: {stem}.sql gives {column!r}, which usecase.py does not declare"
                     )
                 if column in found:
-                    raise ValueError(
+                    raise InputError(
                         f"use case {self._usecase.name}: {column!r} comes from {found[column]}.sql and {stem}.sql"
                     )
                 found[column] = stem
         if missing := sorted(declared - set(found)):
-            raise ValueError(f"use case {self._usecase.name}: no SQL gives the declared features {', '.join(missing)}")
+            raise InputError(f"use case {self._usecase.name}: no SQL gives the declared features {', '.join(missing)}")
         return found

@@ -1,6 +1,6 @@
 """The schemas of what the feature SQL gives, and the columns of the history that it needs for that."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 
@@ -17,6 +17,12 @@ KEYS_SCHEMA = pa.schema(
         pa.field("outcome_date", pa.date32(), nullable=False),
         pa.field("cost_if_fail", pa.float64(), nullable=False),
         pa.field("attributes", pa.string()),
+    ]
+)
+DECISION_TIMES_SCHEMA = pa.schema(
+    [
+        pa.field(name, KEYS_SCHEMA.field(name).type, nullable=False)
+        for name in ("decision_date", "slot", "decision_time")
     ]
 )
 LABELS_SCHEMA = pa.schema(
@@ -39,8 +45,32 @@ def features_schema(features: Iterable[Feature]) -> pa.Schema:
 def columns_read(usecase: UseCase, event: EventSpec) -> list[str]:
     """Return the columns of an event that the use case's SQL can need; see `columns_named`."""
     files = [*usecase.feature_sql.values(), *usecase.daily_sql.values(), usecase.label_sql]
-    # A declared feature may be a column that the SQL hands on with `*`.
-    return columns_named(event, files, *(feature.name for feature in usecase.features))
+    # A declared feature may be a column that the SQL hands on with `*`; places are read for `place_days`.
+    also = [feature.name for feature in usecase.features] + ([usecase.places.column] if usecase.places else [])
+    names = columns_named(event, files, *also)
+    # When it was published, which may be before it landed: see `AsOfDatabase.labels`.
+    # Versions are in the order in which they were published.
+    return [
+        *names,
+        *(["broker_time"] if event in label_events(usecase) or event.has_versions else []),
+        *(["kafka_offset"] if event.has_versions else []),
+    ]
+
+
+def label_events(usecase: UseCase) -> tuple[EventSpec, ...]:
+    """Return the events that the label waits for: those it declares, else those that label.sql names, else all."""
+    return _waited_for(usecase, usecase.label.waits_for, usecase.label_sql) or usecase.events
+
+
+def daily_events(usecase: UseCase) -> tuple[EventSpec, ...]:
+    """Return the events that a decision waits for, since a daily table counts what is missing of them."""
+    named = [_waited_for(usecase, table.waits_for, usecase.daily_sql[table.name]) for table in usecase.daily]
+    return tuple(event for event in usecase.events if any(event in events for events in named))
+
+
+def _waited_for(usecase: UseCase, declared: Sequence[str] | None, sql: str) -> tuple[EventSpec, ...]:
+    names = use_of(sql).tables if declared is None else {name.lower() for name in declared}
+    return tuple(event for event in usecase.events if not names.isdisjoint(map(str.lower, event.tables)))
 
 
 def columns_named(event: EventSpec, files: Iterable[str], *also: str) -> list[str]:
@@ -55,7 +85,7 @@ def columns_named(event: EventSpec, files: Iterable[str], *also: str) -> list[st
     names = [field.name for field in arrow_schema(event.contract)]
     uses = [use_of(sql) for sql in files]
     if not any(use.whole_rows for use in uses):
-        wanted = {"event_id", "event_time", "business_date", *(name.lower() for name in also)}
+        wanted = {"event_id", "event_time", "business_date", *(name.lower() for name in (*event.key, *also))}
         wanted = wanted.union(*(use.names for use in uses))
         names = [name for name in names if name.lower() in wanted]
     return [*names, "known_at", *(["business_date"] if "business_date" not in names else [])]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ml_assets.contracts import TIMESTAMP, to_columns
 from ml_assets.features import AsOfDatabase
-from ml_assets.simulation.messages import Message
+from ml_assets.local.simulation.messages import Message
 from ml_assets.spec import Feature, UseCase
 from ml_assets_tests import late_payments
 
@@ -181,3 +181,45 @@ def test_what_is_not_made_again_would_have_come_out_the_same(usecase, messages, 
     assert [table.num_rows for table in made] == [made[0].num_rows] * 4 != [0] * 4
     for day, table in zip(days, made, strict=True):
         assert table.equals(decide(daily, known, day))
+
+
+@pytest.mark.parametrize(("years", "reached"), [(2, True), (9, True), (-9, True), (40, False)])
+def test_business_days_reach_as_far_as_a_horizon_needs_or_fail_by_name(usecase, messages, years, reached):
+    """Guards: the table ended between 370 and 430 days ahead, gave NULL, and features broke in another place."""
+    far = dataclasses.replace(usecase)
+    beyond = usecase.calendar.previous(DECIDED.replace(year=DECIDED.year + years))
+    asked = f"(SELECT next FROM business_days WHERE business_date = DATE '{beyond}')"
+    decisions = usecase.feature_sql["decisions"].replace("due_date AS", f"{asked} AS")
+    far.__dict__["feature_sql"] = {**usecase.feature_sql, "decisions": decisions}
+    if reached:
+        rows = decide(far, messages)
+        assert rows.num_rows == 24
+        assert set(rows["outcome_date"].to_pylist()) == {usecase.calendar.next(beyond)}
+    else:
+        with pytest.raises(ValueError, match=r"decisions\.sql gives no outcome_date .* has the years 2016 to 2036"):
+            decide(far, messages)
+
+
+def test_business_days_reach_back_as_far_as_the_history(usecase, messages):
+    """Guards a count of business days since an old event, which was short without a word."""
+    old = dataclasses.replace(usecase.events[0], history=timedelta(days=365 * 20))
+    long = dataclasses.replace(usecase, events=(old, *usecase.events[1:]))
+    count = "(SELECT count(*) FROM business_days WHERE business_date BETWEEN '2007-01-01' AND '2007-12-31')"
+    long.__dict__["feature_sql"] = {
+        **usecase.feature_sql,
+        "payer": f"SELECT entity_id, {count} AS payer_late_rate, 'x' AS payer_country FROM decisions",
+    }
+    there = len(list(usecase.calendar.between(date(2007, 1, 1), date(2007, 12, 31))))
+    assert set(decide(long, messages)["payer_late_rate"].to_pylist()) == {there}
+
+
+def test_a_history_takes_no_more_rows(usecase, messages):
+    """Guards: what is kept between decision times, and when rows came, was made of the rows of the beginning."""
+    first, second = usecase.decision_times(DECIDED)[0], usecase.decision_times(date(2026, 1, 21))[0]
+    with AsOfDatabase(usecase, tables(usecase, messages), {}, threads=1) as history:
+        history.features(first)
+        history._db.execute(f"INSERT INTO {history._history}.payments FROM {history._history}.payments LIMIT 1")
+        with pytest.raises(ValueError, match="takes no more rows, open another one"):
+            history.features(second)
+        history.forget_after(second.as_of)
+        assert history.features(second).num_rows > 0

@@ -1,0 +1,391 @@
+"""The HTTP edge: bytes in, one msgspec decoder, bytes out. Health never waits for work; what is too much is refused."""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+from itertools import count
+from math import ceil
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import msgspec
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from ml_assets.answers import ServedScore
+from ml_assets.serving.bodies import ExplainRequest, ScoreRequest
+from ml_assets.serving.limits import RateLimit
+from ml_assets.serving.openapi import document
+from ml_assets.serving.parts import Authorise, NoRecorder, Recorder, RefusedError, Verb, let_in
+from ml_assets.serving.problems import ProblemError, of_decoding, problem
+from ml_assets.serving.scoring import NotServedError, Scoring, State, WhatIfError, ask_what_if, decode_what_if, explain
+
+_MOST_BYTES = 2 * 1024 * 1024
+_BODY_SECONDS = 10.0
+# More answers than the event loop should stand still for are noted in a thread.
+_INLINE = 200
+# What-if requests wait so long for others, to go through one query.
+_GATHER_SECONDS = 0.003
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_T = TypeVar("_T")
+
+
+class Metrics:
+    """What Prometheus reads of the service."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        of: dict[str, Any] = {"registry": self.registry}
+        self._counters: dict[tuple[str, int], Counter] = {}
+        self.requests = Counter("scoring_requests", "Requests by verb and status", ["verb", "status"], **of)
+        self.seconds = Histogram(
+            "scoring_request_seconds", "Seconds to answer", ["verb"],
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5), **of,
+        )  # fmt: skip
+        self.open = Gauge("scoring_open_decisions", "Rows of the live table", ["use_case"], **of)
+        self.version = Gauge("scoring_model_version", "Version that answers", ["use_case"], **of)
+        self.refused = Gauge("scoring_model_refused", "1 while the ledger's champion is refused", ["use_case"], **of)
+        self.age = Gauge("scoring_newest_event_age_seconds", "Age of the newest event", ["use_case"], **of)
+
+    def count(self, verb: str, status: int) -> None:
+        """Count a request that was answered."""
+        if (counter := self._counters.get((verb, status))) is None:
+            counter = self._counters[verb, status] = self.requests.labels(verb, status)
+        counter.inc()
+
+    def exposition(self, scoring: Scoring) -> bytes:
+        """Return the text that Prometheus reads."""
+        for name, served in scoring.served.items():
+            self.refused.labels(name).set(served.state is not None and bool(served.keeper.trouble))
+            if (state := served.state) is not None:
+                self.open.labels(name).set(state.table.rows.num_rows)
+                self.version.labels(name).set(state.model.version)
+                if state.table.newest_event is not None:
+                    self.age.labels(name).set((datetime.now(UTC) - state.table.newest_event).total_seconds())
+        return generate_latest(self.registry)
+
+
+class _Gatherer:
+    """Gathers what-if requests that come within milliseconds, and asks them in one query, in a thread."""
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self._pool = pool
+        self._waiting: dict[str, list[tuple[Mapping[str, Any], asyncio.Future[Any]]]] = {}
+
+    async def ask(self, state: State, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
+        loop = asyncio.get_running_loop()
+        futures = [loop.create_future() for _ in requests]
+        name = state.usecase.name
+        first = name not in self._waiting
+        self._waiting.setdefault(name, []).extend(zip(requests, futures, strict=True))
+        if first:
+            await asyncio.sleep(_GATHER_SECONDS)
+            taken = self._waiting.pop(name)
+            try:
+                asked = [request for request, _ in taken]
+                answers = await loop.run_in_executor(self._pool, ask_what_if, state, asked)
+            except Exception as error:
+                for _, future in taken:
+                    future.set_exception(error)
+            else:
+                for (_, future), answer in zip(taken, answers, strict=True):
+                    future.set_result(answer)
+        return list(await asyncio.gather(*futures))
+
+
+def build_app(
+    scoring: Scoring,
+    *,
+    recorder: Recorder | None = None,
+    authorise: Authorise = let_in,
+    metrics: Metrics | None = None,
+    concurrency: int = 64,
+    rate: RateLimit | None = None,
+    run: bool = True,
+) -> Starlette:
+    """Return the service. With `run`, the threads that keep `scoring` up to date live as long as it does.
+
+    More than `concurrency` requests at a time are refused with 503, more of a client than `rate` lets it send with 429;
+    health and metrics are always answered. A client is the subject of its token, without tokens its address.
+    """
+    notes = recorder or NoRecorder()
+    metrics, log = metrics or Metrics(), structlog.get_logger("ml_assets.serving").bind()
+    rate = rate or RateLimit(0)
+    pool = ThreadPoolExecutor(1, thread_name_prefix="answers")
+    noting = ThreadPoolExecutor(1, thread_name_prefix="notes")
+    gatherer = _Gatherer(pool)
+    scores, explains = msgspec.json.Decoder(ScoreRequest), msgspec.json.Decoder(ExplainRequest)
+    encode = msgspec.json.Encoder().encode
+    at_work = 0
+    # Ids of answers, and of requests that bring none: of this process, and in order.
+    life, requests_made, answers_made = uuid4().hex, count(), count()
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        if run:
+            scoring.start()
+        yield
+        if run:
+            await asyncio.get_running_loop().run_in_executor(None, scoring.stop)
+        pool.shutdown(wait=False, cancel_futures=True)
+        noting.shutdown()
+
+    def request_id_of(request: Request) -> str:
+        given = request.headers.get("x-request-id", "")
+        return given if _REQUEST_ID.fullmatch(given) else f"{life[:16]}-{next(requests_made)}"
+
+    def answered(verb: Verb, handler: Callable[[Request, str], Awaitable[bytes]]) -> _Endpoint:
+        seconds_of = metrics.seconds.labels(verb)
+
+        async def endpoint(request: Request) -> Response:
+            nonlocal at_work
+            begun, request_id = time.perf_counter(), request_id_of(request)
+            try:
+                if at_work >= concurrency:
+                    raise ProblemError(503, "too many requests at a time; ask again in a second", retry_after=1)
+                at_work += 1
+                try:
+                    response = Response(await _let_in(request, verb, request_id), media_type="application/json")
+                finally:
+                    at_work -= 1
+            except ProblemError as error:
+                response = problem(error, request.url.path, request_id)
+            except Exception:
+                log.exception("failed", verb=verb, request_id=request_id)
+                response = problem(
+                    ProblemError(500, "the service failed; its log says why"), request.url.path, request_id
+                )
+            response.headers["x-request-id"] = request_id
+            seconds = time.perf_counter() - begun
+            metrics.count(verb, response.status_code)
+            seconds_of.observe(seconds)
+            log.debug(
+                "answered", verb=verb, status=response.status_code, seconds=round(seconds, 6), request_id=request_id
+            )
+            return response
+
+        async def _let_in(request: Request, verb: Verb, request_id: str) -> bytes:
+            try:
+                client = authorise(request, verb, request.path_params.get("use_case", ""))
+            except RefusedError as error:
+                raise ProblemError(error.status, str(error)) from None
+            if wait := rate.take(client):
+                raise ProblemError(
+                    429, f"this client asks too often; ask again in {wait:.1f} seconds", retry_after=ceil(wait)
+                )
+            return await handler(request, request_id)
+
+        return _Endpoint(endpoint)
+
+    def state_of(request: Request) -> State:
+        try:
+            return scoring.state(request.path_params["use_case"])
+        except NotServedError as error:
+            status = 503 if error.known else 404
+            raise ProblemError(status, str(error), retry_after=5 if error.known else 0) from None
+
+    def note(state: State, answers: Sequence[Mapping[str, Any]], request_id: str, begun: float, what_if: bool) -> None:
+        if isinstance(notes, NoRecorder):
+            return
+        now, latency = datetime.now(UTC), (time.perf_counter() - begun) * 1000
+        stale = bool(scoring.served[state.usecase.name].is_stale())
+        model = state.model
+        for one in answers:
+            notes.record(
+                ServedScore(
+                    event_id=f"{life}-{next(answers_made)}", event_time=now,
+                    request_id=request_id, use_case=state.usecase.name, entity_id=one["entity_id"], slot=one["slot"],
+                    decision_time=one["decision_time"], outcome_date=one["outcome_date"],
+                    probability=one["probability"], expected_cost=one["expected_cost"], model_version=model.version,
+                    mlflow_run_id=model.run_id, stage="champion", feature_set_hash=state.usecase.feature_set_hash,
+                    what_if=what_if, stale=stale, latency_ms=latency,
+                )
+            )  # fmt: skip
+
+    async def score(request: Request, request_id: str) -> bytes:
+        begun, state = time.perf_counter(), state_of(request)
+        asked = _decoded(scores, await _body(request))
+        said: Sequence[Any]
+        if (asked.entity_ids is None) == (asked.what_if is None):
+            raise ProblemError(422, "give either entity_ids or what_if", "$")
+        refused: list[dict[str, str]] = []
+        if asked.entity_ids is not None:
+            index, rows = state.table.index, []
+            for entity in asked.entity_ids:
+                if (at := index.get(entity)) is None:
+                    refused.append({"entity_id": entity, "reason": "no open decision of this id"})
+                else:
+                    rows.append(at)
+            answers, said = [state.answers[at] for at in rows], [state.encoded[at] for at in rows]
+        else:
+            now = state.table.as_of
+            try:
+                given = [
+                    decode_what_if(state.usecase, one, now, f"$.what_if[{at}]")
+                    for at, one in enumerate(asked.what_if or ())
+                ]
+                found = await gatherer.ask(state, given)
+            except WhatIfError as error:
+                raise ProblemError(422, str(error), error.field) from None
+            answers = said = [answer for _, answer in found if answer is not None]
+            refused = [
+                {"entity_id": entity, "reason": "decisions.sql lists no decision of it at this time"}
+                for entity, answer in found
+                if answer is None
+            ]
+        noted = partial(note, state, answers, request_id, begun, asked.what_if is not None)
+        if len(answers) > _INLINE:
+            noting.submit(noted)
+        else:
+            noted()
+        return encode(_said(scoring, state, said, refused, request_id))
+
+    async def reasons(request: Request, request_id: str) -> bytes:
+        begun, state = time.perf_counter(), state_of(request)
+        asked = _decoded(explains, await _body(request))
+        known = [entity for entity in asked.entity_ids if entity in state.table.index]
+        refused = [
+            {"entity_id": entity, "reason": "no open decision of this id"}
+            for entity in asked.entity_ids
+            if entity not in state.table.index
+        ]
+        try:
+            answers = await asyncio.get_running_loop().run_in_executor(pool, explain, state, known)
+        except ValueError as error:
+            raise ProblemError(422, str(error)) from None
+        note(state, answers, request_id, begun, False)
+        return encode(_said(scoring, state, answers, refused, request_id))
+
+    async def models(_: Request, request_id: str) -> bytes:
+        return encode({"request_id": request_id, "models": _models(scoring)})
+
+    async def live(_: Request) -> Response:
+        return Response(b'{"live":true}', media_type="application/json")
+
+    async def ready(_: Request) -> Response:
+        troubles = scoring.ready()
+        newest = {
+            name: served.state.table.newest_event for name, served in scoring.served.items() if served.state is not None
+        }
+        refused = {n: s.keeper.trouble for n, s in scoring.served.items() if s.state is not None and s.keeper.trouble}
+        said = {"ready": not troubles, "troubles": troubles, "refused_models": refused, "newest_event": newest}
+        return Response(encode(said), 503 if troubles else 200, media_type="application/json")
+
+    async def exposition(_: Request) -> Response:
+        return Response(metrics.exposition(scoring), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def openapi(_: Request) -> Response:
+        return Response(encode(document()), media_type="application/json")
+
+    async def elsewhere(request: Request, error: Exception) -> Response:
+        """Answer a path that there is not (404), or a verb that it does not take (405)."""
+        assert isinstance(error, HTTPException)  # noqa: S101 - what it is registered for
+        response = problem(
+            ProblemError(error.status_code, f"{request.method} {request.url.path}: /openapi.json says what there is"),
+            request.url.path,
+            request_id_of(request),
+        )
+        response.headers.update(error.headers or {})
+        return response
+
+    return Starlette(
+        routes=[
+            Route("/v1/{use_case}/score", answered("score", score), methods=["POST"]),
+            Route("/v1/{use_case}/explain", answered("explain", reasons), methods=["POST"]),
+            Route("/models", answered("models", models), methods=["GET"]),
+            Route("/health/live", live, methods=["GET"]),
+            Route("/health/ready", ready, methods=["GET"]),
+            Route("/metrics", exposition, methods=["GET"]),
+            Route("/openapi.json", openapi, methods=["GET"]),
+        ],
+        exception_handlers={HTTPException: elsewhere},
+        lifespan=lifespan,
+    )
+
+
+class _Endpoint:
+    """An ASGI application of one handler: Starlette wraps a function in four more calls."""
+
+    def __init__(self, answer: Callable[[Request], Awaitable[Response]]) -> None:
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._answer(Request(scope, receive))
+        await response(scope, receive, send)
+
+
+async def _body(request: Request) -> bytes:
+    """Return the body of a request.
+
+    Raises:
+        ProblemError: it is too long, or does not come.
+    """
+
+    too_long = ProblemError(413, f"a body has {_MOST_BYTES:,} bytes at most; send fewer entities at a time")
+    given = request.headers.get("content-length", "0")
+    if not given.isdecimal() or int(given[:20]) > _MOST_BYTES:
+        raise too_long
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for part in request.stream():
+                size += len(part)
+                if size > _MOST_BYTES:
+                    raise too_long
+                parts.append(part)
+            return b"".join(parts)
+    except TimeoutError:
+        raise ProblemError(408, f"the body did not come within {_BODY_SECONDS:g} seconds") from None
+    except ClientDisconnect:
+        raise ProblemError(400, "the connection was closed before the body had come") from None
+
+
+def _decoded(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
+    try:
+        return decoder.decode(body)
+    except msgspec.DecodeError as error:
+        raise of_decoding(error) from None
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise ProblemError(400, f"the body is not JSON that can be read: {type(error).__name__}") from None
+
+
+def _said(
+    scoring: Scoring, state: State, answers: Sequence[Any], refused: Sequence[Any], request_id: str
+) -> dict[str, Any]:
+    stale = scoring.served[state.usecase.name].is_stale()
+    return {
+        "use_case": state.usecase.name,
+        "request_id": request_id,
+        "as_of": state.table.as_of,
+        "newest_event": state.table.newest_event,
+        "stale": bool(stale),
+        "stale_reason": stale or None,
+        "model": {"version": state.model.version, "mlflow_run_id": state.model.run_id, "stage": "champion"},
+        "scores": answers,
+        "refused": refused,
+    }
+
+
+def _models(scoring: Scoring) -> list[dict[str, Any]]:
+    found = []
+    for name, served in scoring.served.items():
+        model = served.keeper.model
+        champion = None
+        if model is not None:
+            champion = {
+                "version": model.version, "mlflow_run_id": model.run_id, "model_hash": model.model_hash,
+                "since": model.since, "by": model.by,
+            }  # fmt: skip
+        found.append({"use_case": name, "champion": champion, "refused": served.keeper.trouble or None})
+    return found

@@ -1,0 +1,316 @@
+"""What the scoring service says to Kafka: each answer, and the stream of changed scores. It never delays an answer.
+
+`Recorder.record` puts an event into a bounded queue and returns. A thread of its own encodes and produces; at most
+`capacity` events are between `record` and the broker's word for them. What finds no room, or is refused by the broker,
+is dropped, counted and said.
+
+A producer that stands although the cluster answers is made anew, and has what waits again: a client that was told of no
+brokers forgets every address (see `landing.kafka.Cluster`). What had been sent without an answer may then come twice,
+with the same event id.
+
+A process that is killed loses at most those events. Two counters in a small mapped file outlive it: the recorder that
+comes after on the same file says how many events were lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import queue
+import struct
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from ml_assets.answers import CHANGED_SCORES, SERVED_SCORES
+from ml_assets.contracts import Event
+from ml_assets.landing.kafka import Cluster, Complaints, KafkaConnection, KafkaUnreachableError
+from ml_assets.landing.produce import ensure_topics
+from ml_assets.landing.progress import Progress
+
+Lost = Literal["queue full", "broker", "shutdown", "killed"]
+# Told when the broker has an event (True), or when it was dropped (False).
+Settled = Callable[[bool], None]
+
+_LOG = logging.getLogger(__name__)
+_TURN_SECONDS = 0.05
+_SAY_EVERY_SECONDS = 10.0
+_STAND_SECONDS = 10.0
+_PURGED = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
+_AT = ("answers", 0)
+_LOOK_SECONDS, _PURGE_SECONDS = 1.0, 5.0
+_encode = msgspec.json.Encoder().encode
+_COUNTS = struct.Struct("<QQ")
+
+
+class RecorderMetrics:
+    """Counters by topic; `serving_record_dropped_total` above 0 is worth an alarm."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        of = registry if registry is not None else CollectorRegistry()
+        self.registry = of
+        self.recorded = Counter("serving_recorded", "Events that the broker has", ["topic"], registry=of)
+        self.dropped = Counter("serving_record_dropped", "Events that were lost", ["topic", "why"], registry=of)
+        self.renewed = Counter("serving_record_renewed", "Producers that stood and were made anew", registry=of)
+        self.waiting = Gauge("serving_record_waiting", "Events that the broker has not confirmed yet", registry=of)
+        for topic in (SERVED_SCORES.topic, CHANGED_SCORES.topic):
+            self.recorded.labels(topic)
+            for why in ("queue full", "broker", "shutdown"):
+                self.dropped.labels(topic, why)
+        self.dropped.labels("any", "killed")
+
+
+class _Item(msgspec.Struct):
+    topic: str
+    key: str
+    event: Event
+    settled: Settled | None
+
+
+class Recorder:
+    """Produces events from a thread of its own; `start` first, `close` last.
+
+    `counts` is a file on a disk that outlives the process (in a pod, an emptyDir does, as long as the pod). With
+    `make_topics` missing topics are made, which is for the embedded broker: a bank's are made by its Kafka team.
+    `idempotent` lets the broker drop what the client sends again; the embedded broker cannot. A producer that has
+    confirmed nothing for `stand_seconds` while something waits is looked at.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaConnection,
+        *,
+        capacity: int = 20_000,
+        timeout_seconds: float = 30.0,
+        counts: Path | None = None,
+        make_topics: bool = False,
+        idempotent: bool = True,
+        stand_seconds: float = _STAND_SECONDS,
+        metrics: RecorderMetrics | None = None,
+    ) -> None:
+        self.metrics = metrics or RecorderMetrics()
+        self._kafka = kafka
+        self._capacity = capacity
+        self._timeout = timeout_seconds
+        self._make_topics = make_topics
+        self._idempotent = idempotent
+        self._complaints = Complaints()
+        self._stand_seconds = stand_seconds
+        self._progress = Progress(stand_seconds)
+        self._confirmed, self._broken, self._again = 0, False, list[_Item]()
+        self._confirmed_before, self._in_vain, self._next_look = 0, 0, 0.0
+        self._counts = _Counts(counts)
+        self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._accepted, self._settled = 0, 0
+        self._dropped_since, self._said = 0, float("-inf")
+        self._closing = threading.Event()
+        self._open = False
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+
+    @property
+    def waiting(self) -> int:
+        """How many events the broker has not confirmed yet."""
+        return self._accepted - self._settled
+
+    def start(self) -> int:
+        """Begin to produce; return how many events the process before on this file lost, as far as it is known."""
+        lost = self._counts.lost()
+        if lost:
+            self.metrics.dropped.labels("any", "killed").inc(lost)
+            _LOG.error("the process before was killed: up to %d answers that it had given were not recorded", lost)
+        self._counts.write(0, 0)
+        self._open = True
+        self._thread.start()
+        return lost
+
+    def record(self, topic: str, key: str, event: Event, settled: Settled | None = None) -> bool:
+        """Take an event, and return whether there was room. `settled` is called from another thread, once."""
+        with self._lock:
+            if room := self._open and self.waiting < self._capacity:
+                self._accepted += 1
+                self._counts.write(self._accepted, self._settled)
+        if room:
+            self._queue.put(_Item(topic, key, event, settled))
+        else:
+            self._drop(topic, "queue full" if self._open else "shutdown", settled)
+        return room
+
+    def close(self, seconds: float = 5.0) -> int:
+        """Take no more, wait so long for what is waiting, and return how many events were lost for all that."""
+        with self._lock:
+            self._open = False
+        self._closing.set()
+        self._thread.join(seconds)
+        left = self.waiting
+        if left:
+            self.metrics.dropped.labels("any", "shutdown").inc(left)
+            _LOG.error("%d answers were not recorded: the broker did not take them in %.0f s", left, seconds)
+        self._counts.close()
+        return left
+
+    def _connect(self) -> Producer:
+        return Producer(
+            self._kafka.config(
+                enable_idempotence=self._idempotent,
+                acks="all",
+                linger_ms=20,
+                queue_buffering_max_messages=max(self._capacity, 1),
+                message_timeout_ms=int(self._timeout * 1000),
+                reconnect_backoff_max_ms=1_000,
+                compression_type="lz4",
+                error_cb=self._complaints,
+                log_level=0,
+            )
+        )
+
+    def _run(self) -> None:
+        producer, cluster = self._connect(), self._kafka.admin()
+        ready = not self._make_topics
+        while True:
+            if not ready:
+                ready = self._topics_are_there()
+            try:
+                item = self._queue.get(timeout=_TURN_SECONDS) if ready else None
+            except queue.Empty:
+                item = None
+            if item is not None:
+                self._produce(producer, item)
+            producer.poll(0)
+            if ready and self._stands(cluster):
+                producer = self._renewed(producer)
+            self.metrics.waiting.set(self.waiting)
+            self._say()
+            if self._closing.is_set() and self.waiting == 0:
+                return
+            if not ready:
+                time.sleep(_TURN_SECONDS)
+
+    def _stands(self, cluster: Cluster) -> bool:
+        """Return whether the producer gets nothing to a cluster that answers others and has the topic.
+
+        It is looked at once a second; after each producer in vain for twice as long not at all.
+        """
+        if (now := time.monotonic()) < self._next_look or self._closing.is_set():
+            return False
+        self._next_look = now + _LOOK_SECONDS
+        if self._confirmed > self._confirmed_before:
+            self._confirmed_before, self._in_vain = self._confirmed, 0
+        self._progress.look({_AT: self._confirmed} if self.waiting or self._broken else {})
+        if not self._progress.standing():
+            return False
+        self._progress.forget()
+        try:
+            return SERVED_SCORES.topic in cluster.topics([SERVED_SCORES.topic])
+        except KafkaUnreachableError:
+            return False
+
+    def _renewed(self, old: Producer) -> Producer:
+        """Return another producer, with all that waits in the old one."""
+        _LOG.error(
+            "nothing gets to Kafka although it answers; the producer is made anew. It says: %s", self._complaints
+        )
+        self.metrics.renewed.inc()
+        old.purge()
+        old.flush(_PURGE_SECONDS)
+        self._complaints, self._broken = Complaints(), False
+        self._next_look = time.monotonic() + self._stand_seconds * (2 ** min(self._in_vain, 5) - 1)
+        self._in_vain += 1
+        again, self._again = self._again, []
+        producer = self._connect()
+        for item in again:
+            self._produce(producer, item)
+        return producer
+
+    def _produce(self, producer: Producer, item: _Item) -> None:
+        value = _encode(item.event)
+
+        def delivered(error: KafkaError | None, _: Message) -> None:
+            if error is not None and error.code() in _PURGED:
+                self._again.append(item)
+            else:
+                self._settle(item, error)
+
+        while True:
+            try:
+                producer.produce(item.topic, value, item.key, on_delivery=delivered)
+                return
+            except BufferError:
+                producer.poll(_TURN_SECONDS)
+            except KafkaException as error:
+                self._broken = self._broken or error.args[0].code() == KafkaError._FATAL
+                self._settle(item, error.args[0])
+                return
+
+    def _settle(self, item: _Item, error: KafkaError | None) -> None:
+        with self._lock:
+            self._settled += 1
+            if self._counts.is_open:
+                self._counts.write(self._accepted, self._settled)
+        if error is not None:
+            self._drop(item.topic, "broker", item.settled)
+            return
+        self._confirmed += 1
+        self.metrics.recorded.labels(item.topic).inc()
+        if item.settled is not None:
+            item.settled(True)
+
+    def _drop(self, topic: str, why: Lost, settled: Settled | None) -> None:
+        self.metrics.dropped.labels(topic, why).inc()
+        self._dropped_since += 1
+        if settled is not None:
+            settled(False)
+
+    def _say(self) -> None:
+        """Log what was dropped, now and then: an outage must not fill the log."""
+        if self._dropped_since and time.monotonic() - self._said > _SAY_EVERY_SECONDS:
+            dropped, self._dropped_since, self._said = self._dropped_since, 0, time.monotonic()
+            _LOG.error("%d events were dropped and are not recorded; Kafka: %s", dropped, self._complaints or "full")
+
+    def _topics_are_there(self) -> bool:
+        try:
+            ensure_topics(self._kafka, [SERVED_SCORES.topic, CHANGED_SCORES.topic])
+        except KafkaException as error:
+            _LOG.warning("the topics of the answers cannot be made yet: %s", error)
+            return False
+        return True
+
+
+class _Counts:
+    """How many events were accepted and settled, in a mapped file: a killed process leaves it as it was."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.is_open = False
+        self._path = path
+        self._map: mmap.mmap | None = None
+
+    def lost(self) -> int:
+        """Open the file and return by how much more was accepted than settled."""
+        self.is_open = True
+        if self._path is None:
+            return 0
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a+b") as file:
+            file.truncate(_COUNTS.size)
+            self._map = mmap.mmap(file.fileno(), _COUNTS.size)
+        accepted, settled = _COUNTS.unpack_from(self._map)
+        return max(0, int(accepted) - int(settled))
+
+    def write(self, accepted: int, settled: int) -> None:
+        """Note the numbers."""
+        if self._map is not None:
+            _COUNTS.pack_into(self._map, 0, accepted, settled)
+
+    def close(self) -> None:
+        """Note that all is accounted for: what was lost has been said."""
+        self.is_open = False
+        if self._map is not None:
+            self.write(0, 0)
+            self._map.close()
+            self._map = None

@@ -1,0 +1,308 @@
+"""All use cases that are served: their live tables and models, kept up to date by two threads, and their answers."""
+
+import json
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from sqlalchemy import Engine, text
+
+from ml_assets.contracts import TIMESTAMP, to_columns
+from ml_assets.errors import InputError, NotFoundError
+from ml_assets.features.days import day_start
+from ml_assets.features.tables import KEYS_SCHEMA
+from ml_assets.lake import Lake
+from ml_assets.landing.decode import Decoder, RefusedError
+from ml_assets.learning.reasons import as_seen_by
+from ml_assets.lifecycle.waiting import daily_progress, reached
+from ml_assets.serving.history import LiveHistory
+from ml_assets.serving.models import ChampionKeeper, Fetch, OpenModel
+from ml_assets.serving.table import LiveTable, make_table, what_if_rows
+from ml_assets.spec import UseCase
+
+_LOG = logging.getLogger(__name__)
+# Without news a table is made again after so long: what its SQL says of the time alone.
+_AGES_AFTER = timedelta(seconds=30)
+# A table that could not be made again for so long is stale.
+STALE_AFTER = timedelta(seconds=120)
+
+
+class NotServedError(NotFoundError):
+    """A use case is unknown, or cannot answer now; `known` tells which of the two."""
+
+    def __init__(self, why: str, *, known: bool) -> None:
+        super().__init__(why)
+        self.known = known
+
+
+class WhatIfError(InputError):
+    """A what-if request cannot be decoded or decided; `field` names where."""
+
+    def __init__(self, field: str, why: str) -> None:
+        super().__init__(why)
+        self.field = field
+
+
+@dataclass(frozen=True)
+class State:
+    """What answers are taken from, all of one moment: nothing in it changes, it is replaced."""
+
+    usecase: UseCase
+    table: LiveTable
+    model: OpenModel
+    probabilities: NDArray[np.float64]
+    answers: Sequence[dict[str, Any]]
+
+    @cached_property
+    def encoded(self) -> Sequence[msgspec.Raw]:
+        """Each of the answers as JSON: made once, sent many times."""
+        encode = msgspec.json.Encoder().encode
+        return [msgspec.Raw(encode(answer)) for answer in self.answers]
+
+
+Tell = Callable[[State], object]
+
+
+class Served:
+    """One use case: its history, its model, and the state that answers. Each new state is given to `tell`."""
+
+    def __init__(
+        self, lake: Lake, usecase: UseCase, engine: Callable[[], Engine], fetch: Fetch, clock: Callable[[], datetime],
+        threads: int, tell: Tell | None = None,
+    ) -> None:  # fmt: skip
+        self.usecase = usecase
+        self.keeper = ChampionKeeper(usecase, engine, fetch, threads=threads)
+        self.state: State | None = None
+        self.table_trouble = "the live table has not been made yet"
+        self.stale = ""
+        self.made_at: datetime | None = None
+        self._lake, self._clock, self._tell = lake, clock, tell
+        self._history = LiveHistory(lake, usecase, threads=threads)
+        self._table: LiveTable | None = None
+        self._slots: tuple[Any, ...] = ()
+        self._lock = threading.Lock()
+
+    def look_at_data(self) -> bool:
+        """Make the table again if something has moved, or time has; return whether it was made."""
+        now = self._clock()
+        slots = self.usecase.slots_at(now)
+        order = tuple((slot.slot, slot.decision_date) for slot in slots)
+        moved = self._history.look(slots[0].decision_date)
+        table = self._table
+        if not moved and table is not None and order == self._slots and now - table.as_of < _AGES_AFTER:
+            self.made_at = datetime.now(UTC)  # it says how things are: its clock may stand, as that of a replay does
+            return False
+        self._table = make_table(self.usecase, self._history.database(), now, self._history.newest)
+        self._slots, self.table_trouble, self.made_at = order, "", datetime.now(UTC)
+        progress = daily_progress(self._lake, self.usecase) if self.usecase.daily else None
+        self.stale = (
+            "" if reached(progress, day_start(slots[0].decision_date)) else f"the track record waits: {progress}"
+        )
+        self._compose()
+        return True
+
+    def look_at_model(self) -> bool:
+        """Open the ledger's champion if it is another; return whether it is."""
+        changed = self.keeper.look()
+        if changed:
+            self._compose()
+        return changed
+
+    def _compose(self) -> None:
+        with self._lock:
+            table, model = self._table, self.keeper.model
+            if table is not None and model is not None:
+                probabilities = model.scorer.score(table.rows)
+                state = State(
+                    self.usecase, table, model, probabilities, _answers(self.usecase, table.rows, probabilities)
+                )
+                _ = state.encoded, table.index  # here, not while a request waits
+                self.state = state
+                if self._tell is not None:
+                    self._tell(self.state)
+
+    def is_stale(self) -> str:
+        """Return why the table does not say how things are now; empty if it does."""
+        if self.made_at is not None and datetime.now(UTC) - self.made_at > STALE_AFTER:
+            return f"the live table was last made at {self.made_at:%Y-%m-%d %H:%M:%S} UTC; {self.table_trouble}"
+        return self.stale
+
+
+class Scoring:
+    """The use cases by name. `start` begins to keep them up to date, `stop` ends it. `tell` hears each new state."""
+
+    def __init__(
+        self, lake: Lake, engine: Callable[[], Engine], usecases: Sequence[UseCase], fetch: Fetch, *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC), threads: int = 1, every: float = 0.5,
+        tell: Tell | None = None,
+    ) -> None:  # fmt: skip
+        self.served = {usecase.name: Served(lake, usecase, engine, fetch, clock, threads, tell) for usecase in usecases}
+        self._engine, self._every = engine, every
+        self._ended = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self.database_trouble = "the database has not answered yet"
+
+    def start(self) -> None:
+        """Keep tables and models up to date from now on."""
+        for name, turn in (("live-tables", self.look_at_data), ("champions", self.look_at_models)):
+            thread = threading.Thread(target=self._keep, args=(turn,), name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def stop(self) -> None:
+        """End what `start` began."""
+        self._ended.set()
+        for thread in self._threads:
+            thread.join(timeout=30)
+
+    def _keep(self, turn: Callable[[], None]) -> None:
+        if sys.platform == "linux":
+            # Answers come first: on a pod of one core a table that is made takes what they leave.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        while not self._ended.is_set():
+            turn()
+            self._ended.wait(self._every)
+
+    def look_at_data(self) -> None:
+        """Look once whether data have moved, of each use case; one that fails keeps the table that it has."""
+        for served in self.served.values():
+            try:
+                served.look_at_data()
+            except Exception as error:
+                served.table_trouble = f"it could not be made again: {error}"
+                _LOG.warning("use case %s: the live table could not be made: %s", served.usecase.name, error)
+
+    def look_at_models(self) -> None:
+        """Look once whether the ledger names another champion; without the database all stays as it is."""
+        try:
+            with self._engine().connect() as connection:
+                connection.execute(text("SELECT 1"))
+            for served in self.served.values():
+                if served.look_at_model() and served.keeper.model is not None:
+                    _LOG.info("use case %s: version %d answers", served.usecase.name, served.keeper.model.version)
+            self.database_trouble = ""
+        except Exception as error:
+            self.database_trouble = f"the database does not answer: {str(error).splitlines()[0]}"
+
+    def state(self, use_case: str) -> State:
+        """Return what answers for a use case.
+
+        Raises:
+            NotServedError: nothing does.
+        """
+        served = self.served.get(use_case)
+        if served is None:
+            names = ", ".join(sorted(self.served))
+            raise NotServedError(f"there is no use case {use_case!r}; there are {names}", known=False)
+        if served.state is None:
+            raise NotServedError(
+                f"use case {use_case} cannot answer yet: {served.keeper.trouble or served.table_trouble}", known=True
+            )
+        return served.state
+
+    def ready(self) -> dict[str, str]:
+        """Return what is not fit, by what it is; empty if all is. A use case without a champion yet hinders nothing."""
+        found = {"database": self.database_trouble} if self.database_trouble else {}
+        for name, served in self.served.items():
+            if served.state is None and served.keeper.model is not None:
+                found[name] = served.table_trouble or "its scores are being made"
+            elif served.state is not None and (why := served.is_stale()):
+                found[name] = why
+        if not any(served.state for served in self.served.values()):
+            found.setdefault("models", "; ".join(s.keeper.trouble for s in self.served.values() if s.keeper.trouble))
+        return found
+
+
+def decode_what_if(usecase: UseCase, given: Mapping[str, msgspec.Raw], now: datetime, at: str) -> dict[str, pa.Table]:
+    """Return the events of one what-if request as rows known at `now`, by event name.
+
+    Raises:
+        WhatIfError: an event is unknown, or breaks its contract.
+    """
+    found = {}
+    for name, raw in given.items():
+        try:
+            event = usecase.event(name)
+            fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+            # What has not been booked has no id yet, and happens now.
+            fields.setdefault("event_id", msgspec.Raw(msgspec.json.encode(f"what-if {at} {name}")))
+            fields.setdefault("event_time", msgspec.Raw(msgspec.json.encode(now)))
+            row = Decoder(event.contract).decode(msgspec.json.encode(fields))
+        except (LookupError, RefusedError, msgspec.DecodeError) as error:
+            raise WhatIfError(f"{at}.{name}", str(error)) from error
+        columns = {
+            **to_columns(event.contract, [row]),
+            "business_date": pa.array([row.business_date], pa.date32()),
+            **{moment: pa.array([now], TIMESTAMP) for moment in ("known_at", "broker_time")},
+        }
+        found[name] = pa.table(columns)
+    return found
+
+
+def ask_what_if(state: State, asked: Sequence[Mapping[str, pa.Table]]) -> list[tuple[str, dict[str, Any] | None]]:
+    """Return the answer to each what-if request: entity, and its score, or None if no slot lists it now.
+
+    The entity of a request is the one whose id is in the key of one of its events. Requests go through one query
+    together, but for those that tell of the same key, which would be versions of one thing.
+
+    Raises:
+        ValueError: the SQL fails.
+    """
+    keys = [_keys(state.usecase, request) for request in asked]
+    found: list[tuple[str, dict[str, Any] | None]] = [(next(iter(of.values())), None) for of in keys]
+    left = list(range(len(asked)))
+    while left:
+        taken: set[tuple[str, str]] = set()
+        turn = []
+        for at in left:
+            if taken.isdisjoint(keys[at].items()):
+                taken.update(keys[at].items())
+                turn.append(at)
+        left = [at for at in left if at not in turn]
+        names = {name for at in turn for name in asked[at]}
+        merged = {name: pa.concat_tables(asked[at][name] for at in turn if name in asked[at]) for name in names}
+        mine = what_if_rows(state.usecase, state.table, merged, {key for at in turn for key in keys[at].values()})
+        answers = _answers(state.usecase, mine, state.model.scorer.score(mine))
+        by_id = {answer["entity_id"]: answer for answer in answers}
+        for at in turn:
+            found[at] = next(((key, by_id[key]) for key in keys[at].values() if key in by_id), found[at])
+    return found
+
+
+def _keys(usecase: UseCase, request: Mapping[str, pa.Table]) -> dict[str, str]:
+    """Return the key of each event of a request, by the event's name."""
+    return {name: " ".join(str(rows[c][0].as_py()) for c in usecase.event(name).key) for name, rows in request.items()}
+
+
+def explain(state: State, entities: Sequence[str]) -> list[dict[str, Any]]:
+    """Return scores with their reasons, which sum to the log-odds, of entities that are in the table."""
+    at = [state.table.index[entity] for entity in entities]
+    rows = state.table.rows.take(pa.array(at, pa.int64()))
+    probabilities = state.probabilities[at]
+    found = []
+    for place, reasons in zip(at, state.model.explainer.explain(rows, probabilities), strict=True):
+        answer = state.answers[place]
+        seen = as_seen_by(state.usecase, reasons, answer["attributes"])
+        found.append({**answer, "reasons": msgspec.structs.asdict(seen)})
+    return found
+
+
+def _answers(usecase: UseCase, rows: pa.Table, probabilities: NDArray[np.float64]) -> list[dict[str, Any]]:
+    """Return what is said of each row."""
+    said: list[dict[str, Any]] = rows.select(KEYS_SCHEMA.names).to_pylist()
+    for row, probability in zip(said, probabilities.tolist(), strict=True):
+        row["probability"] = probability
+        row["expected_cost"] = probability * row["cost_if_fail"]
+        row["currency"] = usecase.currency
+        row["attributes"] = json.loads(row["attributes"] or "{}")
+    return said

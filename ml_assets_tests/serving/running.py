@@ -1,0 +1,57 @@
+"""The service in a process of its own, as `ml-assets serve` runs it, on what `filled.fill` has made.
+
+python -m ml_assets_tests.serving.running <home> <database URL> <bootstrap> <port> <decision time> <drain seconds>
+
+When it has ended it prints how many answers were recorded and dropped.
+"""
+
+import json
+import logging
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import structlog
+
+from ml_assets.answers import SERVED_SCORES
+from ml_assets.database.connect import connect
+from ml_assets.lake import Lake
+from ml_assets.landing.kafka import KafkaConnection
+from ml_assets.serving.app import build_app
+from ml_assets.serving.around import AnswerRecorder
+from ml_assets.serving.drain import DrainingServer
+from ml_assets.serving.recorder import Recorder
+from ml_assets.serving.scoring import Scoring
+from ml_assets_tests.serving.filled import SMALL, files_of
+
+
+def main() -> None:
+    home, url, bootstrap, port, at, drain = sys.argv[1:]
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO)
+    )  # nobody reads a line a request
+    engine, now = connect(url), datetime.fromisoformat(at)
+    recorder = Recorder(KafkaConnection(bootstrap), make_topics=True, idempotent=False)
+    recorder.start()
+    scoring = Scoring(
+        Lake(str(Path(home) / "lake")), lambda: engine, [SMALL], lambda run, _: files_of(Path(home), run),
+        clock=lambda: now, every=0.1,
+    )  # fmt: skip
+    server = DrainingServer(
+        build_app(scoring, recorder=AnswerRecorder(recorder)), drain_seconds=float(drain), host="127.0.0.1",
+        port=int(port), loop="uvloop", http="httptools", access_log=False, log_level="warning",
+    )  # fmt: skip
+    server.run()
+    left = recorder.close(0.5)
+    dropped = sum(
+        sample.value
+        for metric in recorder.metrics.dropped.collect()
+        for sample in metric.samples
+        if sample.name.endswith("_total") and sample.labels["topic"] == SERVED_SCORES.topic
+    )
+    recorded = recorder.metrics.registry.get_sample_value("serving_recorded_total", {"topic": SERVED_SCORES.topic})
+    sys.stdout.write(json.dumps({"recorded": recorded, "dropped": dropped + left}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""Predictions with what came of them, one row per prediction.
+
+All that is said of a model in use is computed from this table: there is no second join of predictions and labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ml_assets.contracts import TIMESTAMP
+from ml_assets.learning.slices import described, slice_columns
+from ml_assets.learning.window import SLICE_PREFIX, VALUE_COLUMN
+from ml_assets.predictions.work_list import listed, standing
+from ml_assets.spec import UseCase
+
+BATCH = "batch"
+_KEYS = ["entity_id", "decision_time"]
+# What the outcomes table takes of a prediction as it is.
+PREDICTED = (
+    "entity_id", "decision_time", "decision_date", "slot", "outcome_date", "model_version", "mlflow_run_id",
+    "probability", "cost_if_fail", "expected_cost",
+)  # fmt: skip
+_PREDICTED_TYPES = {
+    "entity_id": pa.string(),
+    "decision_time": TIMESTAMP,
+    "decision_date": pa.date32(),
+    "slot": pa.string(),
+    "outcome_date": pa.date32(),
+    "model_version": pa.int32(),
+    "mlflow_run_id": pa.string(),
+    "probability": pa.float64(),
+    "cost_if_fail": pa.float64(),
+    "expected_cost": pa.float64(),
+}
+OUTCOMES_SCHEMA = pa.schema(
+    [
+        pa.field("use_case", pa.string(), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),
+        *(pa.field(name, _PREDICTED_TYPES[name], nullable=False) for name in PREDICTED),
+        pa.field("on_list", pa.bool_(), nullable=False),
+        pa.field("is_last", pa.bool_(), nullable=False),
+        pa.field("label", pa.int8()),
+        pa.field("label_known_at", TIMESTAMP),
+        pa.field("known_date", pa.date32()),
+        pa.field("is_complete", pa.bool_(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Completeness:
+    """How many predictions there are about an outcome date, how many have an outcome, and whether no more will come."""
+
+    outcome_date: date
+    predictions: int
+    labelled: int
+    is_complete: bool
+
+    @property
+    def share(self) -> float:
+        """The share of predictions that have an outcome; 0 without predictions."""
+        return self.labelled / self.predictions if self.predictions else 0.0
+
+
+def outcomes_schema(usecase: UseCase) -> pa.Schema:
+    """Return `OUTCOMES_SCHEMA` with the value at stake and one column per slice of the use case."""
+    slices = [pa.field(SLICE_PREFIX + spec.name, pa.string()) for spec in usecase.gate.slices]
+    return pa.schema([*OUTCOMES_SCHEMA, pa.field(VALUE_COLUMN, pa.float64()), *slices])
+
+
+def join_outcomes(
+    usecase: UseCase,
+    predictions: Mapping[str, pa.Table],
+    features: pa.Table | None,
+    labels: pa.Table,
+    mature: Collection[date],
+) -> pa.Table:
+    """Return the predictions with their outcomes, in `outcomes_schema`, sorted by decision time and entity.
+
+    `predictions` maps the stage that made them (`BATCH`, or that of the scoring service) to those that speak for their
+    decision time, with the columns `PREDICTED` and `attributes`. `features` has the keys and `slice_columns` of the
+    same decisions; a decision that it lacks has no slices. `labels` is of the labels table, with `known_date`.
+
+    `is_last` marks the newest prediction of an entity about an outcome date, `on_list` those that the team was to act
+    on, with one list per decision time as in the metrics: both by the work-list rule of `predictions.work_list`.
+
+    `mature` are the outcome dates whose labels have all had time to come. One of them is complete if it has a label: a
+    decision without an outcome, such as a cancelled instruction, never gets one.
+    """
+    parts = [_of_stage(rows, stage) for stage, rows in predictions.items() if rows.num_rows]
+    schema = outcomes_schema(usecase)
+    if not parts:
+        return schema.empty_table()
+    rows = pa.concat_tables(parts, promote_options="default").sort_by([(n, "ascending") for n in reversed(_KEYS)])
+    rows = _with_labels(rows, labels)
+    rows = rows.append_column("use_case", pa.repeat(pa.scalar(usecase.name), rows.num_rows))
+    stages = np.unique(rows["stage"].to_numpy(), return_inverse=True)[1]
+    times = np.unique(rows["decision_time"].to_numpy(), return_inverse=True)[1]
+    lists = stages * (int(times.max()) + 1) + times
+    costs = rows["expected_cost"].to_numpy()
+    on_list = listed(lists, rows["entity_id"], costs, capacity=usecase.capacity, action=usecase.action)
+    is_last = np.zeros(rows.num_rows, dtype=np.bool_)
+    for stage in np.unique(stages):
+        of_stage = stages == stage
+        part = rows.filter(pa.array(of_stage))
+        columns = (part["outcome_date"].to_numpy(), part["decision_time"].to_numpy())
+        is_last[of_stage] = standing(part["entity_id"], *columns, {})
+    rows = rows.append_column("on_list", pa.array(on_list)).append_column("is_last", pa.array(is_last))
+    rows = rows.append_column("is_complete", _is_complete(rows, mature))
+    rows = _with_slices(usecase, rows, features)
+    return rows.select(schema.names).cast(schema).combine_chunks()
+
+
+def completeness(outcomes: pa.Table) -> list[Completeness]:
+    """Return how complete each outcome date is, the earliest first."""
+    counted = outcomes.group_by("outcome_date").aggregate(
+        [("entity_id", "count"), ("label", "count"), ("is_complete", "all")]
+    )
+    return sorted(
+        (
+            Completeness(row["outcome_date"], row["entity_id_count"], row["label_count"], row["is_complete_all"])
+            for row in counted.to_pylist()
+        ),
+        key=lambda one: one.outcome_date,
+    )
+
+
+def judged_rows(outcomes: pa.Table) -> pa.Table:
+    """Return the predictions that performance is computed from: of complete outcome dates, with a label."""
+    return outcomes.filter(pc.and_(outcomes["is_complete"], pc.is_valid(outcomes["label"])))
+
+
+def _of_stage(rows: pa.Table, stage: str) -> pa.Table:
+    """Return the columns of predictions that are needed, with the stage that made them."""
+    rows = rows.select([*PREDICTED, "attributes"])
+    return rows.append_column("stage", pa.repeat(pa.scalar(stage), rows.num_rows))
+
+
+def _positions(rows: pa.Table) -> pa.Array:
+    """Return the number of each row: Arrow's joins keep no order."""
+    return pa.array(np.arange(rows.num_rows))
+
+
+def _with_labels(rows: pa.Table, labels: pa.Table) -> pa.Table:
+    """Return rows in the same order with label, label_known_at and known_date, null where there is none."""
+    known = labels.select([*_KEYS, "label", "label_known_at", "known_date"])
+    rows = rows.append_column("row", _positions(rows))
+    return rows.join(known, keys=_KEYS, join_type="left outer").sort_by("row").drop_columns(["row"])
+
+
+def _is_complete(rows: pa.Table, mature: Collection[date]) -> pa.Array:
+    labelled = pc.unique(rows.filter(pc.is_valid(rows["label"]))["outcome_date"]).to_pylist()
+    complete = pa.array(sorted(set(mature) & set(labelled)), pa.date32())
+    return pc.is_in(rows["outcome_date"], complete)
+
+
+def _with_slices(usecase: UseCase, rows: pa.Table, features: pa.Table | None) -> pa.Table:
+    wanted = [name for name in slice_columns(usecase) if name not in rows.column_names]
+    if wanted and features is not None:
+        rows = rows.append_column("row", _positions(rows))
+        found = features.select([*_KEYS, *wanted])
+        rows = rows.join(found, keys=_KEYS, join_type="left outer").sort_by("row").drop_columns(["row"])
+    for name in wanted if features is None else []:
+        rows = rows.append_column(name, pa.nulls(rows.num_rows, pa.string()))
+    attributes = rows.select([*_KEYS, "stage", "attributes"])
+    parts = []
+    for stage in pc.unique(rows["stage"]).to_pylist():
+        of_stage = pc.equal(rows["stage"], stage)
+        parts.append(
+            described(
+                usecase,
+                rows.filter(of_stage).drop_columns(["attributes"]),
+                attributes.filter(of_stage).drop_columns(["stage"]),
+            )
+        )
+    made = pa.concat_tables(parts).sort_by([(name, "ascending") for name in reversed(_KEYS)])
+    for field in outcomes_schema(usecase):
+        if field.name not in made.column_names:
+            made = made.append_column(field.name, pa.nulls(made.num_rows, field.type))
+    return made

@@ -1,0 +1,168 @@
+"""Whether a model is to be retrained out of turn: a rule with brakes, whose every answer says what it rests on.
+
+Besides the nightly schedule. Retraining is not promotion: what comes of it is judged by the gate as ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any, Literal
+
+from ml_assets.monitoring.estimate import differs
+from ml_assets.spec import MonitoringSpec
+
+Outcome = Literal["retrain", "wait", "ask a person"]
+_WEEK = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedDate:
+    """An outcome date that is complete, whether it breached, and what breached."""
+
+    day: date
+    breached: bool
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """An earlier decision: of which date, what, and which version was champion then (None: none)."""
+
+    day: date
+    outcome: str
+    champion: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that the rule looks at, as of the end of `day`.
+
+    `dates` are the complete outcome dates, the earliest first. `trained` is the training date of the champion, None if
+    there is none; `new_labels` are the outcomes that became known since. `red` says which inputs are not whole.
+    `past` are the earlier decisions of the rule, the earliest first.
+    """
+
+    day: date
+    dates: Sequence[JudgedDate]
+    champion: int | None
+    trained: date | None
+    new_labels: int
+    red: Sequence[str] = ()
+    past: Sequence[Past] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is to be done, why, and the numbers that it rests on."""
+
+    day: date
+    outcome: Outcome
+    reason: str
+    numbers: Mapping[str, Any]
+
+
+def breaches(spec: MonitoringSpec, estimated: Iterable[Mapping[str, Any]]) -> list[JudgedDate]:
+    """Return the complete outcome dates of a table of estimates, the earliest first.
+
+    A date breaches if fewer fails were found than the probabilities promised (PR-AUC), or more or fewer decisions
+    failed (base rate): beyond the band of chance, and by more than `max_estimate_error` of what came out.
+    """
+    found: dict[date, list[str]] = {}
+    for row in estimated:
+        if row["metric"] not in ("pr_auc", "base_rate") or row["realised"] is None or row["estimated"] is None:
+            continue
+        said = found.setdefault(row["outcome_date"], [])
+        better = row["metric"] == "pr_auc" and row["realised"] > row["estimated"]
+        if differs(spec, row["estimated"], row["low"], row["high"], row["realised"]) and not better:
+            said.append(f"{row['metric']} {row['realised']:.3f}, expected {row['estimated']:.3f}")
+    return [JudgedDate(day, bool(why), "; ".join(why)) for day, why in sorted(found.items())]
+
+
+def decide(spec: MonitoringSpec, facts: Facts) -> Decision:
+    """Return whether to retrain out of turn.
+
+    Asked are `breaches` of the last `windows` complete outcome dates since the last gap, and the newest one. Then no
+    input may be red, `min_gap` must have passed since the champion's training and the last retraining out of turn, no
+    more than `max_per_week` of these may lie in seven days, and there must be `min_new_labels`. After `max_in_vain`
+    retrainings that left the champion where it was, a person is asked.
+    """
+    dates = [one for one in facts.dates if one.day <= facts.day]
+    since, gap = _after_gap(spec, dates, facts.day)
+    last = since[-spec.windows :]
+    found = sum(one.breached for one in last)
+    before = [one for one in facts.past if one.day < facts.day and one.outcome == "retrain"]
+    this_week = sum(facts.day - one.day < _WEEK for one in before)
+    in_vain = _in_vain(before, facts.champion)
+    trained = max([one.day for one in before] + ([facts.trained] if facts.trained else []), default=None)
+    numbers = {
+        "breaches": found,
+        "of": len(last),
+        "breaches asked": spec.breaches,
+        "newest breached": bool(last and last[-1].breached),
+        "new labels": facts.new_labels,
+        "new labels asked": spec.min_new_labels,
+        "last training": trained.isoformat() if trained else None,
+        "retrainings in seven days": this_week,
+        "retrainings without gain": in_vain,
+        "champion": facts.champion,
+        "gap": gap,
+    }
+
+    def say(outcome: Outcome, reason: str) -> Decision:
+        return Decision(facts.day, outcome, f"{reason}. {gap}" if gap else reason, numbers)
+
+    seen = f"{found} of the last {len(last)} complete outcome dates breach"
+    if facts.champion is None:
+        return say("wait", "there is no champion that could have become worse")
+    if found < spec.breaches:
+        return say("wait", f"{seen}; {spec.breaches} of {spec.windows} are asked")
+    if not last[-1].breached:
+        return say("wait", f"{seen}, and the newest, {last[-1].day}, does not: it has passed")
+    seen += f", the newest with {last[-1].why}"
+    if facts.red:
+        return say("wait", f"{seen}; but inputs are not whole, and a model would learn that: {facts.red[0]}")
+    if trained is not None and facts.day - trained < spec.min_gap:
+        return say("wait", f"{seen}; but the last training was on {trained}, less than {spec.min_gap.days} days ago")
+    if this_week >= spec.max_per_week:
+        return say(
+            "wait", f"{seen}; but {this_week} retrainings out of turn in seven days are the most that is allowed"
+        )
+    if facts.new_labels < spec.min_new_labels:
+        return say(
+            "wait",
+            f"{seen}; but {facts.new_labels:,} outcomes since the last training teach too little, "
+            f"{spec.min_new_labels:,} are asked",
+        )
+    if in_vain >= spec.max_in_vain:
+        return say(
+            "ask a person",
+            f"{seen}; and {in_vain} retrainings in a row have left version {facts.champion} champion: look at features "
+            "and data, then retrain by hand",
+        )
+    return say("retrain", seen)
+
+
+def _after_gap(spec: MonitoringSpec, dates: Sequence[JudgedDate], day: date) -> tuple[list[JudgedDate], str]:
+    """Return the dates since the last gap, and the gap in words; nothing is judged across one."""
+    since: list[JudgedDate] = []
+    gap = ""
+    for one in dates:
+        if since and one.day - since[-1].day > spec.longest_gap:
+            gap = f"No outcome date from {since[-1].day} to {one.day} is complete: nothing is judged across that"
+            since = []
+        since.append(one)
+    if since and day - since[-1].day > spec.longest_gap:
+        return [], f"No outcome date since {since[-1].day} is complete: look at `ml-assets status` for what waits"
+    return since, gap
+
+
+def _in_vain(before: Sequence[Past], champion: int | None) -> int:
+    """Return how many of the last retrainings in a row found the champion that is champion still."""
+    count = 0
+    for one in reversed(before):
+        if one.champion != champion:
+            break
+        count += 1
+    return count

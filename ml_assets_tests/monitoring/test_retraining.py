@@ -1,0 +1,115 @@
+"""The rule that retrains out of turn, and its brakes."""
+
+import dataclasses
+import itertools
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ml_assets.monitoring.estimate import estimates
+from ml_assets.monitoring.retraining import Decision, Facts, JudgedDate, Past, breaches, decide
+from ml_assets.spec import MonitoringSpec
+from ml_assets.usecases.settlement_fails.usecase import USE_CASE
+from ml_assets_tests.monitoring.made import CALENDAR, FIRST, outcomes
+
+SPEC = MonitoringSpec(breaches=3, windows=5, min_new_labels=100, min_gap=timedelta(days=3), max_per_week=2)
+
+
+def dates(*breached: bool, first: date = FIRST) -> list[JudgedDate]:
+    return [JudgedDate(CALENDAR.add(first, n), was, "base_rate 0.2, expected 0.1") for n, was in enumerate(breached)]
+
+
+def facts(judged: list[JudgedDate], **changes: Any) -> Facts:
+    made = Facts(judged[-1].day, judged, champion=1, trained=FIRST - timedelta(days=30), new_labels=500)
+    return dataclasses.replace(made, **changes)
+
+
+BAD = dates(False, True, False, True, True)
+
+
+def test_it_retrains_after_enough_breaches_and_says_on_what() -> None:
+    made = decide(SPEC, facts(BAD))
+    assert made.outcome == "retrain"
+    assert made.reason.startswith("3 of the last 5 complete outcome dates breach, the newest with base_rate 0.2")
+    assert made.numbers["breaches"] == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"red": ["event trades of 2026-01-07: has landed"]}, "inputs are not whole"),
+        ({"trained": FIRST + timedelta(days=3)}, "less than 3 days ago"),
+        ({"past": [Past(FIRST + timedelta(days=2), "retrain", 0)]}, "less than 3 days ago"),
+        ({"past": [Past(FIRST + timedelta(days=n), "retrain", 0) for n in (-2, 0)]}, "in seven days are the most"),
+        ({"new_labels": 99}, "99 outcomes since the last training teach too little, 100 are asked"),
+        ({"champion": None}, "there is no champion"),
+    ],
+)
+def test_each_brake_holds_by_itself_and_says_so(changes: dict[str, Any], says: str) -> None:
+    made = decide(SPEC, facts(BAD, **changes))
+    assert made.outcome == "wait"
+    assert says in made.reason
+
+
+def test_what_has_passed_is_not_trained_on() -> None:
+    made = decide(SPEC, facts(dates(True, True, True, True, False)))
+    assert made.outcome == "wait"
+    assert "does not: it has passed" in made.reason
+
+
+def test_two_retrainings_without_gain_ask_a_person_and_a_new_champion_starts_anew() -> None:
+    past = [Past(FIRST - timedelta(days=days), "retrain", 1) for days in (20, 10)]
+    assert decide(SPEC, facts(BAD, past=past)).outcome == "ask a person"
+    assert decide(SPEC, facts(BAD, past=past, champion=2)).outcome == "retrain"
+
+
+def test_nothing_is_judged_across_a_gap_and_the_gap_is_said() -> None:
+    """Guards a storm of retrainings over months for which the SEC's files are missing."""
+    early, late = dates(True, True, True), dates(True, True, first=FIRST + timedelta(days=60))
+    made = decide(SPEC, facts([*early, *late]))
+    assert made.outcome == "wait"
+    assert "2 of the last 2" in made.reason
+    assert "No outcome date from 2026-01-07 to 2026-03-06 is complete" in made.reason
+    silent = decide(SPEC, facts(BAD, day=FIRST + timedelta(days=40)))
+    assert silent.outcome == "wait"
+    assert "No outcome date since 2026-01-09 is complete" in silent.reason
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 300)), min_size=5, max_size=60))
+def test_the_brakes_hold_whatever_happens(days: list[tuple[bool, bool, int]]) -> None:
+    """Any run of days: too many retrainings, too near each other, or one too many in vain, never happen."""
+    judged = dates(*(breached for breached, _, _ in days))
+    past: list[Past] = []
+    champion = 1
+    made: list[Decision] = []
+    for one, (_, gains, labels) in zip(judged, days, strict=True):
+        decision = decide(
+            SPEC, facts(judged, day=one.day, champion=champion, new_labels=labels, past=past, trained=None)
+        )
+        past.append(Past(one.day, decision.outcome, champion))
+        made.append(decision)
+        champion += decision.outcome == "retrain" and gains
+    retrained = [decision.day for decision in made if decision.outcome == "retrain"]
+    breached = {one.day for one in judged if one.breached}
+    assert set(retrained) <= breached
+    for first, second in itertools.pairwise(retrained):
+        assert second - first >= SPEC.min_gap
+    for start in retrained:
+        assert sum(start <= day < start + timedelta(days=7) for day in retrained) <= SPEC.max_per_week
+    champions = [one.champion for one in past if one.outcome == "retrain"]
+    assert max((champions.count(version) for version in champions), default=0) <= SPEC.max_in_vain
+    assert all(decision.reason for decision in made)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_changed_outcome_is_found_in_three_days_and_true_probabilities_are_left_alone(seed: int) -> None:
+    usecase = dataclasses.replace(USE_CASE, capacity=40)
+    quiet = breaches(usecase.monitoring, estimates(usecase, outcomes(usecase, days=12, seed=seed)).to_pylist())
+    assert {decide(SPEC, facts(quiet[: n + 1])).outcome for n in range(len(quiet))} == {"wait"}
+    changed = outcomes(usecase, days=3, seed=seed, distort=lambda p: p / 3)
+    found = breaches(usecase.monitoring, estimates(usecase, changed).to_pylist())
+    assert decide(SPEC, facts(found)).outcome == "retrain"

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml_assets.governance.pack import markdown_table
-from ml_assets.learning.bootstrap import METRICS, paired_interval
+from ml_assets.learning.bootstrap import paired_interval
 from ml_assets.learning.gate import Verdict
 from ml_assets.learning.metrics import evaluate
+from ml_assets.learning.statistics import METRICS
 from ml_assets.learning.window import Window
 from ml_assets.spec import UseCase
 

@@ -1,4 +1,4 @@
-"""Sections to a document: what is asked for is in two TOML files and a template beside this module."""
+"""Sections to a document: two TOML files and a template beside this module say what the document needs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from ml_assets import markdown
+from ml_assets.errors import InputError
 
-class PackError(ValueError):
+
+class PackError(InputError):
     """A section has no content, or a clause leads nowhere: the model must not be registered."""
 
 
@@ -38,7 +41,7 @@ def section_ids() -> list[str]:
 
 
 def render_pack(heading: Heading, contents: Mapping[str, str]) -> Pack:
-    """Return the pack; `contents` maps section ids to Markdown.
+    """Return the pack; `contents` maps section ids to Markdown, in which what people and feeds wrote is escaped.
 
     Raises:
         PackError: a section is missing, empty or unknown, or a framework's clause names no section.
@@ -62,14 +65,15 @@ def render_pack(heading: Heading, contents: Mapping[str, str]) -> Pack:
         }
         for framework in _toml("frameworks.toml")["framework"]
     ]
-    # The page is HTML: what is put into it is escaped. Markdown is not HTML: escaping would spoil it, and the renderer
-    # escapes it, with raw HTML turned off.
+    # The page is HTML: what is put into it is escaped. Markdown has escapes of its own, the filters `text` and `code`;
+    # the renderer knows no raw HTML, links or images, and the page's policy loads nothing.
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_text),
         undefined=jinja2.StrictUndefined,
         autoescape=jinja2.select_autoescape(enabled_extensions=["html.j2"], default=False),
     )
-    markdown = environment.get_template("model_risk_pack.md.j2").render(
+    environment.filters.update(text=markdown.text, code=markdown.code)
+    written = environment.get_template("model_risk_pack.md.j2").render(
         title=heading.title,
         use_case=heading.use_case,
         model=heading.model,
@@ -78,9 +82,11 @@ def render_pack(heading: Heading, contents: Mapping[str, str]) -> Pack:
         sections=[{**section, "content": contents[section["id"]].strip()} for section in sections],
         frameworks=frameworks,
     )
-    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
+    body = (
+        MarkdownIt("commonmark", {"html": False}).enable("table").disable(["image", "link", "autolink"]).render(written)
+    )
     page = environment.get_template("model_risk_pack.html.j2").render(title=heading.title, body=body)
-    return Pack(markdown, page)
+    return Pack(written, page)
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -88,12 +94,10 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
     names = list(rows[0])
-    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
-    lines += ["| " + " | ".join(_cell(row[name]) for name in names) + " |" for row in rows]
-    return "\n".join(lines)
+    return markdown.table(names, ([row[name] for name in names] for row in rows), _number)
 
 
-def _cell(value: Any) -> str:
+def _number(value: Any) -> str | None:
     if value is None or (isinstance(value, float) and value != value):
         return "unknown"
     if isinstance(value, bool):
@@ -102,7 +106,7 @@ def _cell(value: Any) -> str:
         return f"{value:,.0f}" if value.is_integer() and abs(value) >= 1 else f"{value:.4g}"
     if isinstance(value, int):
         return f"{value:,}"
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    return None
 
 
 def _refuse_gaps(heading: Heading, numbers: Mapping[str, int], contents: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Intervals by resampling whole days: decisions of one day share a market, so rows alone would look too certain.
+"""Intervals by resampling whole days. Decisions of one day share a market, so resampling rows would look too certain.
 
 Days are drawn with replacement, each model keeps its rows, and both models of a pair get the same days. A resample of
 n rows is never built: a day that is drawn twice counts twice.
@@ -7,21 +7,19 @@ n rows is never built: a day that is drawn twice counts twice.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ml_assets.learning.statistics import gate_statistic
 from ml_assets.learning.window import Window
 
 Floats = NDArray[np.float64]
-# A statistic for each row of weights: (resamples, days) to (resamples,).
-Statistic = Callable[[Floats], Floats]
 
 
 class Interval(NamedTuple):
-    """A value with the ends of its interval; NaN where there are fewer than two days or the metric is undefined."""
+    """A value with the ends of its interval; NaN if there are fewer than two days or the metric is undefined."""
 
     value: float
     low: float
@@ -39,26 +37,24 @@ def paired_interval(
     seed: int = 0,
     relative: bool = False,
 ) -> Interval:
-    """Return by how much `first` is better than `second` in a metric, with the percentile interval (Efron 1979).
+    """Return how much better `first` is than `second` in a metric, with the percentile interval (Efron 1979).
 
     With `relative`, the difference is a share of the metric of `second`; undefined where that is not above 0.
 
     Raises:
         ValueError: the metric is not one of `METRICS`.
     """
-    statistics = [metric_statistic(window, np.asarray(p, dtype=np.float64), metric) for p in (first, second)]
+    ours, other = (gate_statistic(window, np.asarray(p, dtype=np.float64), metric) for p in (first, second))
 
-    def gain(weights: Floats) -> Floats:
-        ours, other = (statistic(weights) for statistic in statistics)
-        if not relative:
-            return ours - other
-        return np.asarray((ours - other) / np.where(other > 0, other, np.nan))
+    def gain(mine: ArrayLike, theirs: ArrayLike) -> Floats:
+        mine, theirs = np.asarray(mine), np.asarray(theirs)
+        return np.asarray((mine - theirs) / np.where(theirs > 0, theirs, np.nan) if relative else mine - theirs)
 
-    value = float(gain(np.ones((1, _days(window))))[0]) if len(window) else math.nan
+    value = float(gain(ours.value(), other.value()))
     weights = draw_days(window, resamples, seed)
     if weights is None:
         return Interval(value, math.nan, math.nan)
-    gains = gain(weights)
+    gains = gain(ours.of_days(weights), other.of_days(weights))
     low, high = np.quantile(gains, _tails(confidence))  # NaN if any resample is undefined
     return Interval(value, float(low), float(high))
 
@@ -100,80 +96,13 @@ def calibration_interval(
     return Interval(value, max(0.0, 2 * value - float(above)), max(0.0, 2 * value - float(below)))
 
 
-def metric_statistic(window: Window, probabilities: Floats, metric: str) -> Statistic:
-    """Return the function that gives the metric of a model for weights of days.
-
-    Raises:
-        ValueError: the metric is not one of `METRICS`.
-    """
-    if metric not in METRICS:
-        raise ValueError(f"there is no bootstrap of {metric!r}; there is one of {', '.join(METRICS)}")
-    return METRICS[metric](window, probabilities)
-
-
 def metric_value(window: Window, probabilities: Floats, metric: str) -> float:
     """Return the metric of a model on a window, each day once; NaN where it is not defined.
 
     Raises:
         ValueError: the metric is not one of `METRICS`.
     """
-    once = np.ones((1, int(window.days.max()) + 1 if len(window) else 0))
-    return float(metric_statistic(window, probabilities, metric)(once)[0])
-
-
-def _pr_auc(window: Window, p: Floats) -> Statistic:
-    """Average precision with weighted rows; the order of the rows never changes, so they are sorted once."""
-    order = np.argsort(-p, kind="stable")
-    y, day = window.labels[order].astype(np.float64), window.days[order]
-    last = np.append(np.flatnonzero(np.diff(p[order])), len(p) - 1) if len(p) else np.empty(0, dtype=np.int64)
-
-    def statistic(weights: Floats) -> Floats:
-        return np.array([weighted(row) for row in weights])
-
-    def weighted(row: Floats) -> float:
-        each = row[day]
-        seen, found = np.cumsum(each)[last], np.cumsum(each * y)[last]
-        if not len(found) or not found[-1]:
-            return math.nan
-        precision = found / np.maximum(seen, 1.0)
-        return float(np.sum(np.diff(found, prepend=0.0) * precision) / found[-1])
-
-    return statistic
-
-
-def _per_day_pr_auc(window: Window, p: Floats) -> Statistic:
-    from ml_assets.learning.metrics import average_precision
-
-    order = np.argsort(window.days, kind="stable")
-    starts = np.flatnonzero(np.diff(window.days[order])) + 1
-    days = [average_precision(window.labels[rows].astype(np.float64), p[rows]) for rows in np.split(order, starts)]
-    values = np.nan_to_num(np.array(days), nan=0.0)
-    defined = (~np.isnan(days)).astype(np.float64)
-
-    def statistic(weights: Floats) -> Floats:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray((weights @ values) / (weights @ defined))
-
-    return statistic
-
-
-def _brier_skill(window: Window, p: Floats) -> Statistic:
-    y = window.labels.astype(np.float64)
-    sums = [np.bincount(window.days, weights=w, minlength=_days(window)) for w in ((p - y) ** 2, y, np.ones(len(y)))]
-
-    def statistic(weights: Floats) -> Floats:
-        squares, positives, rows = (weights @ each for each in sums)
-        spread = positives * (1 - positives / rows)
-        return 1 - squares / np.where(spread > 0, spread, np.nan)
-
-    return statistic
-
-
-METRICS: dict[str, Callable[[Window, Floats], Statistic]] = {
-    "pr_auc": _pr_auc,
-    "per_day_pr_auc": _per_day_pr_auc,
-    "brier_skill": _brier_skill,
-}
+    return gate_statistic(window, probabilities, metric).value()
 
 
 def _days(window: Window) -> int:

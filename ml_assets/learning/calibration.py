@@ -1,5 +1,4 @@
-"""Calibration as plain data: coefficients or knots that are stored beside the model and applied by these few
-lines.
+"""Calibration as plain data: coefficients or knots, stored beside the model and applied by these few lines.
 
 `CalibratedClassifierCV` is not used: its ONNX export can be silently wrong.
 """
@@ -12,14 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
-# Too few outcomes of either kind say nothing about the shape of the curve.
+# With fewer outcomes of either kind, the shape of the curve is not known.
 MIN_OUTCOMES_PLATT = 20
 MIN_OUTCOMES_ISOTONIC = 100
 # An isotonic curve is flat in places; this share of the input keeps the ranking of the model.
 TIE_BREAK = 1e-3
 # Knots are at least this share of the range of the groups' means apart.
 NEAREST_KNOTS = 1e-2
-# Beyond these, log-odds say nothing; above, float32 cannot tell more either.
+# Beyond these, log-odds mean nothing; above, float32 cannot resolve more either.
 _LEAST, _MOST = 1e-9, 1 - 1e-6
 
 
@@ -66,17 +65,12 @@ class Calibration(msgspec.Struct, frozen=True):
         return msgspec.json.decode(text, type=cls)
 
 
-def fit_calibration(probabilities: ArrayLike, labels: ArrayLike) -> Calibration:
-    """Return the calibration that `choose_calibration` chooses."""
-    return choose_calibration(probabilities, labels)[0]
-
-
 def choose_calibration(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Calibration, dict[str, float]]:
-    """Return the calibration with the lowest Brier score on rows that it was not fitted on, and the scores by method.
+    """Return the calibration with the lowest Brier score on rows that it was not fitted on, and the score per method.
 
     The rows are in the order of time. Each half is calibrated by a fit on the other; the method that is best
-    on both together is fitted again on all rows. The simpler one wins a tie. The score is NaN of a method for which
-    the outcomes are too few, or that does not give an increasing curve.
+    on both together is fitted again on all rows. The simpler one wins a tie. A method has the score NaN if there are
+    too few outcomes for it, or if it does not give an increasing curve.
     """
     p, y = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     halves = np.arange(len(p)) < len(p) // 2
@@ -99,8 +93,8 @@ def choose_calibration(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Cal
 def with_level(calibration: Calibration, probabilities: ArrayLike, labels: ArrayLike) -> Calibration:
     """Return the calibration, shifted in log-odds so that its mean on these rows is the share of those that failed.
 
-    Calibration in the large (Cox 1958): the shape stays. `probabilities` (n,) are uncalibrated. Rows of one outcome
-    only tell no level and leave it as it is.
+    Calibration in the large (Cox 1958): the shape stays. `probabilities` (n,) are uncalibrated. If all rows have the
+    same outcome, the calibration is returned unchanged.
     """
     from scipy.optimize import brentq
 
@@ -118,7 +112,7 @@ def with_level(calibration: Calibration, probabilities: ArrayLike, labels: Array
 
 
 def log_odds(probabilities: ArrayLike) -> Floats:
-    """Return the log-odds of probabilities, which are kept 1e-9 off 0 and 1e-6 off 1: beyond, they say nothing."""
+    """Return the log-odds of probabilities, clipped to at least 1e-9 and at most 1 - 1e-6."""
     return _logit(np.asarray(probabilities, dtype=np.float64))
 
 
@@ -155,7 +149,7 @@ def _log_loss(z: Floats, y: Floats) -> float:
 
 
 def _fit_isotonic(p: Floats, y: Floats) -> Calibration | None:
-    """Fit a non-decreasing curve through at most 20 groups of about equal size; None if it is too little."""
+    """Fit a non-decreasing curve through at most 20 groups of about equal size; None if there are too few."""
     from sklearn.isotonic import isotonic_regression
 
     if min(y.sum(), (1 - y).sum()) < MIN_OUTCOMES_ISOTONIC:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ml_assets.errors import InputError
 from ml_assets.spec import Candidate, Feature, SearchSpec
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def rule(column: str, *, description: str, name: str = "rule") -> Candidate:
 
         numeric, _ = _by_kind(features)
         if column not in numeric:
-            raise ValueError(f"rule {name!r} ranks by {column!r}, which is not one of the numeric features {numeric}")
+            raise InputError(f"rule {name!r} ranks by {column!r}, which is not one of the numeric features {numeric}")
         only = ColumnTransformer([("column", AsinhScaler(add_indicator=False), [column])])
         return make_pipeline(only, IncreasingLogistic(random_state=seed))
 

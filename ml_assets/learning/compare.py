@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ml_assets.errors import InputError
 from ml_assets.learning.metrics import evaluate
 from ml_assets.learning.scorer import Scorer
 from ml_assets.learning.window import Window
@@ -18,7 +19,7 @@ from ml_assets.spec import FREE_ACTION, ActionSpec
 class Comparison:
     """Metrics of several models on one window.
 
-    `metrics` has a row a model, the best in `metric` first; `probabilities` maps model to (n,) in the order of the
+    `metrics` has one row per model, the best in `metric` first; `probabilities` maps model to (n,) in the order of the
     window.
     """
 
@@ -26,6 +27,7 @@ class Comparison:
     metrics: pd.DataFrame
     probabilities: Mapping[str, NDArray[np.float64]]
     metric: str = "pr_auc"
+    action: ActionSpec = FREE_ACTION
 
     def of(self, model: str) -> dict[str, float]:
         """Return the metrics of one model."""
@@ -33,18 +35,18 @@ class Comparison:
 
 
 def choose_challenger(validation: Mapping[str, float | None], indifference: float = 0.0) -> str:
-    """Return the first candidate that is on validation no more than `indifference` below the best. It may be the rule.
+    """Return the first candidate whose validation metric is at most `indifference` below the best. It may be the rule.
 
-    Candidates are given from the simplest on: where the difference is too small to tell, the simpler one is chosen.
-    `validation` is what each `fit_candidate` measured as `validation`: days before the test window. Chosen on the test
-    window, the best of several would look better there than it is, and the gate would believe it.
+    Candidates are given in order, the simplest first: if the difference is too small to tell, the simpler one is
+    chosen. `validation` is the metric `validation` of each `fit_candidate`, on days before the test window. If the
+    choice were made on the test window, the best of several would look better there than it is, and pass the gate.
 
     Raises:
         ValueError: it is not known for any.
     """
     known = {name: value for name, value in validation.items() if value is not None and np.isfinite(value)}
     if not known:
-        raise ValueError(
+        raise InputError(
             f"none of {', '.join(validation)} has a metric `validation`: its folds and its calibration window have no "
             "fail, or it was trained by an earlier release. Train the candidates again, or on more days"
         )
@@ -86,4 +88,4 @@ def compare_probabilities(
     rows = {name: evaluate(window, p, capacity=capacity, action=action) for name, p in probabilities.items()}
     # Ties keep the order in which the models were given.
     table = pd.DataFrame.from_dict(rows, orient="index").sort_values(metric, ascending=False, kind="stable")
-    return Comparison(window, table, dict(probabilities), metric)
+    return Comparison(window, table, dict(probabilities), metric, action)

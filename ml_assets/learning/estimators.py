@@ -8,6 +8,8 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ml_assets.errors import InputError
+
 
 class AsinhScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Scale heavy-tailed numbers: asinh(x / typical magnitude), missing to the median, then mean 0 and
@@ -98,7 +100,7 @@ class IncreasingLogistic(LogisticRegression):  # type: ignore[misc]
         """
         super().fit(X, y, sample_weight)
         if self.coef_.shape != (1, 1):
-            raise ValueError(f"a rule ranks by one column, got {self.coef_.shape[1]}")
+            raise InputError(f"a rule ranks by one column, got {self.coef_.shape[1]}")
         if self.coef_[0, 0] < self.smallest_coefficient:
             base_rate = float(np.mean(np.asarray(y) == self.classes_[1]))
             self.coef_[0, 0] = self.smallest_coefficient

@@ -25,11 +25,11 @@ def build_evidence(
     champion: str | None,
     seed: int,
 ) -> Evidence:
-    """Return the evidence on the challenger: what was measured of it, of the rule and of the champion, on the window.
+    """Return the evidence on the challenger: its metrics, the rule's and the champion's, on the window.
 
-    `models` has what each training said of its model; its metrics are replaced by those of the comparison, and what
-    the comparison does not have (`score_psi`, `validation`) stays. `champion` is None if there is none; a champion that
-    could not be compared is missing in `comparison.probabilities`.
+    `models` has the evidence of each training on its model. The comparison's metrics replace those of the training;
+    metrics that the comparison lacks (`score_psi`, `validation`) stay. `champion` is None if there is no champion; a
+    champion that could not be compared is missing in `comparison.probabilities`.
 
     Raises:
         KeyError: challenger or rule is not in `models`.
@@ -105,6 +105,7 @@ def build_evidence(
         gain_over_champion=gain_over(champion) if champion is not None else None,
         slices=tuple(_by_slice(gate, window, probabilities[challenger], probabilities[reference], against=reference)),
         focuses=tuple(focuses()),
+        action_cost=comparison.action.cost,
     )
 
 

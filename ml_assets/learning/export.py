@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ml_assets.errors import StateError
 from ml_assets.learning.frames import FeatureNames
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ OPSET = {"": 17, "ai.onnx.ml": 3}
 NUMERIC_INPUT, CATEGORICAL_INPUT = "numeric", "categorical"
 
 
-class ExportMismatchError(RuntimeError):
+class ExportMismatchError(StateError):
     """The exported model does not give the pipeline's probabilities; it must not be registered."""
 
 

@@ -6,8 +6,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -20,17 +21,20 @@ from ml_assets.learning.export import ExportMismatchError, round_thresholds, to_
 from ml_assets.learning.folds import walk_forward
 from ml_assets.learning.frames import MISSING_CATEGORY, FeatureNames, model_frame
 from ml_assets.learning.gate import PARITY_TOLERANCE, ModelEvidence
-from ml_assets.learning.metrics import average_precision, evaluate, population_stability
+from ml_assets.learning.metrics import evaluate
+from ml_assets.learning.pipelines import fit_pipeline, limited_threads, predict
 from ml_assets.learning.reasons import choose_background
+from ml_assets.learning.reference import reference_of
 from ml_assets.learning.scorer import Manifest, Scorer
-from ml_assets.learning.training_set import TrainingSetError, part_of
+from ml_assets.learning.search import Search, score_fold, search_parameters
+from ml_assets.learning.stability import population_stability
+from ml_assets.learning.statistics import average_precision
+from ml_assets.learning.training_set import part_of
 from ml_assets.learning.window import Window
 from ml_assets.spec import Candidate, UseCase
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
-
-    from ml_assets.learning.search import Search
 
 # Rows on which the export is proved and the importances are measured: enough to meet rare branches, a second
 # of work.
@@ -45,9 +49,9 @@ class FittedCandidate:
     `estimator` is the uncalibrated pipeline; `scorer` is what scores. `importances` maps each feature to the
     PR-AUC lost on the test part when its values are shuffled (0 or below: not used there). `trained_until` is
     when the last label was known that it was fitted or calibrated on. `parameters` are those of the
-    pipeline's last step, `searched` those of them that were searched for, `search` how. `folds` is the gate's metric
-    on each walk-forward fold, earliest first. `metrics["validation"]`, what the challenger is chosen by, is their mean
-    or, without folds, the gate's metric on the calibration window.
+    pipeline's last step, `searched` those of them that were searched, `search` how. `folds` is the gate's metric on
+    each walk-forward fold, earliest first. The challenger is chosen by `metrics["validation"]`: the mean over the
+    folds or, without folds, the gate's metric on the calibration window.
     """
 
     name: str
@@ -71,7 +75,7 @@ class FittedCandidate:
 
     @property
     def evidence(self) -> ModelEvidence:
-        """What the gate asks of it."""
+        """The evidence that the gate judges."""
         return ModelEvidence(
             name=self.name,
             window_hash=self.window_hash,
@@ -91,118 +95,141 @@ def fit_candidate(
 ) -> FittedCandidate:
     """Return the candidate fitted on `train`, calibrated on `calibration` and measured on `test`.
 
-    With `SplitSpec.refit` what scores is then fitted on both parts; the shape of its calibration stays.
-    Before that, it is measured on walk-forward folds of `train`, and its parameters are searched there if it asks for
-    it. `training_set` is from `build_training_set`; `threads` 0 is one a core. `parameters` are what an earlier search
-    found: with them, there is no search and there are no folds.
+    With `SplitSpec.refit` the model that scores is then fitted on both parts; the shape of its calibration stays.
+    Before that, the candidate is measured on walk-forward folds of `train`, and its parameters are searched there if it
+    has a `SearchSpec`. `training_set` is from `build_training_set`; `threads` 0 means one per core. `parameters` are
+    the result of an earlier search: with them there is no search and there are no folds.
 
     Raises:
         TrainingSetError: the train part has only one outcome.
         ExportMismatchError: the ONNX model and the pipeline differ by more than `PARITY_TOLERANCE` in
         probability.
     """
-    from ml_assets.learning.search import score_fold, search_parameters
-
     started = time.perf_counter()
-    names = FeatureNames.of(usecase.features)
     train, calibration, test = (part_of(training_set, part) for part in ("train", "calibration", "test"))
+    tuned = _tune(usecase, candidate, training_set, parameters, threads=threads)
+    fitted = _fit_calibrated(usecase, candidate, train, calibration, tuned.parameters, threads=threads)
+    with limited_threads(threads):
+        scorer = _export(usecase, candidate, fitted, calibration, threads=threads)
+        parity = prove_export(fitted.estimator, scorer, pa.concat_tables([calibration, test]), seed=usecase.seed)
+    scores = scorer.score(calibration)
+    reference = reference_of(scorer.manifest.features, train, calibration, scores)
+    scorer.manifest = msgspec.structs.replace(scorer.manifest, reference=reference)
+    window = Window.of(test)
+    probabilities = scorer.score(test)
+    metrics = evaluate(window, probabilities, capacity=usecase.capacity, action=usecase.action)
+    metrics["score_psi"] = population_stability(scores, probabilities)
+    metrics |= _validation(usecase, calibration, fitted.uncalibrated, tuned.folds)
+    return FittedCandidate(
+        name=candidate.name,
+        is_rule=candidate.is_rule,
+        estimator=fitted.estimator,
+        scorer=scorer,
+        calibration=fitted.calibration,
+        metrics=metrics,
+        probabilities=probabilities,
+        window_hash=window.hash,
+        trained_until=pc.max(pa.concat_tables([train, calibration])["label_known_at"]).as_py().astimezone(UTC),
+        parity_max_abs_difference=parity,
+        importances=permutation_importances(scorer, test, seed=usecase.seed),
+        parameters=fitted.estimator.steps[-1][1].get_params(),
+        rows={"train": train.num_rows, "calibration": calibration.num_rows, "test": test.num_rows},
+        seconds=time.perf_counter() - started,
+        folds=tuned.folds,
+        searched=tuned.parameters,
+        search=tuned.search,
+        calibrations=fitted.calibrations,
+    )
+
+
+class _Tuned(NamedTuple):
+    """Parameters for the last step, the gate's metric on each fold, and the search that found them, if there was."""
+
+    parameters: dict[str, Any]
+    folds: tuple[float, ...]
+    search: Search | None
+
+
+class _Fitted(NamedTuple):
+    """A pipeline with its calibration; `uncalibrated` (n,) is what the first fit gave to the calibration rows."""
+
+    estimator: Pipeline
+    calibration: Calibration
+    calibrations: dict[str, float]
+    uncalibrated: NDArray[np.float64]
+
+
+def _tune(
+    usecase: UseCase,
+    candidate: Candidate,
+    training_set: pa.Table,
+    parameters: Mapping[str, Any] | None,
+    *,
+    threads: int,
+) -> _Tuned:
+    """Search the parameters on folds, or measure the candidate there as written; given parameters are used as such."""
+    if parameters is not None:
+        return _Tuned(dict(parameters), (), None)
+    if candidate.search is not None:
+        search = search_parameters(usecase, candidate, candidate.search, training_set, threads=threads)
+        best = max(search.trials, key=lambda t: -np.inf if t.value is None else t.value)
+        return _Tuned(dict(search.best), best.folds, search)
+    cut = walk_forward(training_set, usecase.split)
+    return _Tuned({}, tuple(score_fold(usecase, candidate, fold, {}, threads=threads) for fold in cut), None)
+
+
+def _fit_calibrated(
+    usecase: UseCase,
+    candidate: Candidate,
+    train: pa.Table,
+    calibration: pa.Table,
+    parameters: Mapping[str, Any],
+    *,
+    threads: int,
+) -> _Fitted:
+    """Fit on the train rows, calibrate on the calibration rows, and fit again on both if the use case says so."""
+    names = FeatureNames.of(usecase.features)
     learned = pa.concat_tables([train, calibration])
-    search: Search | None = None
-    folds: tuple[float, ...] = ()
-    if parameters is None:
-        if candidate.search is not None:
-            search = search_parameters(usecase, candidate, candidate.search, training_set, threads=threads)
-            folds = max(search.trials, key=lambda t: -np.inf if t.value is None else t.value).folds
-        else:
-            cut = walk_forward(training_set, usecase.split)
-            folds = tuple(score_fold(usecase, candidate, fold, {}, threads=threads) for fold in cut)
-    searched = dict(search.best if search is not None else parameters or {})
-    estimator = fit_pipeline(usecase, candidate, train, searched, threads=threads)
-    with _threads(threads):
+    estimator = fit_pipeline(usecase, candidate, train, parameters, threads=threads)
+    with limited_threads(threads):
         round_thresholds(estimator)
         # A level of all days learned from needs the train days' too; the calibration days come after them.
         wanted = learned if usecase.split.level_from == "learned" else calibration
         predicted = predict(estimator, model_frame(names, wanted))
         uncalibrated = predicted[len(predicted) - calibration.num_rows :]
-        fitted_calibration, calibrations = choose_calibration(uncalibrated, calibration["label"].to_numpy())
+        chosen, calibrations = choose_calibration(uncalibrated, calibration["label"].to_numpy())
         if usecase.split.level_from == "learned":
-            fitted_calibration = with_level(fitted_calibration, predicted, learned["label"].to_numpy())
+            chosen = with_level(chosen, predicted, learned["label"].to_numpy())
         if usecase.split.refit:
-            estimator = fit_pipeline(usecase, candidate, learned, searched, threads=threads)
+            estimator = fit_pipeline(usecase, candidate, learned, parameters, threads=threads)
             round_thresholds(estimator)
-            # It knows the level of the calibration days: what brought the first model there must not count twice.
+            # The refitted model knows the level of the calibration days: the first model's shift must not count twice.
             predicted = predict(estimator, model_frame(names, wanted))
-            fitted_calibration = with_level(fitted_calibration, predicted, wanted["label"].to_numpy())
-        manifest = Manifest(
-            usecase=usecase.name,
-            candidate=candidate.name,
-            feature_set_hash=usecase.feature_set_hash,
-            features=names,
-            calibration=fitted_calibration,
-            background=choose_background(names, calibration, uncalibrated),
-        )
-        scorer = Scorer(to_onnx(estimator, names), manifest, threads=threads)
-        parity = prove_export(estimator, scorer, pa.concat_tables([calibration, test]), seed=usecase.seed)
-    window = Window.of(test)
-    probabilities = scorer.score(test)
-    metrics = evaluate(window, probabilities, capacity=usecase.capacity, action=usecase.action)
-    metrics["score_psi"] = population_stability(scorer.score(calibration), probabilities)
-    metrics["validation"] = (
-        float(np.mean(folds)) if folds else metric_value(Window.of(calibration), uncalibrated, usecase.gate.metric)
+            chosen = with_level(chosen, predicted, wanted["label"].to_numpy())
+    return _Fitted(estimator, chosen, calibrations, uncalibrated)
+
+
+def _export(usecase: UseCase, candidate: Candidate, fitted: _Fitted, calibration: pa.Table, *, threads: int) -> Scorer:
+    """Return the scorer of a fitted candidate, without the reference for judging its scores."""
+    names = FeatureNames.of(usecase.features)
+    manifest = Manifest(
+        usecase=usecase.name,
+        candidate=candidate.name,
+        feature_set_hash=usecase.feature_set_hash,
+        features=names,
+        calibration=fitted.calibration,
+        background=choose_background(names, calibration, fitted.uncalibrated),
     )
+    return Scorer(to_onnx(fitted.estimator, names), manifest, threads=threads)
+
+
+def _validation(
+    usecase: UseCase, calibration: pa.Table, uncalibrated: NDArray[np.float64], folds: tuple[float, ...]
+) -> dict[str, float]:
+    """Return the metric by which challengers are chosen, and its deviation over the folds if there are any."""
     if folds:
-        metrics["folds_deviation"] = float(np.std(folds))
-    return FittedCandidate(
-        name=candidate.name,
-        is_rule=candidate.is_rule,
-        estimator=estimator,
-        scorer=scorer,
-        calibration=fitted_calibration,
-        metrics=metrics,
-        probabilities=probabilities,
-        window_hash=window.hash,
-        trained_until=pc.max(learned["label_known_at"]).as_py().astimezone(UTC),
-        parity_max_abs_difference=parity,
-        importances=permutation_importances(scorer, test, seed=usecase.seed),
-        parameters=estimator.steps[-1][1].get_params(),
-        rows={"train": train.num_rows, "calibration": calibration.num_rows, "test": test.num_rows},
-        seconds=time.perf_counter() - started,
-        folds=folds,
-        searched=searched,
-        search=search,
-        calibrations=calibrations,
-    )
-
-
-def fit_pipeline(
-    usecase: UseCase, candidate: Candidate, rows: pa.Table, parameters: Mapping[str, Any], *, threads: int = 1
-) -> Pipeline:
-    """Return the candidate's pipeline fitted on labelled rows; `parameters` override those of its last step.
-
-    Raises:
-        TrainingSetError: the rows have only one outcome.
-    """
-    y = rows["label"].to_numpy()
-    if len(np.unique(y)) < 2:
-        raise TrainingSetError(
-            f"use case {usecase.name}: all {len(y)} labels of the train part are alike; there is nothing to "
-            "learn. Look at label.sql and at the curated events of those dates"
-        )
-    estimator: Any = candidate.build(usecase.features, usecase.seed)
-    last_step = estimator.steps[-1][1]
-    if last_step.get_params().get("n_jobs") is not None:
-        last_step.set_params(n_jobs=threads)
-    last_step.set_params(**parameters)
-    with _threads(threads):
-        estimator.fit(model_frame(FeatureNames.of(usecase.features), rows), y)
-    return estimator
-
-
-def predict(estimator: Any, frame: pd.DataFrame) -> NDArray[np.float64]:
-    """Return the uncalibrated probabilities of a pipeline: (n,)."""
-    if not len(frame):
-        return np.empty(0)
-    return np.asarray(estimator.predict_proba(frame)[:, 1], dtype=np.float64)
+        return {"validation": float(np.mean(folds)), "folds_deviation": float(np.std(folds))}
+    return {"validation": metric_value(Window.of(calibration), uncalibrated, usecase.gate.metric)}
 
 
 def prove_export(estimator: Pipeline, scorer: Scorer, rows: pa.Table, *, seed: int) -> float:
@@ -253,13 +280,6 @@ def permutation_importances(scorer: Scorer, rows: pa.Table, *, seed: int) -> dic
         shuffled[name] = frame[name].to_numpy()[order]
         losses[name] = score - average_precision(labels, scorer.score(shuffled))
     return dict(sorted(losses.items(), key=lambda item: -item[1]))
-
-
-def _threads(threads: int) -> Any:
-    """Return a context in which BLAS and OpenMP use so many threads; 0 is one a core."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    return threadpool_limits(limits=threads or None)
 
 
 def _with_gaps(frame: pd.DataFrame, names: FeatureNames, rng: np.random.Generator) -> pd.DataFrame:

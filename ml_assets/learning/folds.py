@@ -1,4 +1,4 @@
-"""Walk-forward folds: the train part again and again cut into a past and the days after it, as production will be."""
+"""Walk-forward folds: the train part is cut several times into a past and the days after it, as in production."""
 
 from dataclasses import dataclass
 
@@ -20,9 +20,9 @@ class Fold:
 def walk_forward(training_set: pa.Table, split: SplitSpec) -> list[Fold]:
     """Return up to `split.folds` folds of the train part, the earliest first; calibration and test are not touched.
 
-    The last decision dates are validated on, `split.fold_days` a fold. Each fold trains on earlier decisions whose
-    label was known at least `split.embargo` before its first validated decision, so late labels are as missing as they
-    were. A fold whose training or validation rows all have the same outcome is left out.
+    The last decision dates are validated, `split.fold_days` per fold. Each fold trains on earlier decisions whose label
+    was known at least `split.embargo` before its first validated decision, so late labels are missing as they would
+    have been. A fold whose training or validation rows all have the same outcome is left out.
     """
     rows = part_of(training_set, "train")
     dates, day = np.unique(rows["decision_date"].to_numpy(), return_inverse=True)

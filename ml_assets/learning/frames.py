@@ -5,16 +5,22 @@ with its export exactly. Categories are strings and a missing one is the empty s
 missing string.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ml_assets.spec import Feature
+from ml_assets.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ml_assets.spec import Feature
 
 MISSING_CATEGORY = ""
 
@@ -40,7 +46,7 @@ class FeatureNames(msgspec.Struct, frozen=True):
         return self.numeric + self.categorical
 
 
-class MissingColumnsError(ValueError):
+class MissingColumnsError(InputError):
     """Rows lack features that the model reads."""
 
 
@@ -69,6 +75,8 @@ def model_arrays(names: FeatureNames, rows: pd.DataFrame | pa.Table) -> tuple[ND
 
 def model_frame(names: FeatureNames, rows: pd.DataFrame | pa.Table) -> pd.DataFrame:
     """Return the features as the frame that pipelines are fitted on: float32 and object columns, in order."""
+    import pandas as pd
+
     numbers, categories = model_arrays(names, rows)
     frame = pd.DataFrame(numbers, columns=list(names.numeric))
     for i, name in enumerate(names.categorical):
@@ -84,7 +92,7 @@ def _numbers(column: pd.Series | pa.ChunkedArray) -> NDArray[np.float64]:
 
 def _categories(column: pd.Series | pa.ChunkedArray) -> NDArray[np.object_]:
     """Return the strings; by way of the distinct ones, which is several times faster than one by one."""
-    if isinstance(column, pd.Series):
+    if not isinstance(column, pa.ChunkedArray):
         column = pa.chunked_array([pa.array(column, type=pa.string(), from_pandas=True)])
     coded = column.cast(pa.string()).fill_null(MISSING_CATEGORY).combine_chunks().dictionary_encode()
     if isinstance(coded, pa.ChunkedArray):

@@ -1,4 +1,4 @@
-"""The gate: may the challenger be promoted? Whatever is missing, undefined or not comparable counts as no."""
+"""The gate: may the challenger be promoted? A condition fails if its value is missing, undefined or not comparable."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -14,8 +14,7 @@ PARITY_TOLERANCE = 1e-6
 
 
 class ModelEvidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one model on the window. None is unknown, and so is a metric that is absent, None or
-    NaN.
+    """What is known about one model on the window. None is unknown, and so is a metric that is absent, None or NaN.
 
     `trained_until` is the time by which the last label was known that the model was fitted or calibrated on;
     `run_id` is its training's MLflow run.
@@ -30,7 +29,7 @@ class ModelEvidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gain(msgspec.Struct, frozen=True, kw_only=True):
-    """By how much the challenger is better than another model in a metric: the difference and its paired interval.
+    """How much better the challenger is than another model in a metric: the difference and its paired interval.
 
     The interval is from a bootstrap over `days`, with that confidence and number of resamples. A `relative` gain is a
     share of the other model's metric.
@@ -47,7 +46,7 @@ class Gain(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FocusEvidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What the challenger is worth against the rule on the decisions of a slice's focus; the gain is relative."""
+    """The challenger against the rule on the decisions of a slice's focus; the gain is relative."""
 
     slice: str
     value: str
@@ -59,7 +58,7 @@ class FocusEvidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SliceEvidence(msgspec.Struct, frozen=True, kw_only=True):
-    """A metric of the challenger and of what it is held against (champion or rule), where a slice has one value."""
+    """A metric of the challenger and of its opponent (champion or rule) on the part of a slice with one value."""
 
     slice: str
     value: str
@@ -72,7 +71,7 @@ class SliceEvidence(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def loss(self) -> float | None:
-        """By how much the challenger is worse; None if that is not known."""
+        """How much worse the challenger is; None if that is not known."""
         mine, other = _known(self.challenger), _known(self.reference)
         return None if mine is None or other is None else other - mine
 
@@ -84,7 +83,7 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 class ServingEvidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What a fresh process found of a saved model: `model_hash` is the SHA-256 of its ONNX file.
+    """What a fresh process measured on a saved model: `model_hash` is the SHA-256 of its ONNX file.
 
     `latency_ms` is the median time of scoring one decision, `load_ms` that of opening the model.
     """
@@ -99,8 +98,10 @@ class ServingEvidence(msgspec.Struct, frozen=True, kw_only=True):
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a promotion rests on.
 
-    `serving` is what a fresh process found of the challenger's saved model. `champion_exists` False says that there is
-    none yet; None says that nobody looked, which is not the same.
+    `serving` is what a fresh process measured on the challenger's saved model. `champion_exists` False means that there
+    is no champion yet; None means that nobody looked. `model_hash` is the SHA-256 of the files of the challenger's
+    model as they were evaluated: no other model is promoted on this evidence. `action_cost` is the cost of acting on
+    one decision with which `saved_per_day` was measured.
     """
 
     window_hash: str
@@ -114,6 +115,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     slices: tuple[SliceEvidence, ...] = ()
     focuses: tuple[FocusEvidence, ...] = ()
     serving: ServingEvidence | None = None
+    model_hash: str | None = None
+    action_cost: float | None = None
 
     def to_json(self) -> str:
         """Return the evidence as JSON; NaN becomes null."""
@@ -130,7 +133,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
-    """One requirement: `value comparison threshold`, whether it holds, and why it is asked."""
+    """One requirement: `value comparison threshold`, whether it holds, and the reason for it."""
 
     name: str
     value: float | str | None
@@ -161,15 +164,27 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.decode(text, type=cls)
 
 
+def require(
+    name: str, value: float | None, comparison: Literal[">=", "<="], threshold: float | None, why: str
+) -> Condition:
+    """Return the condition `value comparison threshold`; it fails if either side is not a number."""
+    value, threshold = _known(value), _known(threshold)
+    if value is None or threshold is None:
+        passed, why = False, f"{why}; not known, so the condition fails"
+    else:
+        passed = value >= threshold if comparison == ">=" else value <= threshold
+    return Condition(name=name, value=value, comparison=comparison, threshold=threshold, passed=passed, why=why)
+
+
 def judge(gate: GateSpec, evidence: Evidence, standing: Standing | None = None) -> Verdict:
     """Return the verdict on the challenger; it passes only if every condition holds.
 
-    With `standing`, evidence against a champion that another has followed meanwhile counts as no.
+    With `standing`, a condition fails if the evidence is against a champion that has been replaced meanwhile.
     """
     challenger = evidence.challenger
     conditions = [
-        _compare("test_rows", _metric(challenger, "n"), ">=", 1.0, "there are rows to judge on"),
-        _compare(
+        require("test_rows", _metric(challenger, "n"), ">=", 1.0, "there are rows to judge on"),
+        require(
             "test_positives",
             _metric(challenger, "positives"),
             ">=",
@@ -179,7 +194,7 @@ def judge(gate: GateSpec, evidence: Evidence, standing: Standing | None = None) 
         _same_window("challenger", challenger, evidence),
         _same_window("rule", evidence.rule, evidence),
         _unseen("challenger", challenger, evidence),
-        _compare(
+        require(
             "export_parity",
             challenger.parity_max_abs_difference if challenger else None,
             "<=",
@@ -187,26 +202,26 @@ def judge(gate: GateSpec, evidence: Evidence, standing: Standing | None = None) 
             "the ONNX model gives the pipeline's probabilities",
         ),
         *_serving_conditions(gate, evidence.serving),
-        _compare("lift", _metric(challenger, "lift"), ">=", gate.min_lift, "PR-AUC above the base rate"),
+        require("lift", _metric(challenger, "lift"), ">=", gate.min_lift, "PR-AUC above the base rate"),
         *(
-            _compare(f"floor_{name}", _metric(challenger, name), ">=", least, "the least that this use case asks")
+            require(f"floor_{name}", _metric(challenger, name), ">=", least, "the least that this use case asks")
             for name, least in gate.floors.items()
         ),
-        _compare(
+        require(
             "calibration_error",
             _metric(challenger, "calibration_error"),
             "<=",
             gate.max_calibration_error,
             "expected costs need probabilities that mean what they say",
         ),
-        _compare(
+        require(
             "score_psi",
             _metric(challenger, "score_psi"),
             "<=",
             gate.max_score_psi,
             "scores of the test window are spread as those of the calibration window",
         ),
-        _compare(
+        require(
             f"{gate.metric}_against_rule",
             _metric(challenger, gate.metric),
             ">=",
@@ -220,6 +235,7 @@ def judge(gate: GateSpec, evidence: Evidence, standing: Standing | None = None) 
             gate.min_gain_over_rule_low,
             "the gain over the rule is not chance",
         ),
+        _saving(gate, evidence),
         *_champion_conditions(gate, evidence),
         *(_slice_condition(gate, spec, evidence) for spec in gate.slices),
         *(
@@ -236,14 +252,14 @@ def judge(gate: GateSpec, evidence: Evidence, standing: Standing | None = None) 
 
 def _serving_conditions(gate: GateSpec, serving: ServingEvidence | None) -> Iterable[Condition]:
     return [
-        _compare(
+        require(
             "serving_parity",
             serving.max_abs_difference if serving else None,
             "<=",
             PARITY_TOLERANCE,
             "the saved model, loaded in a fresh process, gives the pipeline's probabilities on the golden sample",
         ),
-        _compare(
+        require(
             "serving_latency_ms",
             serving.latency_ms if serving else None,
             "<=",
@@ -251,6 +267,20 @@ def _serving_conditions(gate: GateSpec, serving: ServingEvidence | None) -> Iter
             "one decision is scored within the budget, at the median",
         ),
     ]
+
+
+def _saving(gate: GateSpec, evidence: Evidence) -> Condition:
+    """Ask that acting on the work-lists does not cost more than it saves; free actions always pass."""
+    name, least = "saved_per_day", gate.min_saved_per_day
+    saved = _known(_metric(evidence.challenger, name))
+    if least == -math.inf:
+        return Condition(name=name, value=saved, comparison=">=", threshold=None, passed=True, why="not asked")
+    if evidence.action_cost == 0 and least <= 0:
+        why = "acting is free (ActionSpec.cost is 0), so a list cannot cost more than it saves"
+        return Condition(name=name, value=saved, comparison=">=", threshold=least, passed=True, why=why)
+    return require(
+        name, saved, ">=", least, "a decision date, acting on the work-lists must not cost more than it saves"
+    )
 
 
 def _champion_conditions(gate: GateSpec, evidence: Evidence) -> Iterable[Condition]:
@@ -269,7 +299,7 @@ def _champion_conditions(gate: GateSpec, evidence: Evidence) -> Iterable[Conditi
     return [
         _same_window("champion", champion, evidence),
         _unseen("champion", champion, evidence),
-        _compare(
+        require(
             f"{gate.metric}_against_champion",
             _metric(evidence.challenger, gate.metric),
             ">=",
@@ -287,7 +317,7 @@ def _champion_conditions(gate: GateSpec, evidence: Evidence) -> Iterable[Conditi
 
 
 def _focus_conditions(gate: GateSpec, spec: SliceSpec, least: float, evidence: Evidence) -> Iterable[Condition]:
-    """Ask for enough fails in the focus of a slice, and for a gain over the rule there that is not chance."""
+    """Ask for enough fails in the focus of a slice, and for a gain over the rule there that is not due to chance."""
     parts = [part for part in evidence.slices if (part.slice, part.value) == (spec.name, spec.focus)]
     found = [
         focus
@@ -303,14 +333,14 @@ def _focus_conditions(gate: GateSpec, spec: SliceSpec, least: float, evidence: E
         else ""
     )
     return [
-        _compare(
+        require(
             f"focus_{spec.name}_positives",
             float(focus.positives) if focus else None,
             ">=",
             float(spec.min_positives),
             f"fewer fails {where} say too little",
         ),
-        _compare(
+        require(
             f"focus_{spec.name}_gain_over_rule",
             gain.value if gain else None,
             ">=",
@@ -328,15 +358,15 @@ def _focus_conditions(gate: GateSpec, spec: SliceSpec, least: float, evidence: E
 
 
 def _low_end(name: str, gate: GateSpec, gain: Gain | None, threshold: float, why: str) -> Condition:
-    """Ask for the low end of an interval that was made as the gate now asks for it; another is not evidence."""
+    """Ask for the low end of an interval with the gate's present settings; another interval is not evidence."""
     asked = (gate.metric, gate.confidence, gate.resamples)
     if gain is None:
-        return _compare(name, None, ">=", threshold, why)
+        return require(name, None, ">=", threshold, why)
     if (gain.metric, gain.confidence, gain.resamples) != asked:
         made = f"{gain.metric}, {gain.confidence:.0%}, {gain.resamples} resamples"
-        return _compare(name, None, ">=", threshold, f"{why}; the interval at hand is of {made}")
+        return require(name, None, ">=", threshold, f"{why}; the interval at hand is of {made}")
     measured = f"{gain.confidence:.0%} interval, {gain.days} days resampled"
-    return _compare(name, gain.low, ">=", threshold, f"{why} ({measured})")
+    return require(name, gain.low, ">=", threshold, f"{why} ({measured})")
 
 
 def _slice_condition(gate: GateSpec, spec: SliceSpec, evidence: Evidence) -> Condition:
@@ -345,7 +375,7 @@ def _slice_condition(gate: GateSpec, spec: SliceSpec, evidence: Evidence) -> Con
     parts = [part for part in evidence.slices if part.slice == spec.name and part.metric == gate.metric]
     whole = _known(_metric(evidence.challenger, "n"))
     if whole is None or sum(part.n for part in parts) != whole:
-        return _compare(name, None, "<=", spec.max_loss, f"no {spec.name} gets worse; its parts are not the window")
+        return require(name, None, "<=", spec.max_loss, f"no {spec.name} gets worse; its parts are not the window")
     judged = [part for part in parts if part.positives >= spec.min_positives]
     if not judged:
         few = f"none with {spec.min_positives} fails"
@@ -357,7 +387,7 @@ def _slice_condition(gate: GateSpec, spec: SliceSpec, evidence: Evidence) -> Con
         f"no {spec.name} gets worse; worst of {len(judged)} is {worst.value}, {gate.metric} {_said(worst.challenger)} "
         f"against the {worst.against}'s {_said(worst.reference)} on {worst.n:,} decisions"
     )
-    return _compare(name, worst.loss, "<=", spec.max_loss, why)
+    return require(name, worst.loss, "<=", spec.max_loss, why)
 
 
 def _still_standing(evidence: Evidence, standing: Standing) -> Condition:
@@ -380,17 +410,6 @@ def _still_standing(evidence: Evidence, standing: Standing) -> Condition:
 def _said(value: float | None) -> str:
     known = _known(value)
     return "unknown" if known is None else f"{known:.3f}"
-
-
-def _compare(
-    name: str, value: float | None, comparison: Literal[">=", "<="], threshold: float | None, why: str
-) -> Condition:
-    value, threshold = _known(value), _known(threshold)
-    if value is None or threshold is None:
-        passed, why = False, f"{why}; not known, which counts as no"
-    else:
-        passed = value >= threshold if comparison == ">=" else value <= threshold
-    return Condition(name=name, value=value, comparison=comparison, threshold=threshold, passed=passed, why=why)
 
 
 def _same_window(who: str, model: ModelEvidence | None, evidence: Evidence) -> Condition:

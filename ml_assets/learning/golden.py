@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from ml_assets.errors import StateError
 from ml_assets.learning.frames import FeatureNames, model_arrays, model_frame
 from ml_assets.learning.gate import ServingEvidence
 from ml_assets.learning.scorer import MODEL_FILE, Scorer
@@ -40,7 +41,7 @@ class GoldenSample(msgspec.Struct, frozen=True):
     probabilities: list[float]
 
 
-class ServingCheckError(RuntimeError):
+class ServingCheckError(StateError):
     """The saved model could not be loaded and scored in a fresh process."""
 
 
@@ -79,7 +80,7 @@ def check(folder: Path, sample: GoldenSample) -> ServingEvidence:
     started = time.perf_counter()
     scorer = Scorer.from_files(folder, threads=1)
     loaded = time.perf_counter() - started
-    rows = _table(scorer.manifest.features, sample)
+    rows = sample_rows(scorer.manifest.features, sample)
     scored = scorer.score(rows)
     expected = np.asarray(sample.probabilities)
     difference = float(np.abs(scored - expected).max()) if len(expected) == len(scored) and len(scored) else None
@@ -98,7 +99,8 @@ def check(folder: Path, sample: GoldenSample) -> ServingEvidence:
     )
 
 
-def _table(names: FeatureNames, sample: GoldenSample) -> pa.Table:
+def sample_rows(names: FeatureNames, sample: GoldenSample) -> pa.Table:
+    """Return the sample's decisions as a table of features."""
     numeric = {name: pa.array(sample.columns[name], pa.float64()) for name in names.numeric}
     return pa.table(numeric | {name: pa.array(sample.columns[name], pa.string()) for name in names.categorical})
 

@@ -7,16 +7,19 @@ Drawn with matplotlib's objects and the Agg canvas: no display, no pyplot, no st
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ml_assets.learning.metrics import average_precision, reliability
+from ml_assets.learning.metrics import reliability
+from ml_assets.learning.statistics import average_precision
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 _GREY = "#7d8590"
@@ -111,6 +114,87 @@ def importance_plot(importances: Mapping[str, float], *, title: str = "What the 
     axes.grid(visible=False, axis="y")
     _label(axes, title, "PR-AUC lost when shuffled", "")
     return _png(figure)
+
+
+def estimate_plot(
+    days: Sequence[date],
+    estimated: ArrayLike,
+    low: ArrayLike,
+    high: ArrayLike,
+    realised: ArrayLike,
+    *,
+    title: str = "PR-AUC, estimated and realised",
+) -> bytes:
+    """Return a metric by day: as estimated before outcomes, with its band, and as it came out (NaN: not yet)."""
+    figure, (axes,) = _figure(width=7.0)
+    if not len(days):
+        return _nothing(figure, axes, title)
+    at = np.arange(len(days))
+    axes.fill_between(at, np.asarray(low), np.asarray(high), color=_COLOURS[0], alpha=0.18, linewidth=0)
+    axes.plot(at, np.asarray(estimated), color=_COLOURS[0], linewidth=1.6, label="estimated")
+    axes.plot(at, np.asarray(realised), "o-", color=_COLOURS[1], markersize=4, linewidth=1.6, label="realised")
+    shown = at[:: max(1, len(days) // 8)]
+    axes.set_xticks(shown, [f"{days[i]:%d %b}" for i in shown])
+    axes.set_ylim(bottom=0)
+    _label(axes, title, "outcome date", "")
+    _legend(axes)
+    return _png(figure)
+
+
+def bars_plot(
+    labels: Sequence[str], series: Mapping[str, Sequence[float]], *, title: str, percent: bool = False
+) -> bytes:
+    """Return horizontal bars, the first label on top; of several series beside each other. NaN is no bar."""
+    figure, (axes,) = _figure(width=7.0, height=1.1 + 0.3 * max(3, len(labels)))
+    if not labels:
+        return _nothing(figure, axes, title)
+    thick = 0.78 / len(series)
+    for i, (name, values) in enumerate(series.items()):
+        at = np.arange(len(labels)) + (i - (len(series) - 1) / 2) * thick
+        axes.barh(at, np.asarray(values, dtype=np.float64), color=_COLOURS[i], height=thick * 0.92, label=name)
+    axes.set_yticks(range(len(labels)), [_short(label) for label in labels], parse_math=False)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    _numbers(axes.xaxis, percent=percent)
+    _label(axes, title, "", "")
+    if len(series) > 1:
+        axes.legend(frameon=False, labelcolor=_GREY, fontsize=9, loc="lower right")
+    return _png(figure)
+
+
+def lines_plot(
+    labels: Sequence[str], series: Mapping[str, Sequence[float]], *, title: str, percent: bool = False
+) -> bytes:
+    """Return lines over labels in their order, from 0 on. NaN is a gap."""
+    figure, (axes,) = _figure(width=7.0, height=3.2)
+    if not labels:
+        return _nothing(figure, axes, title)
+    at = np.arange(len(labels))
+    for i, (name, values) in enumerate(series.items()):
+        axes.plot(at, np.asarray(values, dtype=np.float64), "o-", color=_COLOURS[i], markersize=4, label=name)
+    shown = at[:: max(1, -(-len(labels) // 8))]
+    axes.set_xticks(shown, [_short(labels[i]) for i in shown], parse_math=False)
+    low, high = axes.get_ylim()
+    # Room above the lines for the legend.
+    axes.set_ylim(min(0.0, low), high + (0.16 * len(series) if len(series) > 1 else 0.08) * (high - min(0.0, low)))
+    _numbers(axes.yaxis, percent=percent)
+    _label(axes, title, "", "")
+    if len(series) > 1:
+        _legend(axes)
+    return _png(figure)
+
+
+def _numbers(axis: Axis, *, percent: bool) -> None:
+    """Let an axis show its numbers with thousands separators, or as per cent."""
+    from matplotlib.ticker import FuncFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %" if percent else f"{value:,.6g}"))
+
+
+def _short(label: str, most: int = 32) -> str:
+    """Return a label that leaves room for the plot, in characters that the font has."""
+    plain = "".join(letter if ord(letter) < 0x250 else "?" for letter in label)
+    return plain if len(plain) <= most else plain[: most - 3] + "..."
 
 
 def _curve(axes: Axes, y: Any, probabilities: ArrayLike, name: str, **style: Any) -> None:

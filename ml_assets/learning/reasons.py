@@ -1,9 +1,9 @@
-"""Why a probability is what it is: its log-odds, shared out among the causes that an analyst can act on.
+"""The reasons for a probability: its log-odds, divided among the causes that an analyst can act on.
 
 Shapley values (Shapley 1953; Lundberg and Lee 2017) with the causes as players, computed exactly: a use case has few
 causes, so every coalition is scored. A coalition takes the decision's features for its causes, and those of background
 decisions for all others. The model is only asked for probabilities, so one mechanism serves every model that scores,
-and nothing is unpickled. What is shared out is the log-odds of the calibrated probability, the one that people see:
+and nothing is unpickled. The causes divide the log-odds of the calibrated probability, the one that people see:
 
     log_odds(probability) = base + sum of the contributions
 
@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ml_assets.errors import InputError
 from ml_assets.learning.calibration import log_odds
 from ml_assets.learning.frames import MISSING_CATEGORY, FeatureNames, model_arrays
 from ml_assets.learning.scorer import Scorer
@@ -29,10 +30,10 @@ from ml_assets.spec import Cause, UseCase
 
 Floats = NDArray[np.float64]
 
-# What features without a cause contribute: the kind of decision, which nobody can change.
+# The contribution of features without a cause: the kind of decision, which nobody can change.
 OTHER = "OTHER"
 BACKGROUND_ROWS = 24
-# Decisions that are explained at a time; bounds memory.
+# How many decisions are explained at a time; this bounds memory.
 _BATCH = 256
 _DIGITS = 6
 
@@ -74,7 +75,7 @@ class Explainer:
         """
         names = scorer.manifest.features
         if not scorer.manifest.background:
-            raise ValueError(
+            raise InputError(
                 f"use case {usecase.name}: model {scorer.manifest.candidate!r} was saved without background decisions, "
                 "so that it has no reasons; retrain it"
             )

@@ -3,17 +3,23 @@
 Nothing here unpickles, and scikit-learn is not imported.
 """
 
+from __future__ import annotations
+
+import os
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from ml_assets.learning.calibration import Calibration
 from ml_assets.learning.frames import FeatureNames, model_arrays
+from ml_assets.learning.reference import ScoreReference
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MODEL_FILE, MANIFEST_FILE = "model.onnx", "manifest.json"
 _BATCH = 65_536
@@ -22,7 +28,8 @@ _BATCH = 65_536
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a scorer must know besides the graph.
 
-    `background` holds some typical decisions, a list a feature: what reasons compare a decision with.
+    `background` holds some typical decisions, a list a feature: what reasons compare a decision with. `reference` is
+    what scores are held against before they are published; None if the model was made before there was one.
     """
 
     usecase: str
@@ -32,13 +39,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     calibration: Calibration
     classes: tuple[int, int] = (0, 1)
     background: dict[str, list[float | str | None]] = {}
+    reference: ScoreReference | None = None
 
 
 class Scorer:
     """A model that turns feature rows into calibrated probabilities."""
 
     def __init__(self, model: bytes, manifest: Manifest, *, threads: int = 1) -> None:
-        """Open the model; `threads` are ONNX Runtime's, 0 is one a core."""
+        """Open the model; `threads` are ONNX Runtime's, 0 is one per core."""
+        # From 1.32 on it reports its use to its maker: a look-up of a host and a file in the user's cache.
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

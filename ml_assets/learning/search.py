@@ -15,10 +15,11 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from ml_assets.errors import InputError
 from ml_assets.learning.bootstrap import metric_value
-from ml_assets.learning.fit import fit_pipeline, predict
 from ml_assets.learning.folds import Fold, walk_forward
 from ml_assets.learning.frames import FeatureNames, model_frame
+from ml_assets.learning.pipelines import fit_pipeline, predict
 from ml_assets.learning.window import Window
 from ml_assets.spec import Candidate, Choice, Integer, SearchSpec, Uniform, UseCase
 
@@ -68,7 +69,7 @@ def search_parameters(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folds = walk_forward(training_set, usecase.split)
     if not folds:
-        raise ValueError(
+        raise InputError(
             f"use case {usecase.name}: no walk-forward fold to search the parameters of {candidate.name!r} on; the "
             "train part is too short or has one outcome only. Lower fold_days in the SplitSpec, or drop the search"
         )
@@ -125,11 +126,11 @@ def _own_parameters(usecase: UseCase, candidate: Candidate, search: SearchSpec) 
     own = {}
     for name, over in search.space.items():
         if name not in given:
-            raise ValueError(f"candidate {candidate.name!r}: its model has no parameter {name!r} to search over")
+            raise InputError(f"candidate {candidate.name!r}: its model has no parameter {name!r} to search over")
         own[name] = given[name]
         inside = own[name] in over.options if isinstance(over, Choice) else over.low <= own[name] <= over.high
         if not inside:
-            raise ValueError(
+            raise InputError(
                 f"candidate {candidate.name!r}: {name}={own[name]!r} is not in the space {over}; the search begins "
                 "with the candidate as it is written"
             )

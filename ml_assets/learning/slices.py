@@ -4,6 +4,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ml_assets.errors import InputError
 from ml_assets.learning.window import SLICE_PREFIX, VALUE_COLUMN
 from ml_assets.spec import UseCase
 
@@ -19,25 +20,40 @@ def with_slices(usecase: UseCase, training_set: pa.Table, attributes: pa.Table) 
     Raises:
         ValueError: a source is neither a column nor `attributes.<key>`.
     """
-    columns = {SLICE_PREFIX + spec.name: f"{_source(usecase, spec.source, training_set)}::VARCHAR"
+    is_test = pc.equal(training_set["part"], "test")
+    test = described(usecase, training_set.filter(is_test), attributes)
+    return pa.concat_tables([training_set.filter(pc.invert(is_test)), test], promote_options="default")
+
+
+def described(usecase: UseCase, rows: pa.Table, attributes: pa.Table) -> pa.Table:
+    """Return rows, sorted by decision time and entity, with value at stake and slices.
+
+    Raises:
+        ValueError: a source is neither a column nor `attributes.<key>`.
+    """
+    columns = {SLICE_PREFIX + spec.name: f"{_source(usecase, spec.source, rows)}::VARCHAR"
                for spec in usecase.gate.slices}  # fmt: skip
     if usecase.value:
-        columns[VALUE_COLUMN] = f"try_cast({_source(usecase, usecase.value, training_set)} AS DOUBLE)"
+        columns[VALUE_COLUMN] = f"try_cast({_source(usecase, usecase.value, rows)} AS DOUBLE)"
     if not columns:
-        return training_set
-    is_test = pc.equal(training_set["part"], "test")
-    test = training_set.filter(is_test)
+        return rows
     with duckdb.connect() as db:
         db.execute("SET timezone = 'UTC'")
-        db.register("rows", test)
+        db.register("rows", rows)
         db.register("described", attributes)
         found: pa.Table = db.sql(
             f"SELECT {', '.join(f'{sql} AS {name}' for name, sql in columns.items())} "
             "FROM rows LEFT JOIN described USING (entity_id, decision_time) ORDER BY decision_time, entity_id"
         ).to_arrow_table()
     for name in columns:
-        test = test.append_column(name, found[name])
-    return pa.concat_tables([training_set.filter(pc.invert(is_test)), test], promote_options="default")
+        rows = rows.append_column(name, found[name])
+    return rows
+
+
+def slice_columns(usecase: UseCase) -> list[str]:
+    """Return the columns of the features table that value at stake and slices are taken from."""
+    sources = [*(spec.source for spec in usecase.gate.slices), usecase.value]
+    return list(dict.fromkeys(source for source in sources if source and not source.startswith(_ATTRIBUTE)))
 
 
 def _source(usecase: UseCase, source: str, rows: pa.Table) -> str:
@@ -45,7 +61,7 @@ def _source(usecase: UseCase, source: str, rows: pa.Table) -> str:
     if source.startswith(_ATTRIBUTE):
         return f"json_extract_string(described.attributes, '$.{source.removeprefix(_ATTRIBUTE)}')"
     if source not in rows.column_names:
-        raise ValueError(
+        raise InputError(
             f"use case {usecase.name}: {source!r} is no column of the training set; name a feature, or a key of the "
             "attributes as attributes.<key>"
         )

@@ -1,5 +1,7 @@
 """The training set: features and labels, cut by time into train, calibration and an unseen test window."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -8,13 +10,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ml_assets.errors import InputError
 from ml_assets.spec import SplitSpec
 
 PARTS = ("train", "calibration", "test")
+# A date with at least this many labelled dates before it has its base rate compared with those dates alone.
+_MONTHS_BEFORE = 20
 
 
-class TrainingSetError(ValueError):
-    """There are too few labelled decisions to train on."""
+class TrainingSetError(InputError):
+    """There are too few labelled decisions to train on, or their labels are not credible."""
 
 
 def build_training_set(
@@ -26,6 +31,7 @@ def build_training_set(
     train_cutoff: datetime | None = None,
     test_first: date | None = None,
     test_last: date | None = None,
+    later: Callable[[date, int], date] | None = None,
 ) -> pa.Table:
     """Return the labelled decisions of the three parts, sorted by decision time and entity.
 
@@ -35,9 +41,12 @@ def build_training_set(
     known at least `split.embargo` before the first test decision, and by `train_cutoff` if that is given: the
     last `calibration_days` decision dates of them calibrate, up to `train_days` before these train.
 
+    Nothing before a gap of more than `split.longest_gap` without a labelled decision date counts. `later(day, n)` is
+    the decision date n dates after a day (by default n weekdays): the error uses it to say when there will be enough.
+
     Raises:
-        TrainingSetError: nothing is labelled, the test window is empty or too short, or fewer than half of
-            `train_days` are left to train on.
+        TrainingSetError: nothing is labelled, the test window is empty or too short or has a gap, fewer than half of
+            `train_days` are left to train on, or the base rate of a date or part leaves `split.base_rate_band`.
     """
     known = labels.filter(pc.less_equal(labels["label_known_at"], pa.scalar(as_of, pa.timestamp("us", tz="UTC"))))
     rows = labelled(features, known)
@@ -47,27 +56,31 @@ def build_training_set(
             f"no labelled decisions: {features.num_rows} feature rows and {labels.num_rows} labels share "
             f"none whose label was known by {as_of:%Y-%m-%d %H:%M}; materialize more dates"
         )
-    in_test = _test_days(dates, split, test_first, test_last)[day]
+    spoken = _Dates(dates, split, later or _weekdays_later, as_of)
+    usable_dates = _after_the_gap(spoken, test_first, test_last)
+    in_test = _test_days(spoken, usable_dates, test_first, test_last)[day]
     decision_time, known_at = rows["decision_time"].to_numpy(), rows["label_known_at"].to_numpy()
     first_test = decision_time[in_test].min()
     known_by = first_test - np.timedelta64(split.embargo)
     if train_cutoff is not None:
         known_by = min(known_by, np.datetime64(_naive_utc(train_cutoff), "us"))
     usable = (rows["decision_date"].to_numpy() < dates[day[in_test]].min()) & (known_at <= known_by)
+    usable &= usable_dates[day]
     usable_days = np.unique(day[usable])
     least = split.calibration_days + max(1, split.train_days // 2)
     if len(usable_days) < least:
         raise TrainingSetError(
             f"{len(usable_days)} decision dates have labels known by {known_by} (the cut-off, or "
             f"{split.embargo} before the test window); {split.calibration_days} to calibrate and at least "
-            f"half of {split.train_days} to train on make {least}. Materialize features and labels of "
-            f"{least - len(usable_days)} more dates, or lower train_days in the use case's SplitSpec"
+            f"half of {split.train_days} to train on make {least}. {spoken.said(least - len(usable_days))}, or lower "
+            "train_days in the use case's SplitSpec"
         )
     last = len(usable_days) - split.calibration_days
     part = np.full(len(day), -1, dtype=np.int8)
     part[usable & np.isin(day, usable_days[max(0, last - split.train_days) : last])] = 0
     part[usable & np.isin(day, usable_days[last:])] = 1
     part[in_test] = 2
+    _refuse_base_rates(rows["label"].to_numpy(), dates, day, part, split)
     named = pa.DictionaryArray.from_arrays(pa.array(np.maximum(part, 0)), pa.array(PARTS)).cast(pa.string())
     return rows.append_column(pa.field("part", pa.string(), nullable=False), named).filter(pa.array(part >= 0))
 
@@ -91,13 +104,81 @@ def labelled(features: pa.Table, labels: pa.Table) -> pa.Table:
     )
 
 
-def _test_days(dates: NDArray[Any], split: SplitSpec, first: date | None, last: date | None) -> NDArray[np.bool_]:
+@dataclass(frozen=True)
+class _Dates:
+    """The labelled decision dates, and the message if there are too few."""
+
+    dates: NDArray[Any]
+    split: SplitSpec
+    later: Callable[[date, int], date]
+    as_of: datetime
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """First and last position of each run of dates without a gap that is too long."""
+        longest = np.timedelta64(self.split.longest_gap)
+        ends = [int(at) for at in np.flatnonzero(np.diff(self.dates) > longest)]
+        starts = [0, *(at + 1 for at in ends)]
+        return list(zip(starts, [*ends, len(self.dates) - 1], strict=True))
+
+    def said(self, missing: int) -> str:
+        """Return which dates there are, where the gaps are, and when `missing` more dates will be there."""
+        parts = []
+        for number, (first, last) in enumerate(self.spans):
+            if number:
+                gap = (self._day(first) - self._day(self.spans[number - 1][1])).days
+                parts.append(f"then none for {gap} days")
+            parts.append(f"{self._day(first)} to {self._day(last)} ({last - first + 1} dates)")
+        newest = self._day(len(self.dates) - 1)
+        # An outcome is known some days after its decision; as many as now.
+        enough = self.later(newest, missing) + (self.as_of.date() - newest)
+        rule = f" Nothing is trained across more than {self.split.longest_gap.days} days without labels (longest_gap)."
+        return (
+            f"Labelled decision dates: {', '.join(parts)}.{rule if len(self.spans) > 1 else ''} "
+            f"Materialize features and labels of {missing} more dates; if a date comes each business day there are "
+            f"enough on about {enough}"
+        )
+
+    def _day(self, at: int) -> date:
+        day: date = self.dates[at].astype("datetime64[D]").item()
+        return day
+
+
+def _weekdays_later(day: date, ahead: int) -> date:
+    later: date = np.busday_offset(np.datetime64(day), ahead, roll="backward").astype("datetime64[D]").item()
+    return later
+
+
+def _after_the_gap(spoken: _Dates, first: date | None, last: date | None) -> NDArray[np.bool_]:
+    """Return which dates lie in the run, without a long gap, that ends with the test window.
+
+    Raises:
+        TrainingSetError: the test window itself has a gap.
+    """
+    dates, usable = spoken.dates, np.ones(len(spoken.dates), dtype=np.bool_)
+    tested = dates <= np.datetime64(last) if last is not None else usable
+    if not tested.any():
+        return usable  # the caller reports that there is no test window
+    newest = int(np.flatnonzero(tested)[-1])
+    start = next(begin for begin, end in spoken.spans if begin <= newest <= end)
+    if first is not None and (dates[tested] >= np.datetime64(first)).any():
+        oldest = int(np.flatnonzero(dates >= np.datetime64(first))[0])
+        if oldest < start:
+            raise TrainingSetError(f"the test window from {first} has a gap. {spoken.said(0)}; choose another window")
+    usable[:start] = False
+    return usable
+
+
+def _test_days(spoken: _Dates, usable: NDArray[np.bool_], first: date | None, last: date | None) -> NDArray[np.bool_]:
     """Return which of the decision dates are the test window."""
+    dates, split = spoken.dates, spoken.split
     if first is None and last is None:
-        if len(dates) <= split.test_days:
+        if (there := int(usable.sum())) <= split.test_days:
+            least = split.test_days + split.calibration_days + max(1, split.train_days // 2)
             raise TrainingSetError(
-                f"{len(dates)} decision dates have labels; the test window alone takes {split.test_days}: "
-                "materialize more dates, or lower test_days in the use case's SplitSpec"
+                f"{there} decision dates have labels{' since the gap' if there < len(dates) else ''}; the test window "
+                f"alone takes {split.test_days}, and with calibration and half of the training days {least} are "
+                f"needed. {spoken.said(least - there)}, or lower test_days in the use case's SplitSpec"
             )
         return np.arange(len(dates)) >= len(dates) - split.test_days
     chosen = np.ones(len(dates), dtype=np.bool_)
@@ -113,7 +194,46 @@ def _test_days(dates: NDArray[Any], split: SplitSpec, first: date | None, last: 
     return chosen
 
 
+def _refuse_base_rates(
+    labels: NDArray[Any], dates: NDArray[Any], day: NDArray[np.int64], part: NDArray[np.int8], split: SplitSpec
+) -> None:
+    """Refuse labels whose base rate on a date, or in a part, is too far from that of the months before.
+
+    The rate of the months before is that of the median date among all labelled dates until then; the first dates are
+    compared with all. A difference of up to six standard deviations counts as chance.
+
+    Raises:
+        TrainingSetError: the odds leave the band.
+    """
+    total = np.bincount(day, minlength=len(dates)).astype(float)
+    rates = np.bincount(day, weights=labels, minlength=len(dates)) / total
+    asked = [(f"on {dates[at]}", np.flatnonzero(np.arange(len(dates)) == at)) for at in np.unique(day[part >= 0])]
+    asked += [(f"in the {PARTS[of]} part", np.unique(day[part == of])) for of in range(len(PARTS))]
+    for where, days in asked:
+        earlier = slice(0, int(days[0])) if days[0] >= _MONTHS_BEFORE else slice(None)
+        usual = _usual_rate(rates[earlier], total[earlier])
+        n = float(total[days].sum())
+        rate = float((rates[days] * total[days]).sum() / n)
+        far = abs(rate - usual) * n > 6 * np.sqrt(max(n * usual * (1 - usual), 1.0))
+        odds = [(share * n + 0.5) / ((1 - share) * n + 0.5) for share in (rate, usual)]
+        times = max(odds) / min(odds)
+        if far and times > split.base_rate_band:
+            raise TrainingSetError(
+                f"{rate:.1%} of the {n:,.0f} decisions {where} have the outcome, and {usual:.1%} in the months before: "
+                f"the odds are {times:,.0f} times {'higher' if rate > usual else 'lower'}, outside the band of "
+                f"{split.base_rate_band:g}. Probably a feed was missing when these labels were made: look at "
+                "`ml-assets status`, and make the labels again with `ml-assets ingest` of the dates on which they "
+                "became known. If they are true, widen base_rate_band in the use case's SplitSpec"
+            )
+
+
+def _usual_rate(rates: NDArray[np.float64], total: NDArray[np.float64]) -> float:
+    """Return the rate of the median date, or the mean if dates have too few outcomes for a median."""
+    median = float(np.median(rates))
+    return median if median * float(np.median(total)) >= 5 else float((rates * total).sum() / total.sum())
+
+
 def _naive_utc(moment: datetime) -> datetime:
     if moment.tzinfo is None:
-        raise ValueError(f"train_cutoff {moment} has no time zone; give one, for example datetime(..., tzinfo=UTC)")
+        raise InputError(f"train_cutoff {moment} has no time zone; give one, for example datetime(..., tzinfo=UTC)")
     return moment.astimezone(UTC).replace(tzinfo=None)

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-# Columns of a training set beside keys, features and label: the value at stake, and a column a slice.
+# Columns of a training set beside keys, features and label: the value at stake, and one column per slice.
 VALUE_COLUMN, SLICE_PREFIX = "value_at_stake", "slice__"
 
 

@@ -1,6 +1,9 @@
 """The pack says something in every section, and every clause leads to one."""
 
+import re
+
 import pytest
+from markdown_it import MarkdownIt
 
 from ml_assets.governance import PackError, pack, render_pack
 from ml_assets.governance.pack import Heading, markdown_table, section_ids
@@ -71,3 +74,19 @@ def test_a_clause_that_leads_nowhere_is_refused(contents, monkeypatch):
 def test_what_is_not_known_says_so():
     said = markdown_table([{"a": None, "b": float("nan"), "c": 1234.0, "d": 0.12345, "e": False, "f": 12345}])
     assert said.splitlines()[-1] == "| unknown | unknown | 1,234 | 0.1235 | **no** | 12,345 |"
+
+
+def test_what_data_says_loads_nothing_and_links_nowhere(contents):
+    """Guards: the value of a slice and the reason of a promotion were Markdown, and loaded pictures from outside."""
+    hostile = (
+        "![beacon](http://evil.example/x.png) <img src=http://evil.example/y> [free](javascript:alert(1)) | `|`\n\n# No"
+    )
+    heading = Heading(hostile, hostile, hostile, hostile, hostile)
+    table = markdown_table([{"slice": hostile, "who": "ana"}])
+    made = render_pack(heading, {**contents, "slices": table, "approvals": "![typed](http://evil.example/z.png)"})
+    wide = MarkdownIt("commonmark", {"html": True}).enable("table").render(made.markdown.split("## 14.")[0])
+    for page in (made.html, wide):
+        assert not re.search(r"<(img|a|script)\b", page), page
+    assert "Content-Security-Policy" in made.html
+    assert made.html.count("<h1>") == 1
+    assert "<td>ana</td>" in made.html, "no column more"

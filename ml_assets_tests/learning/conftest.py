@@ -1,5 +1,6 @@
 """A small use case whose outcomes are drawn from known probabilities, and its training set."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from ml_assets.contracts import TIMESTAMP
 from ml_assets.features import LABELS_SCHEMA, features_schema
 from ml_assets.learning import candidates
 from ml_assets.learning.training_set import build_training_set
-from ml_assets.spec import Feature, LabelSpec, Slot, SplitSpec, UseCase
+from ml_assets.spec import Cause, Feature, LabelSpec, Slot, SplitSpec, UseCase
 
 FEATURES = (
     Feature("scarcity", "rank of the security's scarcity"),
@@ -23,13 +24,18 @@ FEATURES = (
     Feature("asset_class", "", kind="categorical"),
     Feature("settlement_place", "PSET", kind="categorical"),
 )
+CAUSE_OF = {"scarcity": "LACK", "fail_rate_20d": "CLAC", "market_value": "MONY", "days_open": "CLAC"}
 DAYS, PER_DAY, FIRST_DAY = 30, 250, date(2024, 1, 1)
 
 
 @pytest.fixture(scope="session")
 def usecase(tmp_path_factory: pytest.TempPathFactory) -> UseCase:
-    folder: Path = tmp_path_factory.mktemp("usecase")
-    (folder / "features").mkdir()
+    return small_usecase(tmp_path_factory.mktemp("usecase"))
+
+
+def small_usecase(folder: Path) -> UseCase:
+    """Return the use case, whose feature SQL is written to the folder."""
+    (folder / "features").mkdir(exist_ok=True)
     (folder / "features" / "decisions.sql").write_text("SELECT 1", encoding="utf-8")
     return UseCase(
         name="small_fails",
@@ -54,6 +60,13 @@ def usecase(tmp_path_factory: pytest.TempPathFactory) -> UseCase:
         ),
         capacity=20,
     )
+
+
+def explained(usecase: UseCase) -> UseCase:
+    """Return the use case with causes, which its features name."""
+    causes = (Cause("LACK", "lack", "borrow"), Cause("CLAC", "counterparty", "chase"), Cause("MONY", "cash", "fund"))
+    features = tuple(replace(f, cause=CAUSE_OF.get(f.name, "")) for f in usecase.features)
+    return replace(usecase, features=features, causes=causes)
 
 
 def draw(seed: int = 7) -> tuple[pa.Table, pa.Table, np.ndarray]:
@@ -103,5 +116,10 @@ def draw(seed: int = 7) -> tuple[pa.Table, pa.Table, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def training_set(usecase: UseCase) -> pa.Table:
+    return small_training_set(usecase)
+
+
+def small_training_set(usecase: UseCase) -> pa.Table:
+    """Return the training set of `draw`."""
     features, labels, _ = draw()
     return build_training_set(features, labels, usecase.split, datetime(2024, 6, 1, tzinfo=UTC))

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss
 
-from ml_assets.learning.bootstrap import METRICS, calibration_interval, metric_statistic, paired_interval
-from ml_assets.learning.metrics import calibration_error, evaluate
+from ml_assets.learning.bootstrap import calibration_interval, paired_interval
+from ml_assets.learning.metrics import evaluate, reliability
+from ml_assets.learning.statistics import METRICS, gate_statistic
 from ml_assets.learning.window import Window
 
 
@@ -37,7 +38,7 @@ def test_a_weighted_day_counts_as_its_rows_repeated(metric: str) -> None:
     p = np.round(truth, 2)  # with ties
     weights = np.array([2.0, 0.0, 1.0, 3.0])
     rows = np.concatenate([np.flatnonzero(window.days == day) for day in (0, 0, 2, 3, 3, 3)])
-    (value,) = metric_statistic(window, p, metric)(weights[None, :])
+    (value,) = gate_statistic(window, p, metric).of_days(weights[None, :])
     y = window.labels[rows]
     expected = {
         "pr_auc": lambda: average_precision_score(y, p[rows]),
@@ -67,7 +68,7 @@ def test_a_share_of_nothing_is_undefined() -> None:
     """Guards a relative gain: over a model worth nothing it is not a large number, and not a small one."""
     window, truth = draw()
     backwards = 1 - truth
-    assert metric_statistic(window, backwards, "brier_skill")(np.ones((1, 20)))[0] < 0
+    assert gate_statistic(window, backwards, "brier_skill").value() < 0
     share = paired_interval(window, truth, backwards, metric="brier_skill", relative=True)
     assert all(math.isnan(value) for value in share)
 
@@ -96,7 +97,9 @@ def test_days_that_differ_widen_the_interval_of_the_calibration_error() -> None:
         window, _ = draw(seed=3, day_effect=day_effect)
         flat = np.full(len(window), window.labels.mean())
         interval = calibration_interval(window, flat)
-        assert interval.value == pytest.approx(calibration_error(window.labels, flat))
+        groups = reliability(window.labels, flat)
+        gaps = np.abs(groups["mean_probability"] - groups["observed_rate"])
+        assert interval.value == pytest.approx(np.average(gaps, weights=groups["n"]))
         widths.append(interval.high - interval.low)
     assert widths[1] > 1.3 * widths[0]
 

@@ -12,10 +12,11 @@ from ml_assets.learning.calibration import Calibration, with_level
 from ml_assets.learning.compare import choose_challenger, compare
 from ml_assets.learning.evidence import build_evidence
 from ml_assets.learning.export import ExportMismatchError
-from ml_assets.learning.fit import FittedCandidate, fit_candidate, fit_pipeline, predict, prove_export
+from ml_assets.learning.fit import FittedCandidate, fit_candidate, prove_export
 from ml_assets.learning.frames import FeatureNames, model_frame
 from ml_assets.learning.gate import ServingEvidence, judge
 from ml_assets.learning.metrics import evaluate, share_of_best
+from ml_assets.learning.pipelines import fit_pipeline, predict
 from ml_assets.learning.scorer import Scorer
 from ml_assets.learning.training_set import TrainingSetError, part_of
 from ml_assets.learning.window import Window

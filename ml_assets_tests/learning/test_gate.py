@@ -21,7 +21,7 @@ from ml_assets.spec import GateSpec, SliceSpec
 START = datetime(2024, 3, 1, 7, tzinfo=UTC)
 GOOD = {"n": 1000.0, "positives": 150.0, "pr_auc": 0.5, "lift": 0.35, "calibration_error": 0.01, "score_psi": 0.05}
 GATE = GateSpec(slices=(SliceSpec("market", "mic", min_positives=50, max_loss=0.05),), floors={"roc_auc": 0.6})
-GOOD["roc_auc"] = 0.8
+GOOD |= {"roc_auc": 0.8, "saved_per_day": 120.0}
 CHALLENGER = ModelEvidence(
     name="lightgbm",
     run_id="challenger's run",
@@ -109,6 +109,7 @@ def test_the_champion_itself_may_be_judged_again() -> None:
                 ("calibration_error", "calibration_error"),
                 ("score_psi", "score_psi"),
                 ("roc_auc", "floor_roc_auc"),
+                ("saved_per_day", "saved_per_day"),
             ]
             for bad in (math.nan, None, math.inf if key in {"calibration_error", "score_psi"} else -math.inf)
         ],
@@ -260,3 +261,20 @@ def test_the_worst_part_is_named() -> None:
     (failure,) = judge(GATE, _parts(msgspec.structs.replace(PART, n=600), good, bad)).failures
     assert failure.value == pytest.approx(0.12)
     assert "worst of 3 is XLUX, pr_auc 0.400 against the champion's 0.520 on 300 decisions" in failure.why
+
+
+def test_a_list_that_costs_more_than_it_saves_is_refused_by_default() -> None:
+    """Guards: a model of good lift was promoted whose list cost more to act on than it saved."""
+    loss = _with("challenger", metrics=GOOD | {"saved_per_day": -0.01})
+    assert [c.name for c in judge(GATE, loss).failures] == ["saved_per_day"]
+    assert judge(replace(GATE, min_saved_per_day=-1.0), loss).passed
+    assert judge(replace(GATE, min_saved_per_day=-math.inf), loss).passed
+    assert not judge(replace(GATE, min_saved_per_day=121.0), EVIDENCE).passed
+
+
+def test_where_acting_is_free_the_gate_says_so_and_passes() -> None:
+    free = msgspec.structs.replace(EVIDENCE, action_cost=0.0)
+    (condition,) = [c for c in judge(GATE, free).conditions if c.name == "saved_per_day"]
+    assert condition.passed
+    assert "acting is free" in condition.why
+    assert not judge(replace(GATE, min_saved_per_day=121.0), free).passed

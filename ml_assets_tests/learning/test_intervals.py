@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from ml_assets.learning.intervals import _statistics, metric_intervals
+from ml_assets.learning.intervals import metric_intervals
 from ml_assets.learning.metrics import evaluate, worklist
+from ml_assets.learning.statistics import decision_statistics, ranking_statistics
 from ml_assets.learning.training_set import part_of
 from ml_assets.learning.window import Window
 from ml_assets.spec import ActionSpec
@@ -34,11 +35,11 @@ def test_the_value_is_that_of_the_metric_and_lies_within(window, p):
 def test_days_that_are_drawn_once_each_give_the_metric_itself(window, p):
     """Guards each weighted formula against the plain one; ties are frequent here."""
     action = ActionSpec(cost=1.0, effectiveness=0.5)
-    chosen = worklist(window, p, capacity=20)
+    chosen = worklist(window, p, capacity=20, action=action)
     measured = evaluate(window, p, capacity=20, action=action)
     once = np.ones((1, int(window.days.max()) + 1))
-    for name, statistic in _statistics(window, p, chosen, action).items():
-        assert statistic(once)[0] == pytest.approx(measured[name]), name
+    for name, statistic in {**ranking_statistics(window, p), **decision_statistics(window, chosen, action)}.items():
+        assert statistic.of_days(once)[0] == pytest.approx(measured[name], nan_ok=True), name
 
 
 def test_one_day_has_no_interval(window, p):

@@ -14,10 +14,8 @@ from ml_assets.learning.frames import model_arrays
 from ml_assets.learning.reasons import OTHER, Explainer, as_seen_by, main_cause, reason_codes, shapley_weights
 from ml_assets.learning.scorer import Scorer
 from ml_assets.learning.training_set import part_of
-from ml_assets.spec import Cause
+from ml_assets_tests.learning.conftest import CAUSE_OF, explained
 
-CAUSES = (Cause("LACK", "lack", "borrow"), Cause("CLAC", "counterparty", "chase"), Cause("MONY", "cash", "fund"))
-CAUSE_OF = {"scarcity": "LACK", "fail_rate_20d": "CLAC", "market_value": "MONY", "days_open": "CLAC"}
 KINDS = {
     "rule": candidates.rule("fail_rate_20d", description=""),
     "logistic": candidates.logistic(),
@@ -28,8 +26,7 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def grouped(usecase):
-    features = tuple(dataclasses.replace(f, cause=CAUSE_OF.get(f.name, "")) for f in usecase.features)
-    return dataclasses.replace(usecase, features=features, causes=CAUSES)
+    return explained(usecase)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +134,7 @@ def test_the_codes_name_the_main_cause_and_its_action(usecase, grouped, fitted, 
         said = json.loads(text)
         raising = {c: v for c, v in said["contributions"].items() if v > 0 and c != OTHER}
         assert said["cause"] == (max(raising, key=raising.get) if raising else None)
-        assert said["action"] == {c.code: c.action for c in CAUSES}.get(said["cause"])
+        assert said["action"] == {c.code: c.action for c in grouped.causes}.get(said["cause"])
     assert reason_codes(usecase, scorer, rows, scorer.score(rows)) == [None] * 60
 
 

@@ -17,7 +17,7 @@ LATE = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 def _tables(delays_hours: list[int]) -> tuple[pa.Table, pa.Table]:
-    """Two decisions a day; each label becomes known so many hours after its decision."""
+    """Two decisions per day; each label becomes known a fixed number of hours after its decision."""
     n = len(delays_hours)
     times = [datetime(2021, 3, 1, 7, tzinfo=UTC) + timedelta(days=i // 2) for i in range(n)]
     ids = [f"E{i % 2}" for i in range(n)]
@@ -129,3 +129,100 @@ def test_empty_explicit_window_names_what_there_is() -> None:
     features, labels = _tables([24] * 80)
     with pytest.raises(TrainingSetError, match=r"2021-03-01 to 2021-04-09"):
         build_training_set(features, labels, SplitSpec(5, 2, 2), LATE, test_first=date(2025, 1, 1))
+
+
+def days_of_outcomes(days: list[date], rate: float = 0.1, *, wrong: dict[date, float] | None = None, n: int = 200):
+    """So many decisions a date, of which the share has the outcome; each is known on the next day."""
+    ids, times, labels = [], [], []
+    for day in days:
+        share = (wrong or {}).get(day, rate)
+        for number in range(n):
+            ids.append(f"{number}")
+            times.append(datetime.combine(day, datetime.min.time(), UTC) + timedelta(hours=7))
+            labels.append(int(number < share * n))
+    schema = features_schema([Feature("x", "")])
+    dates = [t.date() for t in times]
+    features = pa.table(
+        {
+            "entity_id": ids,
+            "decision_time": pa.array(times, TIMESTAMP),
+            "decision_date": dates,
+            "slot": ["morning"] * len(ids),
+            "outcome_date": dates,
+            "cost_if_fail": np.ones(len(ids)),
+            "attributes": pa.nulls(len(ids), pa.string()),
+            "x": np.zeros(len(ids)),
+        },
+        schema=schema,
+    )
+    known = pa.array([t + timedelta(days=1) for t in times], TIMESTAMP)
+    made = {
+        "entity_id": ids, "decision_time": pa.array(times, TIMESTAMP), "outcome_date": dates,
+        "label": pa.array(labels, pa.int8()), "label_known_at": known,
+    }  # fmt: skip
+    return features, pa.table(made, schema=LABELS_SCHEMA)
+
+
+def consecutive(first: date, number: int) -> list[date]:
+    return [first + timedelta(days=ahead) for ahead in range(number)]
+
+
+BEFORE_THE_GAP, AFTER_IT = consecutive(date(2024, 1, 1), 60), consecutive(date(2026, 1, 1), 12)
+
+
+def test_after_a_gap_it_says_which_dates_there_are_and_when_there_will_be_enough() -> None:
+    """Guards against 'lower test_days', which nobody can act on, two years after the last file."""
+    features, labels = days_of_outcomes([*BEFORE_THE_GAP, *AFTER_IT])
+    with pytest.raises(TrainingSetError) as error:
+        build_training_set(features, labels, SplitSpec(20, 5, 5), datetime(2026, 1, 14, tzinfo=UTC))
+    said = str(error.value)
+    assert "2024-01-01 to 2024-02-29 (60 dates), then none for 672 days, 2026-01-01 to 2026-01-12 (12 dates)" in said
+    assert "more than 45 days without labels (longest_gap)" in said
+    assert "enough on about 2026-01" in said
+
+
+def test_nothing_is_trained_or_tested_across_a_gap() -> None:
+    features, labels = days_of_outcomes([*BEFORE_THE_GAP, *consecutive(date(2026, 1, 1), 32)])
+    rows = build_training_set(features, labels, SplitSpec(40, 5, 5), LATE)
+    assert pc.min(rows["decision_date"]).as_py() == date(2026, 1, 1)
+    with pytest.raises(TrainingSetError, match="the test window from 2024-02-20 has a gap"):
+        build_training_set(features, labels, SplitSpec(10, 5, 5), LATE, test_first=date(2024, 2, 20))
+    earlier = build_training_set(
+        features, labels, SplitSpec(10, 5, 5), LATE, test_first=date(2024, 2, 20), test_last=date(2024, 2, 29)
+    )
+    assert pc.max(earlier["decision_date"]).as_py() == date(2024, 2, 29)
+
+
+def test_a_gap_that_the_use_case_declares_is_no_gap() -> None:
+    features, labels = days_of_outcomes([*BEFORE_THE_GAP, *consecutive(date(2026, 1, 1), 10)])
+    rows = build_training_set(features, labels, SplitSpec(40, 5, 5, longest_gap=timedelta(days=1000)), LATE)
+    assert pc.min(rows["decision_date"]).as_py() == date(2024, 1, 20)
+
+
+@pytest.mark.parametrize(("share", "how"), [(1.0, "higher"), (0.0, "lower")])
+@pytest.mark.parametrize("at", [3, 25, 49])
+def test_a_date_whose_base_rate_leaves_its_band_is_refused(share: float, how: str, at: int) -> None:
+    """Guards against labels that a late feed has made: all of a date's, or none, have the outcome."""
+    days = consecutive(date(2026, 1, 1), 50)
+    features, labels = days_of_outcomes(days, wrong={days[at]: share}, n=800)
+    with pytest.raises(TrainingSetError, match=rf"on {days[at]} have the outcome, and 10.0% .* times {how}"):
+        build_training_set(features, labels, SplitSpec(40, 5, 5), LATE)
+    wide = SplitSpec(40, 5, 5, base_rate_band=float("inf"))
+    assert days[at] in build_training_set(features, labels, wide, LATE)["decision_date"].to_pylist()
+
+
+def test_a_part_whose_base_rate_leaves_its_band_is_refused() -> None:
+    """Guards: each date alone may be chance where a date has few decisions, all of them together are not."""
+    days = consecutive(date(2026, 1, 1), 60)
+    features, labels = days_of_outcomes(days, wrong=dict.fromkeys(days[-5:], 1.0), n=5)
+    with pytest.raises(TrainingSetError, match="in the test part"):
+        build_training_set(features, labels, SplitSpec(40, 5, 5), LATE)
+
+
+def test_stress_and_drift_are_trained_on() -> None:
+    """A market in which three times as many fail is no error of the labels, nor is one with a few outcomes a date."""
+    days = consecutive(date(2026, 1, 1), 50)
+    stress = days_of_outcomes(days, 0.05, wrong=dict.fromkeys(days[30:40], 0.15))
+    assert days[35] in build_training_set(*stress, SplitSpec(40, 5, 5), LATE)["decision_date"].to_pylist()
+    rare = days_of_outcomes(days, 0.0, wrong=dict.fromkeys(days[::3], 0.02))
+    assert days[33] in build_training_set(*rare, SplitSpec(40, 5, 5), LATE)["decision_date"].to_pylist()

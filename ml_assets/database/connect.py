@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine, create_engine, make_url
 
+from ml_assets.errors import InputError
+
 
 def connect(url: str) -> Engine:
     """Return an engine, which connects when first used. Dispose of it, or let it live as long as the process.
@@ -16,7 +18,7 @@ def connect(url: str) -> Engine:
     """
     parsed = make_url(url)
     if (driver := parsed.get_dialect().driver) != "psycopg":
-        raise ValueError(
+        raise InputError(
             f"{parsed.render_as_string()} uses {driver}; the application's database is reached through psycopg 3: "
             "postgresql+psycopg://..."
         )

@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
 _BATCH: Final = 20_000
-# What tells of assets, checks, partitions and of the run as a whole is history, and small; the rest is logs of steps.
+# Events about assets, checks, partitions and the run as a whole are history, and small; the rest is logs of steps.
 _DELETE: Final = text("""
     DELETE FROM event_logs WHERE id IN (
         SELECT event_logs.id
@@ -26,7 +26,7 @@ _DELETE: Final = text("""
 
 
 def purge(url: str, *, older_than_days: int) -> int:
-    """Delete step logs of runs that ended so many days ago and return how many rows went.
+    """Delete step logs of runs that ended more than `older_than_days` days ago; return how many rows were deleted.
 
     It goes in batches, each a transaction, so that nobody waits long for a lock and a stop loses nothing.
     """

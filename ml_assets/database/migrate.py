@@ -6,8 +6,6 @@ its text or a table changes: a revision that quoted the file would break as soon
 
 from __future__ import annotations
 
-import hashlib
-from importlib import resources
 from typing import Final
 
 from alembic import command
@@ -17,9 +15,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
 from ml_assets.database.connect import begin
+from ml_assets.database.newest import VIEWS, fingerprints, is_newest, newest_revision, view_sql, views
 from ml_assets.database.roles import grant
+from ml_assets.errors import StateError
 
-VIEWS: Final = ("work_list",)  # in the order in which they build on one another
 _MIGRATING: Final = 0x6D6C5F62  # any number; processes that migrate at once take this lock in turn
 
 
@@ -31,13 +30,13 @@ def migrate(where: Engine | str) -> bool:
     with begin(where) as connection:
         config = _locked(connection)
         at_head = revision(connection) == ScriptDirectory.from_config(config).get_current_head()
-        if at_head and _views(connection) == {view: _fingerprint(view) for view in VIEWS}:
+        if at_head and views(connection) == fingerprints():
             return False
         _drop_views(connection)
         command.upgrade(config, "head")
         for view in VIEWS:
-            connection.exec_driver_sql(f"CREATE VIEW {view} AS {_sql(view)}")
-            connection.exec_driver_sql(f"COMMENT ON VIEW {view} IS '{_fingerprint(view)}'")
+            connection.exec_driver_sql(f"CREATE VIEW {view} AS {view_sql(view)}")
+            connection.exec_driver_sql(f"COMMENT ON VIEW {view} IS '{fingerprints()[view]}'")
         grant(connection)
         return True
 
@@ -48,14 +47,14 @@ def require_newest(where: Engine | str) -> None:
     Raises:
         RuntimeError: it is not; whoever runs this may not be allowed to migrate.
     """
-    newest = ScriptDirectory.from_config(_config()).get_current_head()
+    if is_newest(where):
+        return
     with begin(where) as connection:
         found = revision(connection)
-        if found != newest or _views(connection) != {view: _fingerprint(view) for view in VIEWS}:
-            raise RuntimeError(
-                f"the database is at revision {found or 'none'}, with views of that time; this code needs {newest}: "
-                "run `ml-assets migrate` with the role that migrates, as the migration Job does before a rollout"
-            )
+    raise StateError(
+        f"the database is at revision {found or 'none'}, with views of that time; this code needs {newest_revision()}: "
+        "run `ml-assets migrate` with the role that migrates, as the migration Job does before a rollout"
+    )
 
 
 def downgrade(where: Engine | str, to: str) -> None:
@@ -83,26 +82,6 @@ def _config() -> Config:
     config.set_main_option("script_location", "ml_assets.database:migrations")
     config.set_main_option("path_separator", "os")
     return config
-
-
-def _sql(view: str) -> str:
-    return (resources.files("ml_assets.database") / "sql" / f"{view}.sql").read_text(encoding="utf-8")
-
-
-def _fingerprint(view: str) -> str:
-    return f"sql/{view}.sql {hashlib.sha256(_sql(view).encode()).hexdigest()[:12]}"
-
-
-def _views(connection: Connection) -> dict[str, str]:
-    """Return the comment of each view of ours that exists."""
-    found = connection.execute(
-        text(
-            "SELECT relname, coalesce(obj_description(oid, 'pg_class'), '') FROM pg_class "
-            "WHERE relkind = 'v' AND relnamespace = current_schema()::regnamespace AND relname = ANY(:views)"
-        ),
-        {"views": list(VIEWS)},
-    ).all()
-    return {row[0]: row[1] for row in found}
 
 
 def _drop_views(connection: Connection) -> None:

@@ -25,7 +25,7 @@ from sqlalchemy import (
     Text,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import DATERANGE, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 PROVENANCE: Final = {"provenance": True}
@@ -59,17 +59,18 @@ class Base(DeclarativeBase):
 
 
 class Prediction(Base):
-    """One entity scored at one decision time by one model version.
+    """One entity scored at one decision time by one model.
 
-    Probabilities lie in [0, 1]; costs are in the currency of the use case. `rank` counts from 1 by falling
-    `expected_cost` among the predictions of the same use case, decision time and model version.
+    A model is its MLflow run: its version is a number for people, which MLflow gives again once a registered model has
+    been deleted. Probabilities lie in [0, 1]; costs are in the currency of the use case. `rank` counts from 1 by
+    falling `expected_cost` among the predictions of the same use case, decision time and model.
     """
 
     __tablename__ = "predictions"
 
     use_case: Mapped[str] = mapped_column(primary_key=True)
     decision_time: Mapped[datetime] = mapped_column(primary_key=True)
-    model_version: Mapped[int] = mapped_column(primary_key=True)
+    mlflow_run_id: Mapped[str] = mapped_column(primary_key=True)
     entity_id: Mapped[str] = mapped_column(primary_key=True)
     decision_date: Mapped[date]
     slot: Mapped[str]
@@ -81,7 +82,7 @@ class Prediction(Base):
     reason_codes: Mapped[Any | None] = mapped_column(JSONB)
     attributes: Mapped[Any | None] = mapped_column(JSONB)
     model_name: Mapped[str]
-    mlflow_run_id: Mapped[str]
+    model_version: Mapped[int]
     feature_set_hash: Mapped[str]
     data_versions: Mapped[Any] = mapped_column(JSONB, info=PROVENANCE)
     git_commit: Mapped[str] = mapped_column(info=PROVENANCE)
@@ -98,10 +99,13 @@ class Prediction(Base):
 
 
 class Scoring(Base):
-    """Which model version speaks for a decision time: the one that was asked last.
+    """A decision time at which a use case was scored, and the model that counts for it: the one that scored last.
 
     The time of scoring cannot tell. After a rollback the old champion scores again, finds its rows unchanged and
     leaves their `scored_at` as it was, older than the rows of the version that was rolled back.
+
+    `decides` are the outcome dates of which everything open was decided (null: of none), though it be nothing at all.
+    Earlier decisions about them are off the work-list.
     """
 
     __tablename__ = "scorings"
@@ -109,14 +113,20 @@ class Scoring(Base):
     use_case: Mapped[str] = mapped_column(primary_key=True)
     decision_time: Mapped[datetime] = mapped_column(primary_key=True)
     model_version: Mapped[int]
+    mlflow_run_id: Mapped[str]
+    decides: Mapped[Any | None] = mapped_column(DATERANGE)
 
 
 class Promotion(Base):
     """One line of the promotion ledger. The database adds rows and refuses to change or delete them.
 
-    `action` is `requested` (a version awaits approval), `declined`, `promoted`, `rolled_back`, or `restored` (the alias
-    had been moved past the ledger). `actor` is a person, or the Dagster run that acted by itself. `evidence_hash` is
-    the SHA-256 of the evidence that the decision rests on. `request_id` is the request that an approval answers.
+    `action` is `registered` (a model with its evidence entered the ledger), `requested` (a version awaits approval),
+    `declined`, `promoted`, `rolled_back`, or `restored` (a person confirmed the champion). `actor` is a person, or the
+    Dagster run that acted by itself. A model is its MLflow run, the SHA-256 of its files (`model_hash`) and that of the
+    evidence that the decision rests on (`evidence_hash`); its version is only a number for people, which MLflow may
+    give again. Lines from before revision 0004 have no run and no model hash. `request_id` is the request that an
+    approval answers. The database itself sets `from_version`, `from_run_id` (the champion before), `needs_approval`
+    (the tier says so), `recorded_at` and `database_user`.
     """
 
     __tablename__ = "promotions"
@@ -134,9 +144,14 @@ class Promotion(Base):
     reason: Mapped[str]
     recorded_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
     database_user: Mapped[str] = mapped_column(server_default=text("session_user"))
+    mlflow_run_id: Mapped[str | None]
+    model_hash: Mapped[str | None]
+    from_run_id: Mapped[str | None]
 
     __table_args__ = (
-        CheckConstraint("action IN ('requested', 'declined', 'promoted', 'rolled_back', 'restored')", name="action"),
+        CheckConstraint(
+            "action IN ('registered', 'requested', 'declined', 'promoted', 'rolled_back', 'restored')", name="action"
+        ),
         CheckConstraint(
             "action <> 'promoted' OR NOT needs_approval OR (request_id IS NOT NULL AND is_person)", name="approved"
         ),
@@ -144,3 +159,117 @@ class Promotion(Base):
         CheckConstraint("action NOT IN ('requested', 'promoted') OR evidence_hash IS NOT NULL", name="evidence"),
         Index(None, "use_case", "id"),
     )
+
+
+class UseCaseTier(Base):
+    """The tier of a use case, by which the database itself knows whose promotions need approval.
+
+    Written by the role that migrates, never by those who promote.
+    """
+
+    __tablename__ = "use_case_tiers"
+
+    use_case: Mapped[str] = mapped_column(primary_key=True)
+    tier: Mapped[str]
+
+    __table_args__ = (CheckConstraint("tier IN ('low', 'medium', 'high')", name="tier"),)
+
+
+class PromotionHold(Base):
+    """One row for each use case, which is locked while somebody decides on its champion."""
+
+    __tablename__ = "promotion_holds"
+
+    use_case: Mapped[str] = mapped_column(primary_key=True)
+    times: Mapped[int] = mapped_column(BigInteger)
+
+
+class Outcome(Base):
+    """One prediction with its outcome: a copy of the lake's outcomes table, for SQL.
+
+    `is_last` marks the newest prediction of an entity about an outcome date, `on_list` the predictions that the team
+    was to act on. Only outcome dates that are complete are judged.
+    """
+
+    __tablename__ = "outcomes"
+
+    use_case: Mapped[str] = mapped_column(primary_key=True)
+    outcome_date: Mapped[date] = mapped_column(primary_key=True)
+    stage: Mapped[str] = mapped_column(primary_key=True)
+    entity_id: Mapped[str] = mapped_column(primary_key=True)
+    decision_time: Mapped[datetime] = mapped_column(primary_key=True)
+    decision_date: Mapped[date]
+    slot: Mapped[str]
+    model_version: Mapped[int]
+    probability: Mapped[float]
+    cost_if_fail: Mapped[float]
+    expected_cost: Mapped[float]
+    on_list: Mapped[bool]
+    is_last: Mapped[bool]
+    label: Mapped[int | None]
+    label_known_at: Mapped[datetime | None]
+    is_complete: Mapped[bool]
+
+
+class Performance(Base):
+    """A metric of the predictions of one group on a window of complete outcome dates, with its interval over days.
+
+    `outcome_date` is the last date of the window, `days` its decision dates. `dimension` is `all`, `day`, `slot`,
+    `model_version`, `stage` or a slice of the use case; `value` is one of its values. A group with too few fails is
+    not `judged`.
+    """
+
+    __tablename__ = "performance"
+
+    use_case: Mapped[str] = mapped_column(primary_key=True)
+    outcome_date: Mapped[date] = mapped_column(primary_key=True)
+    dimension: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str] = mapped_column(primary_key=True)
+    metric: Mapped[str] = mapped_column(primary_key=True)
+    measured: Mapped[float | None]
+    low: Mapped[float | None]
+    high: Mapped[float | None]
+    n: Mapped[int]
+    positives: Mapped[int]
+    days: Mapped[int]
+    judged: Mapped[bool]
+
+
+class Estimate(Base):
+    """A metric as it was expected from the probabilities alone, and as it came out once the outcome date was complete.
+
+    `low` and `high` are what chance leaves open if the probabilities are right. An estimate that is not `published`
+    has been withdrawn, for `why`.
+    """
+
+    __tablename__ = "estimates"
+
+    use_case: Mapped[str] = mapped_column(primary_key=True)
+    outcome_date: Mapped[date] = mapped_column(primary_key=True)
+    metric: Mapped[str] = mapped_column(primary_key=True)
+    estimated: Mapped[float | None]
+    low: Mapped[float | None]
+    high: Mapped[float | None]
+    realised: Mapped[float | None]
+    n: Mapped[int]
+    published: Mapped[bool]
+    why: Mapped[str]
+
+
+class RetrainingDecision(Base):
+    """Whether a model was to be retrained early, decided once per date, with the numbers for the decision.
+
+    `outcome` is `retrain`, `wait` or `ask a person`.
+    """
+
+    __tablename__ = "retraining_decisions"
+
+    use_case: Mapped[str] = mapped_column(primary_key=True)
+    decision_date: Mapped[date] = mapped_column(primary_key=True)
+    outcome: Mapped[str]
+    reason: Mapped[str]
+    numbers: Mapped[Any] = mapped_column(JSONB)
+    decided_at: Mapped[datetime]
+    dagster_run_id: Mapped[str]
+
+    __table_args__ = (CheckConstraint("outcome IN ('retrain', 'wait', 'ask a person')", name="outcome"),)

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import csv
 from sqlalchemy import Connection, Engine, text
 
 from ml_assets.database.connect import begin
+from ml_assets.database.copying import copy_rows
 from ml_assets.database.schema import KEY, PREDICTIONS_SCHEMA, VALUE_COLUMNS
+from ml_assets.errors import InputError
+from ml_assets.spec import OutcomeDates
 
 _COLUMNS: Final = ", ".join(PREDICTIONS_SCHEMA.names)
 _CHANGED: Final = [name for name in PREDICTIONS_SCHEMA.names if name not in KEY]
 
 _STAGE: Final = "CREATE TEMPORARY TABLE staged (LIKE predictions) ON COMMIT DROP"
-_COPY: Final = f"COPY staged ({_COLUMNS}) FROM STDIN (FORMAT csv)"
 # PostgreSQL has no statistics of a partitioned table that nobody analyzes, expects next to no row of it, and would go
 # through all staged rows for each: before its version 16 a month's second scoring took minutes.
 _INDEX: Final = f"CREATE UNIQUE INDEX ON staged ({', '.join(KEY)})"
@@ -44,30 +44,68 @@ _UPSERT: Final = text(f"""
     SELECT count(*) FILTER (WHERE known.use_case IS NULL), count(known.use_case)
     FROM written LEFT JOIN known USING ({", ".join(KEY)})
 """)
+_STAGE_SCORED: Final = """
+    CREATE TEMPORARY TABLE scored (LIKE scorings, whole boolean NOT NULL, PRIMARY KEY (use_case, decision_time))
+    ON COMMIT DROP
+"""
+_ADD_SCORED: Final = text("""
+    INSERT INTO scored (use_case, decision_time, model_version, mlflow_run_id, decides, whole)
+    VALUES (
+        :use_case, :decision_time, :model_version, :mlflow_run_id,
+        CASE WHEN CAST(:first AS date) IS NOT NULL THEN daterange(CAST(:first AS date), CAST(:last AS date), '[]') END,
+        true
+    )
+""")
+_ADD_PARTS: Final = text("""
+    INSERT INTO scored (use_case, decision_time, model_version, mlflow_run_id, whole)
+    SELECT DISTINCT use_case, decision_time, model_version, mlflow_run_id, false FROM staged
+    ON CONFLICT DO NOTHING
+""")
 _DELETE_UNDECIDED: Final = text("""
     DELETE FROM predictions AS before
-    USING (SELECT DISTINCT use_case, decision_time, model_version FROM staged) AS scored
-    WHERE (before.use_case, before.decision_time, before.model_version)
-            = (scored.use_case, scored.decision_time, scored.model_version)
+    USING scored
+    WHERE scored.whole
+        AND (before.use_case, before.decision_time, before.mlflow_run_id)
+            = (scored.use_case, scored.decision_time, scored.mlflow_run_id)
         AND before.decision_time
-            BETWEEN (SELECT min(decision_time) FROM staged) AND (SELECT max(decision_time) FROM staged)
+            BETWEEN (SELECT min(decision_time) FROM scored) AND (SELECT max(decision_time) FROM scored)
         AND NOT EXISTS (
             SELECT FROM staged
-            WHERE (staged.use_case, staged.entity_id, staged.decision_time, staged.model_version)
-                = (before.use_case, before.entity_id, before.decision_time, before.model_version)
+            WHERE (staged.use_case, staged.entity_id, staged.decision_time, staged.mlflow_run_id)
+                = (before.use_case, before.entity_id, before.decision_time, before.mlflow_run_id)
         )
 """)
+# Of a part nobody knows whether the rest is closed: what was decided as a whole stays so for the model that did it.
 _SPEAK: Final = text("""
-    INSERT INTO scorings AS before (use_case, decision_time, model_version)
-    SELECT DISTINCT use_case, decision_time, model_version FROM staged
-    ON CONFLICT (use_case, decision_time) DO UPDATE SET model_version = excluded.model_version
-    WHERE before.model_version <> excluded.model_version
+    INSERT INTO scorings AS before (use_case, decision_time, model_version, mlflow_run_id, decides)
+    SELECT use_case, decision_time, scored.model_version, scored.mlflow_run_id,
+        CASE WHEN whole THEN scored.decides WHEN known.mlflow_run_id = scored.mlflow_run_id THEN known.decides END
+    FROM scored LEFT JOIN scorings AS known USING (use_case, decision_time)
+    ON CONFLICT (use_case, decision_time) DO UPDATE
+    SET (model_version, mlflow_run_id, decides)
+        = ROW (excluded.model_version, excluded.mlflow_run_id, excluded.decides)
+    WHERE (before.model_version, before.mlflow_run_id, before.decides)
+        IS DISTINCT FROM (excluded.model_version, excluded.mlflow_run_id, excluded.decides)
 """)
 
 
 @dataclass(frozen=True, slots=True)
+class ScoredTime:
+    """A decision time that a model has scored as a whole, whether anything was open or not.
+
+    `decides` are the outcome dates of which everything open was decided, None if of none.
+    """
+
+    use_case: str
+    decision_time: datetime
+    model_version: int
+    mlflow_run_id: str
+    decides: OutcomeDates | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class UpsertCount:
-    """What became of the rows that were given, and how many others were deleted."""
+    """How many of the given rows were written or unchanged, and how many others were deleted."""
 
     inserted: int
     updated: int
@@ -75,36 +113,37 @@ class UpsertCount:
     deleted: int = 0
 
 
-def upsert_predictions(where: Engine | str, rows: pa.Table, *, complete: bool = False) -> UpsertCount:
-    """Write predictions, leave equal ones untouched, and let their model version speak for their decision times.
+def upsert_predictions(where: Engine | str, rows: pa.Table, *, scored: Sequence[ScoredTime] = ()) -> UpsertCount:
+    """Write predictions, leave equal ones untouched, and make their model the one that counts at their decision times.
 
-    `rows` are in `PREDICTIONS_SCHEMA`. With `complete` they are all that was decided at their decision times, and
-    predictions of the same use case, decision time and model version for other entities are deleted. Writing the
-    same rows twice changes nothing the second time, whatever their provenance says.
+    `rows` are in `PREDICTIONS_SCHEMA`. At the decision times in `scored` they are all that was decided: predictions of
+    the same use case, decision time and model for other entities are deleted, and the outcome dates in `decides` are
+    noted, by which earlier decisions leave the work-list. Rows of other decision times are parts. Writing the same
+    twice changes nothing the second time, whatever the provenance says.
 
     Raises:
-        ValueError: columns are missing, a required value is null, a key is given twice, or two model versions
-            score one decision time.
+        ValueError: columns are missing, a required value is null, a key is given twice, or two models score one
+            decision time.
         psycopg.DataError: PostgreSQL refuses a value; the message has column and line.
     """
-    staged = _checked(rows)
-    if staged.num_rows == 0:
+    staged = _checked(rows, scored)
+    if staged.num_rows == 0 and not scored:
         return UpsertCount(0, 0, 0)
     with begin(where) as connection:  # for itself, since a new month keeps readers out until it is committed
         for month in pc.unique(pc.floor_temporal(staged["decision_time"], unit="month")).to_pylist():
             connection.execute(_MAKE_MONTH, {"moment": month})
     with begin(where) as connection:
-        _stage(connection, staged)
-        deleted = connection.execute(_DELETE_UNDECIDED).rowcount if complete else 0
+        _stage(connection, staged, scored)
+        deleted = connection.execute(_DELETE_UNDECIDED).rowcount if scored else 0
         inserted, updated = connection.execute(_UPSERT).one()
         connection.execute(_SPEAK)
     return UpsertCount(inserted, updated, staged.num_rows - inserted - updated, deleted)
 
 
 def retire_predictions(where: Engine | str, *, months: int, now: datetime) -> list[str]:
-    """Drop the predictions of all months (UTC) but so many full ones before this; return the names of their tables.
+    """Drop the predictions older than the last `months` full months (UTC) before this one; return their tables' names.
 
-    The lake keeps them: this is what the work-list, reports and `explain-prediction` look at.
+    The lake keeps them: PostgreSQL serves the work-list, reports and `explain-prediction`.
     """
     number = now.astimezone(UTC).year * 12 + now.astimezone(UTC).month - 1 - months
     first = datetime(number // 12, number % 12 + 1, 1, tzinfo=UTC)
@@ -125,11 +164,11 @@ def scored_data_versions(where: Engine | str, use_case: str) -> list[str]:
 def find_prediction(
     where: Engine | str, use_case: str, entity_id: str, decision_time: datetime | None = None
 ) -> dict[str, Any] | None:
-    """Return the row that speaks for an entity, at its newest decision or at the given one; None if there is none."""
+    """Return the row that counts for an entity, at its newest decision or at the given one; None if there is none."""
     with begin(where) as connection:
         row = connection.execute(
             text(
-                "SELECT predictions.* FROM predictions JOIN scorings USING (use_case, decision_time, model_version) "
+                "SELECT predictions.* FROM predictions JOIN scorings USING (use_case, decision_time, mlflow_run_id) "
                 "WHERE use_case = :use_case AND entity_id = :entity_id "
                 "AND (CAST(:decision_time AS timestamptz) IS NULL OR decision_time = :decision_time) "
                 "ORDER BY decision_time DESC LIMIT 1"
@@ -140,36 +179,43 @@ def find_prediction(
         return dict(found) if found else None
 
 
-def _stage(connection: Connection, rows: pa.Table) -> None:
+def _stage(connection: Connection, rows: pa.Table, scored: Sequence[ScoredTime]) -> None:
     connection.execute(text(_STAGE))
-    _copy(connection, rows)
+    copy_rows(connection, "staged", rows)
     connection.execute(text(_INDEX))
-    connection.execute(text("ANALYZE staged"))
+    connection.execute(text(_STAGE_SCORED))
+    if scored:
+        connection.execute(_ADD_SCORED, [_scored_row(one) for one in scored])
+    connection.execute(_ADD_PARTS)
+    connection.execute(text("ANALYZE staged, scored"))
 
 
-def _checked(rows: pa.Table) -> pa.Table:
+def _scored_row(scored: ScoredTime) -> dict[str, Any]:
+    decides = scored.decides
+    return {
+        "use_case": scored.use_case,
+        "decision_time": scored.decision_time,
+        "model_version": scored.model_version,
+        "mlflow_run_id": scored.mlflow_run_id,
+        "first": decides.first if decides else None,
+        "last": decides.last if decides else None,
+    }
+
+
+def _checked(rows: pa.Table, scored: Sequence[ScoredTime]) -> pa.Table:
     if missing := [name for name in PREDICTIONS_SCHEMA.names if name not in rows.column_names]:
-        raise ValueError(f"predictions lack the columns {', '.join(missing)}; see PREDICTIONS_SCHEMA")
+        raise InputError(f"predictions lack the columns {', '.join(missing)}; see PREDICTIONS_SCHEMA")
     rows = rows.select(PREDICTIONS_SCHEMA.names)
     for field in PREDICTIONS_SCHEMA:
         if not field.nullable and rows.column(field.name).null_count:
-            raise ValueError(f"predictions have {rows.column(field.name).null_count} nulls in {field.name}")
+            raise InputError(f"predictions have {rows.column(field.name).null_count} nulls in {field.name}")
     rows = rows.cast(PREDICTIONS_SCHEMA)
     if rows.group_by(list(KEY)).aggregate([]).num_rows < rows.num_rows:
-        raise ValueError(f"predictions have the same {', '.join(KEY)} more than once")
-    times = ["use_case", "decision_time"]
-    scored = rows.group_by([*times, "model_version"]).aggregate([])
-    if scored.group_by(times).aggregate([]).num_rows < scored.num_rows:
-        raise ValueError("predictions of one decision time come from two model versions; write one after the other")
+        raise InputError(f"predictions have the same {', '.join(KEY)} more than once")
+    model = ["use_case", "decision_time", "mlflow_run_id", "model_version"]
+    models = {tuple(row.values()) for row in rows.group_by(model).aggregate([]).select(model).to_pylist()}
+    models |= {(one.use_case, one.decision_time, one.mlflow_run_id, one.model_version) for one in scored}
+    if len({key[:2] for key in models}) < len(models):
+        raise InputError("predictions of one decision time come from two models; write one after the other")
     # In one order, two writers of the same rows wait for one another and do not deadlock.
     return rows.sort_by([(name, "ascending") for name in KEY])
-
-
-def _copy(connection: Connection, rows: pa.Table) -> None:
-    """Send rows as CSV: Arrow writes it without a Python object a value, a null as nothing and a string in quotes."""
-    buffer = io.BytesIO()
-    csv.write_csv(rows, buffer, csv.WriteOptions(include_header=False))
-    raw: Any = connection.connection.driver_connection
-    assert isinstance(raw, psycopg.Connection)  # noqa: S101 - `connect` makes no other
-    with raw.cursor() as cursor, cursor.copy(_COPY) as copy:
-        copy.write(buffer.getbuffer())

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal, get_args
 
-from sqlalchemy import Connection, Engine, insert, select, text
-from sqlalchemy.exc import IntegrityError
+import psycopg
+from sqlalchemy import Connection, Engine, Select, and_, exists, insert, or_, select, text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import IntegrityError, ProgrammingError
+from sqlalchemy.orm import aliased
 
 from ml_assets.database.connect import begin
-from ml_assets.database.models import Promotion
+from ml_assets.database.models import Promotion, UseCaseTier
+from ml_assets.errors import StateError
 
-Action = Literal["requested", "declined", "promoted", "rolled_back", "restored"]
+Action = Literal["registered", "requested", "declined", "promoted", "rolled_back", "restored"]
 # After these the version is champion.
 CHAMPION_ACTIONS: Final[tuple[Action, ...]] = ("promoted", "rolled_back", "restored")
-_LEDGER_LOCK: Final = 0x6C656467
+_MAY_NOT: Final = "use case {}: this login may not write to the ledger; members of the role ml_assets_load may"
+_COLUMNS: Final = tuple(Promotion.__table__.columns)
 
 
-class LedgerError(RuntimeError):
+class LedgerError(StateError):
     """The ledger refuses the line, for example an approval by the person who asked for it."""
 
 
@@ -38,8 +44,8 @@ class Actor:
 
     @classmethod
     def person(cls, name: str) -> Actor:
-        """Return a person."""
-        return cls(name, is_person=True)
+        """Return a person, in the one spelling that the ledger keeps: lower case, single spaces."""
+        return cls(" ".join(unicodedata.normalize("NFKC", name).lower().split()), is_person=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +65,26 @@ class LedgerEntry:
     reason: str
     recorded_at: datetime
     database_user: str
+    mlflow_run_id: str | None
+    model_hash: str | None
+    from_run_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which model a line is about: its number for people, and run and SHA-256 of files and evidence, which are it."""
+
+    version: int
+    mlflow_run_id: str
+    model_hash: str
+    evidence_hash: str
 
 
 @contextmanager
 def writing(where: Engine | str, use_case: str) -> Iterator[Connection]:
-    """Yield a transaction that is alone in deciding on a use case's champion.
-
-    What is done to the model registry inside is undone in the ledger if it fails.
-    """
+    """Yield a transaction that is alone in deciding on a use case's champion."""
     with begin(where) as connection:
-        _lock(connection, use_case)
+        _hold(connection, use_case)
         yield connection
 
 
@@ -77,14 +93,46 @@ def hold_ledger(where: Engine | str, use_cases: Iterable[str]) -> Iterator[None]
     """Hold off every change of the champions of these use cases for the length of a block."""
     with begin(where) as connection:
         for use_case in sorted(set(use_cases)):
-            _lock(connection, use_case)
+            _hold(connection, use_case)
         yield
 
 
-def _lock(connection: Connection, use_case: str) -> None:
-    connection.execute(
-        text("SELECT pg_advisory_xact_lock(:lock, hashtext(:use_case))"), {"lock": _LEDGER_LOCK, "use_case": use_case}
-    )
+def _hold(connection: Connection, use_case: str) -> None:
+    try:
+        connection.execute(text("SELECT public.promotions_hold(:use_case)"), {"use_case": use_case})
+    except ProgrammingError as error:
+        if isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
+            raise LedgerError(_MAY_NOT.format(use_case)) from error
+        raise
+
+
+def declare_tiers(where: Engine | Connection | str, tiers: Mapping[str, str]) -> None:
+    """Let the database know the tier of each use case, by which it judges promotions.
+
+    Only who migrates may write them. Anybody else may ask that they are as the code says.
+
+    Raises:
+        LedgerError: the database knows another tier, or none, and this login may not write it.
+    """
+    if not isinstance(where, Connection):
+        with begin(where) as connection:
+            declare_tiers(connection, tiers)
+        return
+    known = {row[0]: row[1] for row in where.execute(select(UseCaseTier.use_case, UseCaseTier.tier))}
+    changed = {name: tier for name, tier in tiers.items() if known.get(name) != tier}
+    if not changed:
+        return
+    if not where.scalar(text("SELECT has_table_privilege('public.use_case_tiers', 'INSERT')")):
+        said = "; ".join(
+            f"{name} is {tier}, in the database {known.get(name, 'none')}" for name, tier in changed.items()
+        )
+        raise LedgerError(
+            f"the database knows another tier than the code: {said}. Run `ml-assets migrate` with the role that "
+            "migrates"
+        )
+    for name, tier in changed.items():
+        upsert = postgresql.insert(UseCaseTier).values(use_case=name, tier=tier)
+        where.execute(upsert.on_conflict_do_update(index_elements=["use_case"], set_={"tier": tier}))
 
 
 def record(
@@ -92,15 +140,12 @@ def record(
     use_case: str,
     action: Action,
     *,
-    from_version: int | None,
-    to_version: int,
+    model: ModelIdentity,
     actor: Actor,
     reason: str,
-    needs_approval: bool = False,
     request_id: int | None = None,
-    evidence_hash: str | None = None,
 ) -> LedgerEntry:
-    """Add a line and return it, with the time and the login that the database saw.
+    """Add a line and return it, with what the database itself sets: champion before, approval, time and login.
 
     Raises:
         LedgerError: the database refuses it; the message says why.
@@ -108,19 +153,23 @@ def record(
     values: dict[str, Any] = {
         "use_case": use_case,
         "action": action,
-        "from_version": from_version,
-        "to_version": to_version,
+        "to_version": model.version,
+        "mlflow_run_id": model.mlflow_run_id,
+        "model_hash": model.model_hash,
+        "evidence_hash": model.evidence_hash,
         "actor": actor.name,
         "is_person": actor.is_person,
-        "needs_approval": needs_approval,
         "request_id": request_id,
-        "evidence_hash": evidence_hash,
         "reason": reason,
     }
     try:
-        row = connection.execute(insert(Promotion).values(values).returning(*Promotion.__table__.columns)).one()
+        row = connection.execute(insert(Promotion).values(values).returning(*_COLUMNS)).one()
     except IntegrityError as error:
         raise LedgerError(f"use case {use_case}: {str(error.orig).splitlines()[0]}") from error
+    except ProgrammingError as error:
+        if isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
+            raise LedgerError(_MAY_NOT.format(use_case)) from error
+        raise
     return LedgerEntry(*row)
 
 
@@ -128,21 +177,32 @@ def history(
     where: Engine | Connection | str, use_case: str, *, limit: int = 100, actions: Collection[Action] = get_args(Action)
 ) -> list[LedgerEntry]:
     """Return the lines of a use case, newest first; those of some actions only, if they are given."""
-    query = (
-        select(*Promotion.__table__.columns)
-        .where(Promotion.use_case == use_case, Promotion.action.in_(actions))
-        .order_by(Promotion.id.desc())
-        .limit(limit)
-    )
-    if isinstance(where, Connection):
-        return [LedgerEntry(*row) for row in where.execute(query)]
-    with begin(where) as connection:
-        return [LedgerEntry(*row) for row in connection.execute(query)]
+    query = select(*_COLUMNS).where(Promotion.use_case == use_case, Promotion.action.in_(actions))
+    return _lines(where, query.order_by(Promotion.id.desc()).limit(limit))
+
+
+def line_of(where: Engine | Connection | str, number: int) -> LedgerEntry:
+    """Return a line by its number."""
+    (line,) = _lines(where, select(*_COLUMNS).where(Promotion.id == number))
+    return line
 
 
 def last_change(where: Engine | Connection | str, use_case: str) -> LedgerEntry | None:
     """Return the line that made the present champion, or None if the ledger knows of none."""
-    return next(iter(history(where, use_case, limit=1, actions=CHAMPION_ACTIONS)), None)
+    return _first(where, _changes(use_case))
+
+
+def in_force(where: Engine | Connection | str, use_case: str, run_id: str, moment: datetime) -> LedgerEntry | None:
+    """Return the line by which the model of a run was champion at a moment, or None if another was.
+
+    A line from before runs were recorded says whose it is by nothing but its version: it is taken as it is.
+    """
+    line = _first(where, _changes(use_case).where(Promotion.recorded_at <= moment))
+    return line if line is not None and line.mlflow_run_id in (None, run_id) else None
+
+
+def _changes(use_case: str) -> Select[Any]:
+    return select(*_COLUMNS).where(Promotion.use_case == use_case, Promotion.action.in_(CHAMPION_ACTIONS))
 
 
 def open_request(where: Engine | Connection | str, use_case: str) -> LedgerEntry | None:
@@ -150,31 +210,73 @@ def open_request(where: Engine | Connection | str, use_case: str) -> LedgerEntry
 
     A later request, or a change of champion, overtakes an earlier request: its evidence compares with another model.
     """
-    for line in history(where, use_case, limit=10_000):
-        if line.action == "requested":
-            return line
-        if line.action in CHAMPION_ACTIONS or line.action == "declined":
-            return None
-    return None
+    decided = select(*_COLUMNS).where(Promotion.use_case == use_case, Promotion.action != "registered")
+    newest = _first(where, decided)
+    return newest if newest is not None and newest.action == "requested" else None
 
 
-def replaced_by(where: Engine | Connection | str, use_case: str, version: int) -> int | None:
-    """Return which version was champion before `version` became it by promotion; None if there was none.
-
-    Raises:
-        LookupError: the ledger has no promotion of that version.
-    """
-    for line in history(where, use_case, limit=10_000):
-        if line.action == "promoted" and line.to_version == version:
-            return line.from_version
-    raise LookupError(f"use case {use_case}: the ledger has no promotion of version {version}")
+def registered(where: Engine | Connection | str, use_case: str, run_id: str) -> LedgerEntry | None:
+    """Return the newest line by which the model of a run entered the ledger, or None."""
+    query = select(*_COLUMNS).where(
+        Promotion.use_case == use_case, Promotion.action == "registered", Promotion.mlflow_run_id == run_id
+    )
+    return _first(where, query)
 
 
-def was_rolled_back(where: Engine | Connection | str, use_case: str, version: int) -> bool:
-    """Return whether the last that the ledger says of a version is that it was rolled back."""
-    for line in history(where, use_case, limit=10_000):
-        if line.action in CHAMPION_ACTIONS and line.to_version == version:
-            return False
-        if line.action == "rolled_back" and line.from_version == version:
-            return True
-    return False
+def promotion_of(where: Engine | Connection | str, use_case: str, entry: LedgerEntry) -> LedgerEntry | None:
+    """Return the newest promotion of the model that a line is about, or None."""
+    promoted = select(*_COLUMNS).where(Promotion.use_case == use_case, Promotion.action == "promoted")
+    if entry.mlflow_run_id is None:  # from before revision 0004
+        return _first(where, promoted.where(Promotion.to_version == entry.to_version))
+    same = Promotion.mlflow_run_id == entry.mlflow_run_id
+    legacy = and_(
+        Promotion.mlflow_run_id.is_(None),
+        Promotion.to_version == entry.to_version,
+        Promotion.evidence_hash == entry.evidence_hash,
+    )
+    return _first(where, promoted.where(or_(same, legacy)))
+
+
+def champion_before(where: Engine | Connection | str, use_case: str, entry: LedgerEntry) -> LedgerEntry | None:
+    """Return the line that made the champion before the one of `entry` was promoted; None if there was none."""
+    promotion = promotion_of(where, use_case, entry)
+    if promotion is None:
+        return None
+    return _first(where, _changes(use_case).where(Promotion.id < promotion.id))
+
+
+def former_champions(where: Engine | Connection | str, use_case: str) -> list[LedgerEntry]:
+    """Return the newest promotion of each version number, the highest first."""
+    query = (
+        select(*_COLUMNS)
+        .ext(postgresql.distinct_on(Promotion.to_version))
+        .where(Promotion.use_case == use_case, Promotion.action == "promoted")
+        .order_by(Promotion.to_version.desc(), Promotion.id.desc())
+    )
+    return _lines(where, query)
+
+
+def was_rolled_back(where: Engine | Connection | str, use_case: str, run_id: str) -> bool:
+    """Return whether the last that the ledger says of the model of a run is that it was rolled back."""
+    later = aliased(Promotion)
+    again = exists().where(
+        later.use_case == use_case,
+        later.mlflow_run_id == run_id,
+        later.id > Promotion.id,
+        later.action.in_(CHAMPION_ACTIONS),
+    )
+    query = select(*_COLUMNS).where(
+        Promotion.use_case == use_case, Promotion.action == "rolled_back", Promotion.from_run_id == run_id, ~again
+    )
+    return _first(where, query) is not None
+
+
+def _first(where: Engine | Connection | str, query: Select[Any]) -> LedgerEntry | None:
+    return next(iter(_lines(where, query.order_by(Promotion.id.desc()).limit(1))), None)
+
+
+def _lines(where: Engine | Connection | str, query: Select[Any]) -> list[LedgerEntry]:
+    if isinstance(where, Connection):
+        return [LedgerEntry(*row) for row in where.execute(query)]
+    with begin(where) as connection:
+        return [LedgerEntry(*row) for row in connection.execute(query)]

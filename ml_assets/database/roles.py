@@ -3,9 +3,9 @@
 | role | may |
 | --- | --- |
 | ml_assets_migrate | own and change the tables; the migration Job |
-| ml_assets_load | write and withdraw rows, drop old months of predictions; batch runs |
-| ml_assets_score | add and change rows, never delete; the scoring service |
-| ml_assets_read | look |
+| ml_assets_load | write and withdraw rows, drop old months of predictions, add to the ledger; batch runs, people |
+| ml_assets_score | add and change rows, never delete; the ledger it reads; a service that writes scores |
+| ml_assets_read | look; people, and the scoring service |
 
 An administrator runs `create_roles_sql` once, since roles belong to the server. Each migration then grants what the
 tables of that time need.
@@ -28,24 +28,57 @@ _RIGHTS: Final = {
     SCORE: "SELECT, INSERT, UPDATE",
     READ: "SELECT",
 }
-# Each writer makes the month that it writes to; only batch runs drop what is past its retention.
+# Each writer makes the month that it writes to; only batch runs take turns, and drop what is past its retention.
 _FUNCTIONS: Final = {
-    LOAD: ("predictions_make_month(timestamptz)", "predictions_drop_months(timestamptz)"),
+    LOAD: (
+        "predictions_make_month(timestamptz)",
+        "predictions_drop_months(timestamptz)",
+        "runs_hold(text, boolean)",
+    ),
     SCORE: ("predictions_make_month(timestamptz)",),
 }
-# Kept for reviewers: nobody who writes to them changes or deletes what is there.
-_LEDGERS: Final = ("promotions",)
+# What a writer says of a line of the ledger. The rest is the database's own, as is the order of the lines.
+_LEDGER: Final = "promotions"
+_LEDGER_COLUMNS: Final = (
+    "use_case, action, to_version, mlflow_run_id, model_hash, evidence_hash, actor, is_person, request_id, reason"
+)
+# Who decides on a champion; and the backup, which must see none decided on: it can read everything.
+_HOLD: Final = "promotions_hold(text)"
+_READ_ALL: Final = "pg_read_all_data"
+_LOCKS: Final = (
+    "SELECT oid::regprocedure::text FROM pg_catalog.pg_proc "
+    "WHERE pronamespace = 'pg_catalog'::regnamespace AND proname ~ '^pg_(try_)?advisory'"
+)
 
 
-def create_roles_sql(database: str) -> str:
-    """Return the SQL that makes the roles, for an administrator who is connected to the database; it may run again."""
+def create_roles_sql(database: str, others: tuple[str, ...] = ("dagster", "mlflow", "mlflow_auth")) -> str:
+    """Return the SQL that makes the roles, for an administrator who is connected to the database; it may run again.
+
+    PostgreSQL lets everybody connect to each database, make temporary tables, and take any advisory lock. All that is
+    taken away. `others` are the platform's other databases: where they exist, only their owners connect, and the
+    backup.
+    """
     make = "\n".join(
         f"DO $$ BEGIN CREATE ROLE {role} NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;" for role in ROLES
     )
+    names = ", ".join(f"'{name}'" for name in others)
     return f"""{make}
+REVOKE ALL ON DATABASE {database} FROM PUBLIC;
 GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {LOAD}, {SCORE}, {MIGRATE};
-GRANT CONNECT ON DATABASE {database} TO {READ};
-REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+GRANT CONNECT ON DATABASE {database} TO {READ}, {_READ_ALL};
+DO $$
+DECLARE name text;
+BEGIN
+    FOR name IN SELECT datname FROM pg_catalog.pg_database WHERE datname IN ({names}) LOOP
+        EXECUTE 'REVOKE ALL ON DATABASE ' || quote_ident(name) || ' FROM PUBLIC';
+        EXECUTE 'GRANT CONNECT ON DATABASE ' || quote_ident(name) || ' TO {_READ_ALL}';
+    END LOOP;
+    FOR name IN {_LOCKS} LOOP
+        EXECUTE 'REVOKE EXECUTE ON FUNCTION ' || name || ' FROM PUBLIC';
+        EXECUTE 'GRANT EXECUTE ON FUNCTION ' || name || ' TO {MIGRATE}';
+    END LOOP;
+END $$;
+REVOKE ALL ON SCHEMA public FROM PUBLIC;
 GRANT USAGE, CREATE ON SCHEMA public TO {MIGRATE};
 GRANT USAGE ON SCHEMA public TO {LOAD}, {SCORE}, {READ};
 """
@@ -63,12 +96,16 @@ def grant(connection: Connection) -> list[str]:
     )
     for role in sorted(present):
         connection.exec_driver_sql(f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {role}")
+        connection.exec_driver_sql(f"REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM {role}")
         connection.exec_driver_sql(f"GRANT {_RIGHTS[role]} ON ALL TABLES IN SCHEMA public TO {role}")
-        connection.exec_driver_sql(f"REVOKE INSERT, UPDATE, DELETE ON alembic_version FROM {role}")
-        for ledger in _LEDGERS:
-            connection.exec_driver_sql(f"REVOKE UPDATE, DELETE ON {ledger} FROM {role}")
+        for table in ("alembic_version", _LEDGER, "use_case_tiers"):
+            connection.exec_driver_sql(f"REVOKE INSERT, UPDATE, DELETE ON {table} FROM {role}")
+        connection.exec_driver_sql(f"REVOKE ALL ON promotion_holds FROM {role}")
         for function in _FUNCTIONS.get(role, ()):
             connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {function} TO {role}")
-        if role != READ:
-            connection.exec_driver_sql(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}")
+    if LOAD in present:
+        connection.exec_driver_sql(f"GRANT INSERT ({_LEDGER_COLUMNS}) ON {_LEDGER} TO {LOAD}")
+    connection.exec_driver_sql(
+        f"GRANT EXECUTE ON FUNCTION {_HOLD} TO {', '.join([*sorted(present & {LOAD}), _READ_ALL])}"
+    )
     return sorted(present)

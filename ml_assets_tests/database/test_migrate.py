@@ -5,11 +5,14 @@ from datetime import UTC, datetime
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
-from ml_assets.database import downgrade, migrate, upsert_predictions
 from ml_assets.database.connect import begin
+from ml_assets.database.migrate import _config, downgrade, migrate
 from ml_assets.database.models import Base, is_declared
+from ml_assets.database.newest import is_newest, newest_revision
+from ml_assets.database.predictions import upsert_predictions
 from ml_assets_tests.database.factories import prediction, predictions
 
 
@@ -56,6 +59,42 @@ def test_predictions_stay_when_they_are_put_into_months_and_back(database_url: s
     assert upsert_predictions(database_url, predictions(*rows)).unchanged == 2
 
 
+def test_models_of_one_version_number_stay_apart_and_are_put_together_on_the_way_back(database_url: str) -> None:
+    """Guards the rows of a bank that migrates to runs as identity and back, on predictions of two months."""
+    february = datetime(2026, 2, 2, 7, tzinfo=UTC)
+    migrate(database_url)
+    old = [prediction("A", 0.1), prediction("B", 0.2), prediction("A", 0.3, decision_time=february)]
+    upsert_predictions(database_url, predictions(*old))
+    downgrade(database_url, "0004")
+    speaking = "SELECT entity_id, decision_time, probability, mlflow_run_id FROM predictions JOIN scorings "
+    speaking += "USING (use_case, decision_time, {}) ORDER BY decision_time, entity_id"
+    with begin(database_url) as connection:
+        before = connection.execute(text(speaking.format("model_version"))).all()
+        assert len(before) == 3
+        # As revision 0004 wrote them: a scoring whose predictions are gone, and a run that had two version numbers.
+        connection.execute(text("INSERT INTO scorings VALUES ('gone', now(), 1)"))
+        connection.execute(
+            text(
+                "INSERT INTO predictions SELECT (jsonb_populate_record(predictions, '{\"model_version\": 7}')).* "
+                "FROM predictions WHERE entity_id = 'B'"
+            )
+        )
+    assert migrate(database_url)
+    with begin(database_url) as connection:
+        assert connection.execute(text(speaking.format("mlflow_run_id"))).all() == before
+        assert connection.execute(text("SELECT count(*), count(decides) FROM scorings")).one() == (2, 0)
+        assert connection.execute(text("SELECT count(*) FROM predictions")).scalar() == 3, "the version that speaks"
+    assert upsert_predictions(database_url, predictions(*old)).unchanged == 3
+    anew = prediction("A", 0.9, mlflow_run_id="run-of-the-new-model-1")
+    assert upsert_predictions(database_url, predictions(anew)).inserted == 1
+    downgrade(database_url, "0004")
+    with begin(database_url) as connection:
+        found = connection.execute(text("SELECT entity_id, probability FROM predictions ORDER BY probability")).all()
+    # A of the new model speaks and stays; B is of the old one alone.
+    assert [tuple(row) for row in found] == [("B", 0.2), ("A", 0.3), ("A", 0.9)]
+    assert migrate(database_url)
+
+
 def test_a_changed_view_is_made_anew(application_url: str) -> None:
     """Guards views against staying as an older version of their file made them."""
     with begin(application_url) as connection:
@@ -67,3 +106,17 @@ def test_a_changed_view_is_made_anew(application_url: str) -> None:
 def test_processes_that_migrate_at_once_wait_for_one_another(database_url: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         assert sorted(pool.map(migrate, [database_url] * 4)) == [False, False, False, True]
+
+
+def test_the_newest_revision_is_told_without_alembic(database_url: str) -> None:
+    """Guards a revision whose file is not named by it: every connect would migrate, or none would."""
+    assert newest_revision() == ScriptDirectory.from_config(_config()).get_current_head()
+    assert not is_newest(database_url)
+    migrate(database_url)
+    assert is_newest(database_url)
+    with begin(database_url) as connection:
+        connection.exec_driver_sql("COMMENT ON VIEW work_list IS 'another'")
+    assert not is_newest(database_url)
+    migrate(database_url)
+    downgrade(database_url, "0002")
+    assert not is_newest(database_url)

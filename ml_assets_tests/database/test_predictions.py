@@ -9,11 +9,17 @@ import pyarrow as pa
 import pytest
 from sqlalchemy import text
 
-from ml_assets.database import PREDICTIONS_SCHEMA, UpsertCount, upsert_predictions
 from ml_assets.database.connect import begin, connect
-from ml_assets.database.predictions import _DELETE_UNDECIDED, _UPSERT, _stage, retire_predictions
-from ml_assets.database.schema import KEY, PROVENANCE_COLUMNS, VALUE_COLUMNS
-from ml_assets_tests.database.factories import DECISION_TIME, prediction, predictions
+from ml_assets.database.predictions import (
+    _DELETE_UNDECIDED,
+    _UPSERT,
+    UpsertCount,
+    _stage,
+    retire_predictions,
+    upsert_predictions,
+)
+from ml_assets.database.schema import KEY, PREDICTIONS_SCHEMA, PROVENANCE_COLUMNS, VALUE_COLUMNS
+from ml_assets_tests.database.factories import DECISION_TIME, prediction, predictions, scored
 
 
 def stored(url: str) -> list[tuple[object, ...]]:
@@ -24,7 +30,7 @@ def stored(url: str) -> list[tuple[object, ...]]:
 
 
 def test_the_columns_are_keys_values_and_provenance() -> None:
-    assert KEY == ("use_case", "decision_time", "model_version", "entity_id")
+    assert KEY == ("use_case", "decision_time", "mlflow_run_id", "entity_id")
     assert PROVENANCE_COLUMNS == ("data_versions", "git_commit", "dagster_run_id", "scored_at")
     assert {*KEY, *VALUE_COLUMNS, *PROVENANCE_COLUMNS} == set(PREDICTIONS_SCHEMA.names)
 
@@ -36,7 +42,7 @@ def test_writing_equal_values_again_touches_no_row(application_url: str) -> None
     before = stored(application_url)
     later = {"dagster_run_id": "second", "git_commit": "beef", "scored_at": datetime(2026, 2, 1, tzinfo=UTC)}
     again = predictions(prediction("A", 0.1 + 0.2, **later), prediction("B", 1e-17, attributes=None, **later))
-    assert upsert_predictions(application_url, again, complete=True) == UpsertCount(0, 0, 2)
+    assert upsert_predictions(application_url, again, scored=[scored()]) == UpsertCount(0, 0, 2)
     assert stored(application_url) == before
 
 
@@ -62,7 +68,7 @@ def test_no_plan_goes_through_all_staged_rows_for_each_row_before(application_ur
     rows = predictions(*(prediction(f"E{number}") for number in range(2_000)))
     upsert_predictions(application_url, rows)
     with begin(application_url) as connection:
-        _stage(connection, rows)
+        _stage(connection, rows, [scored()])
         for joins_by in ("enable_hashjoin", "enable_mergejoin"):
             connection.execute(text(f"SET LOCAL {joins_by} = off"))
         ((plan,),) = connection.execute(text(f"EXPLAIN (FORMAT JSON) {statement.text}")).all()
@@ -100,7 +106,7 @@ def test_complete_deletes_what_is_no_longer_decided(application_url: str) -> Non
     other_time = prediction("B", decision_time=datetime(2026, 1, 5, 15, tzinfo=UTC))
     upsert_predictions(application_url, predictions(other_time, prediction("B", use_case="other")))
     assert upsert_predictions(application_url, predictions(prediction("A"))).deleted == 0
-    assert upsert_predictions(application_url, predictions(prediction("A")), complete=True).deleted == 1
+    assert upsert_predictions(application_url, predictions(prediction("A")), scored=[scored()]).deleted == 1
     with begin(application_url) as connection:
         left = connection.execute(text("SELECT use_case, entity_id, decision_time FROM predictions")).all()
     assert {tuple(row) for row in left} == {
@@ -114,7 +120,7 @@ def test_complete_deletes_what_is_no_longer_decided(application_url: str) -> Non
     ("rows", "message"),
     [
         (predictions(prediction("A"), prediction("A")), "more than once"),
-        (predictions(prediction("A"), prediction("B", model_version=2)), "two model versions"),
+        (predictions(prediction("A"), prediction("B", model_version=2)), "two models"),
         (predictions(prediction("A")).drop_columns(["rank"]), "lack the columns rank"),
         (pa.Table.from_pylist([prediction("A", slot=None)]), "1 nulls in slot"),
     ],

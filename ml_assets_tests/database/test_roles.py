@@ -8,12 +8,12 @@ import pytest
 from sqlalchemy import Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ProgrammingError
 
-from ml_assets.database import migrate, upsert_predictions
 from ml_assets.database.connect import begin
-from ml_assets.database.migrate import require_newest
-from ml_assets.database.predictions import retire_predictions
+from ml_assets.database.migrate import migrate, require_newest
+from ml_assets.database.predictions import retire_predictions, upsert_predictions
 from ml_assets.database.roles import LOAD, MIGRATE, READ, ROLES, SCORE, create_roles_sql
-from ml_assets_tests.database.factories import prediction, predictions
+from ml_assets.database.turn import in_turn
+from ml_assets_tests.database.factories import prediction, predictions, scored
 
 
 @pytest.fixture
@@ -52,8 +52,17 @@ def refuses(engine: Engine, statement: str) -> bool:
 def test_batch_runs_write_and_withdraw(as_role) -> None:
     load = as_role(LOAD)
     assert upsert_predictions(load, predictions(prediction("A"), prediction("B"))).inserted == 2
-    assert upsert_predictions(load, predictions(prediction("A")), complete=True).deleted == 1
+    assert upsert_predictions(load, predictions(prediction("A")), scored=[scored()]).deleted == 1
     assert retire_predictions(load, months=1, now=datetime(2026, 3, 1, tzinfo=UTC)) == ["predictions_2026_01"]
+
+
+def test_who_writes_takes_turns_and_no_other_lock(as_role) -> None:
+    """Guards runs that a bank's own users start: the locks of PostgreSQL are taken from them all."""
+    load = as_role(LOAD)
+    with in_turn(load, "cns_fails", lambda: pytest.fail("nobody holds it")):
+        pass
+    assert refuses(load, "SELECT pg_try_advisory_lock(1)")
+    assert refuses(as_role(READ), "SELECT runs_hold('cns_fails', false)")
 
 
 def test_the_scoring_service_writes_and_never_deletes(as_role) -> None:

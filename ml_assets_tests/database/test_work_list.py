@@ -1,12 +1,25 @@
-"""The work-list shows each entity once: its latest decision by the version that speaks for it."""
+"""The work-list shows each open entity once: its latest decision by the model that speaks for it."""
 
-from datetime import UTC, date, datetime
+import dataclasses
+from collections import defaultdict
+from datetime import UTC, date, datetime, timedelta
+from uuid import uuid4
 
-from sqlalchemy import text
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import create_engine, text
 
-from ml_assets.database import next_outcome_date, scored_dates, upsert_predictions, work_list
 from ml_assets.database.connect import begin
-from ml_assets_tests.database.factories import OUTCOME_DATE, prediction, predictions
+from ml_assets.database.predictions import upsert_predictions
+from ml_assets.database.status import scored_dates
+from ml_assets.database.work_list import left_work_list, next_outcome_date, work_list
+from ml_assets.predictions.work_list import priorities, standing
+from ml_assets.spec import ActionSpec, OutcomeDates
+from ml_assets_tests.database.factories import DECISION_TIME, OUTCOME_DATE, prediction, predictions, scored
+
+OUTCOME = OutcomeDates(OUTCOME_DATE, OUTCOME_DATE)
+AFTERNOON = DECISION_TIME + timedelta(hours=8)
 
 
 def shown(url: str, limit: int = 10) -> list[tuple[object, ...]]:
@@ -22,9 +35,17 @@ def test_dearest_first_ties_by_entity_cut_at_capacity(application_url: str) -> N
     assert work_list(application_url, "fails", OUTCOME_DATE, 1)[0]["attributes"]["isin"] == "DE000A1EWWW0"
 
 
+def test_what_costs_more_to_act_on_than_it_saves_stays_below_the_line(application_url: str) -> None:
+    """Guards: a list was filled with rows that were not worth an action; on the line a row is still listed."""
+    upsert_predictions(application_url, predictions(prediction("A", 0.1), prediction("B", 0.2), prediction("C", 0.09)))
+    action = ActionSpec(cost=50.0, effectiveness=0.5)
+    listed = work_list(application_url, "fails", OUTCOME_DATE, 10, action)
+    assert [row["entity_id"] for row in listed] == ["B", "A"]
+    assert work_list(application_url, "fails", OUTCOME_DATE, 10, ActionSpec(cost=500.0)) == []
+
+
 def test_a_later_decision_replaces_an_earlier_one(application_url: str) -> None:
-    afternoon = datetime(2026, 1, 5, 15, tzinfo=UTC)
-    upsert_predictions(application_url, predictions(prediction("A", 0.1, decision_time=afternoon)))
+    upsert_predictions(application_url, predictions(prediction("A", 0.1, decision_time=AFTERNOON)))
     upsert_predictions(application_url, predictions(prediction("A", 0.9), prediction("B", 0.5)))
     assert shown(application_url) == [(1, "B", 500.0, 1), (2, "A", 100.0, 1)]
 
@@ -40,19 +61,166 @@ def test_a_new_champion_and_a_rollback_each_take_the_list_over(application_url: 
     assert shown(application_url) == [(1, "A", 100.0, 1)]
 
 
+def test_who_is_not_decided_again_leaves_the_list(application_url: str) -> None:
+    """Guards an instruction that settled or was cancelled, and stayed on the list by its earlier decision."""
+    upsert_predictions(application_url, predictions(prediction("A", 0.1), prediction("B", 0.5)), scored=[scored()])
+    later = scored(AFTERNOON, OUTCOME)
+    upsert_predictions(application_url, predictions(prediction("A", 0.2, decision_time=AFTERNOON)), scored=[later])
+    assert shown(application_url) == [(1, "A", 200.0, 1)]
+    assert left_work_list(application_url, "fails", [DECISION_TIME]) == 0
+    assert left_work_list(application_url, "fails", [AFTERNOON]) == 1
+    evening = AFTERNOON + timedelta(hours=5)
+    upsert_predictions(application_url, predictions(), scored=[scored(evening, OUTCOME)])
+    assert left_work_list(application_url, "fails", [evening]) == 1, "B had left before"
+    assert left_work_list(application_url, "fails", [AFTERNOON, evening]) == 2
+
+
+def test_a_scoring_of_nothing_empties_the_list_and_a_part_does_not(application_url: str) -> None:
+    """Guards the slot at which nothing is open any more: no row to write, and still a scoring."""
+    upsert_predictions(application_url, predictions(prediction("A", 0.1)), scored=[scored(decides=OUTCOME)])
+    part = prediction("B", 0.5, decision_time=AFTERNOON)
+    upsert_predictions(application_url, predictions(part), scored=[scored(AFTERNOON)])
+    assert shown(application_url) == [(1, "B", 500.0, 1), (2, "A", 100.0, 1)]
+    counts = upsert_predictions(application_url, predictions(), scored=[scored(AFTERNOON, OUTCOME)])
+    assert counts.deleted == 1, "late data has withdrawn B"
+    assert shown(application_url) == []
+
+
+def test_a_scoring_speaks_for_its_use_case_alone(application_url: str) -> None:
+    upsert_predictions(application_url, predictions(prediction("A", 0.1), prediction("A", 0.2, use_case="other")))
+    upsert_predictions(application_url, predictions(), scored=[scored(AFTERNOON, OUTCOME)])
+    assert shown(application_url) == []
+    assert len(work_list(application_url, "other", OUTCOME_DATE, 10)) == 1
+
+
+def test_a_part_by_another_model_decides_nothing_as_a_whole(application_url: str) -> None:
+    """Guards a list that one row of a new model would have emptied of what the old one decided before."""
+    upsert_predictions(application_url, predictions(prediction("A", 0.1)), scored=[scored()])
+    part = predictions(prediction("B", 0.5, decision_time=AFTERNOON))
+    upsert_predictions(application_url, part, scored=[scored(AFTERNOON, OUTCOME)])
+    upsert_predictions(application_url, part)
+    assert [row[1] for row in shown(application_url)] == ["B"], "the same model's rows change nothing"
+    other = predictions(prediction("C", 0.3, decision_time=AFTERNOON, model_version=2))
+    upsert_predictions(application_url, other)
+    assert [row[1] for row in shown(application_url)] == ["C", "A"]
+
+
+def test_models_of_one_version_number_do_not_mix(application_url: str) -> None:
+    """Guards a registered model that was deleted and made anew: its version 1 took over rows of the old version 1."""
+    old = predictions(prediction("A", 0.1), prediction("B", 0.2))
+    upsert_predictions(application_url, old, scored=[scored(decides=OUTCOME)])
+    anew = prediction("A", 0.9, mlflow_run_id="run-of-the-new-model-1")
+    assert upsert_predictions(application_url, predictions(anew)).inserted == 1
+    assert shown(application_url) == [(1, "A", 900.0, 1)]
+    assert upsert_predictions(application_url, old).unchanged == 2
+    assert shown(application_url) == [(1, "B", 200.0, 1), (2, "A", 100.0, 1)]
+
+
+spans = st.tuples(st.integers(0, 3), st.integers(0, 2) | st.none()).map(
+    lambda span: OutcomeDates(
+        OUTCOME_DATE + timedelta(days=span[0]),
+        None if span[1] is None else OUTCOME_DATE + timedelta(days=sum(span)),
+    )
+)
+writes = st.lists(
+    st.tuples(
+        st.integers(0, 3),  # hours after the first decision time
+        st.integers(1, 2),  # the model
+        st.just("part") | st.none() | spans,
+        st.dictionaries(
+            st.sampled_from(["A", "a", "Ä", "_z", "A 1", "A-1"]),
+            st.tuples(st.integers(0, 3), st.sampled_from([0.1, 0.2])),
+            max_size=5,
+        ),
+    ),
+    max_size=8,
+)
+
+
+@given(writes)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_view_is_the_rule(application_url: str, drawn: list) -> None:
+    """Guards the SQL against parting from `predictions.work_list`: any scorings, whole or in part, in any order."""
+    engine, use_case = create_engine(application_url), f"fails-{uuid4()}"
+    stored: dict[tuple[datetime, int], dict] = defaultdict(dict)
+    speaks: dict[datetime, tuple[int, OutcomeDates | None]] = {}
+    for hour, model, decides, decided in drawn:
+        at = DECISION_TIME + timedelta(hours=hour)
+        rows = {
+            entity: (OUTCOME_DATE + timedelta(days=days), probability)
+            for entity, (days, probability) in decided.items()
+        }
+        table = predictions(
+            *(
+                prediction(
+                    entity, probability, use_case=use_case, decision_time=at, model_version=model, outcome_date=day
+                )
+                for entity, (day, probability) in rows.items()
+            )
+        )
+        if decides == "part":
+            upsert_predictions(engine, table)
+            stored[at, model] |= rows
+            if rows:
+                known = speaks.get(at)
+                speaks[at] = (model, known[1] if known and known[0] == model else None)
+        else:
+            whole = dataclasses.replace(scored(at, decides, model), use_case=use_case)
+            upsert_predictions(engine, table, scored=[whole])
+            stored[at, model] = rows
+            speaks[at] = (model, decides)
+    with engine.connect() as connection:
+        found = connection.execute(
+            text(
+                "SELECT outcome_date, priority, entity_id, decision_time, expected_cost FROM work_list "
+                "WHERE use_case = :use_case ORDER BY outcome_date, priority"
+            ),
+            {"use_case": use_case},
+        ).all()
+    engine.dispose()
+    flat = [
+        (entity, day, at, 1000 * probability)
+        for (at, model), rows in stored.items()
+        if speaks.get(at, (None,))[0] == model
+        for entity, (day, probability) in rows.items()
+    ]
+    names = np.array([row[0] for row in flat], dtype=str)
+    days = np.array([row[1] for row in flat], dtype="datetime64[D]")
+    times = np.array([row[2].replace(tzinfo=None) for row in flat], dtype="datetime64[us]")
+    there = standing(names, days, times, {at: decides for at, (_, decides) in speaks.items()})
+    costs = np.array([row[3] for row in flat])
+    places = priorities(days[there], names[there], costs[there])
+    listed = [row for row, chosen in zip(flat, there, strict=True) if chosen]
+    expected = sorted(
+        (day, int(place), name, at, cost) for (name, day, at, cost), place in zip(listed, places, strict=True)
+    )
+    assert [tuple(row) for row in found] == expected
+
+
 def test_a_reader_s_filter_reaches_the_index(application_url: str) -> None:
-    """Guards against a view that sorts all of history for one morning's list."""
+    """Guards against a view that sorts all of history for one morning's list, or asks all scorings for each row."""
     rows = [prediction(f"E{n}", outcome_date=date(2026, 1, 1 + n % 28)) for n in range(3000)]
-    upsert_predictions(application_url, predictions(*rows))
+    upsert_predictions(application_url, predictions(*rows), scored=[scored(decides=OUTCOME)])
+    others = [
+        scored(DECISION_TIME + timedelta(hours=8 * n), OutcomeDates(date(2026, 2, 1) + timedelta(days=n)))
+        for n in range(1, 750)
+    ]
+    upsert_predictions(application_url, predictions(), scored=others)
     with begin(application_url) as connection:
-        connection.execute(text("ANALYZE predictions"))
+        connection.execute(text("ANALYZE predictions, scorings"))
         plan = "\n".join(
             connection.execute(
-                text("EXPLAIN SELECT * FROM work_list WHERE use_case = 'fails' AND outcome_date = '2026-01-06'")
+                text(
+                    "EXPLAIN (ANALYZE, TIMING OFF) "
+                    "SELECT * FROM work_list WHERE use_case = 'fails' AND outcome_date = '2026-01-06'"
+                )
             ).scalars()
         )
     assert "on predictions_2026_01_use_case_outcome_date" in plan, plan
     assert "Seq Scan on predictions" not in plan
+    (grouped,) = [line for line in plan.splitlines() if "GroupAggregate" in line or "HashAggregate" in line]
+    assert "loops=1)" in grouped, plan
+    assert "SubPlan" not in plan, plan
 
 
 def test_status_counts_by_date_and_version(application_url: str) -> None:
@@ -64,3 +232,8 @@ def test_status_counts_by_date_and_version(application_url: str) -> None:
     assert (row.predictions, row.mean_probability, row.expected_cost) == (2, 0.5, 1000.0)
     assert len(scored_dates(application_url)) == 2
     assert next_outcome_date(application_url, "fails") == OUTCOME_DATE
+    later = OUTCOME_DATE + timedelta(days=1)
+    upsert_predictions(application_url, predictions(prediction("C", outcome_date=later)))
+    assert next_outcome_date(application_url, "fails") == OUTCOME_DATE
+    upsert_predictions(application_url, predictions(), scored=[scored(DECISION_TIME + timedelta(days=1), OUTCOME)])
+    assert next_outcome_date(application_url, "fails") == later, "a scoring of nothing is the newest"

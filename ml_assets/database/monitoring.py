@@ -1,0 +1,80 @@
+"""What monitoring finds, in PostgreSQL, for SQL and for the sensor: copies that are replaced date by date."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from typing import Any, Final
+
+import pyarrow as pa
+from sqlalchemy import Engine, delete, inspect, select, text
+
+from ml_assets.database.connect import begin
+from ml_assets.database.copying import copy_rows
+from ml_assets.database.models import Base, Estimate, Outcome, Performance, RetrainingDecision
+from ml_assets.errors import InputError
+
+# By which date the rows of each table are replaced.
+_DATE: Final[dict[type[Base], str]] = {
+    Outcome: "outcome_date",
+    Performance: "outcome_date",
+    Estimate: "outcome_date",
+    RetrainingDecision: "decision_date",
+}
+
+
+def replace_dates(where: Engine | str, table: type[Base], use_case: str, dates: Sequence[date], rows: pa.Table) -> None:
+    """Replace the rows of a use case and some dates by `rows`, whose other columns are left out, in one transaction.
+
+    Two that write to a table do it one after the other; readers see the rows from before until then.
+
+    Raises:
+        ValueError: `rows` lacks a column of the table.
+    """
+    columns = [column.name for column in table.__table__.columns]
+    if missing := [name for name in columns if name not in rows.column_names]:
+        raise InputError(f"rows for the table {table.__tablename__} lack the columns {', '.join(missing)}")
+    day = getattr(table, _DATE[table])
+    with begin(where) as connection:
+        connection.execute(text(f"LOCK TABLE {table.__tablename__} IN SHARE ROW EXCLUSIVE MODE"))
+        connection.execute(delete(table).where(table.__table__.c.use_case == use_case, day.in_(list(dates))))
+        if rows.num_rows:
+            copy_rows(connection, table.__tablename__, rows.select(columns))
+
+
+def rows_between(
+    where: Engine | str, table: type[Base], use_case: str, first: date, last: date
+) -> list[dict[str, Any]]:
+    """Return the rows of a use case from one date to another, both included, in order of their key."""
+    day = getattr(table, _DATE[table])
+    query = (
+        select(table.__table__)
+        .where(table.__table__.c.use_case == use_case, day >= first, day <= last)
+        .order_by(*inspect(table).primary_key)
+    )
+    with begin(where) as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def newest_retraining_decision(where: Engine | str, use_case: str) -> dict[str, Any] | None:
+    """Return the decision on retraining of the newest date, None if nothing has been decided."""
+    query = (
+        select(RetrainingDecision.__table__)
+        .where(RetrainingDecision.use_case == use_case)
+        .order_by(RetrainingDecision.decision_date.desc())
+        .limit(1)
+    )
+    with begin(where) as connection:
+        row = connection.execute(query).mappings().one_or_none()
+        return dict(row) if row else None
+
+
+def retire_outcomes(where: Engine | str, *, months: int, now: datetime) -> int:
+    """Delete the outcomes older than the last `months` full months (UTC) before this one; return how many rows.
+
+    The lake keeps them, as it does predictions.
+    """
+    number = now.astimezone(UTC).year * 12 + now.astimezone(UTC).month - 1 - months
+    first = date(number // 12, number % 12 + 1, 1)
+    with begin(where) as connection:
+        return connection.execute(delete(Outcome).where(Outcome.outcome_date < first)).rowcount

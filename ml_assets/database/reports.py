@@ -1,0 +1,202 @@
+"""The SQL of reports, run as of a time: what a report names are relations that end there, so it cannot see further.
+
+| relation | holds |
+| --- | --- |
+| report | one row: use_case, date, month (its first day), as_of, currency, capacity, business_days_left of the month |
+| predictions | those that speak for their decision time, decided by then |
+| work_list | the list as the view of this name makes it, from what was decided by then |
+| work_list_week_before | the same, seven days earlier |
+| outcomes | with the labels known by then; a date is complete once all of its labels were known |
+| performance, estimates | those of outcome dates that were complete by then; of others the estimate alone |
+| retraining_decisions | those of dates up to the report's |
+| promotions | the lines of the ledger that were recorded by then |
+
+A caller gives further relations as rows, such as what only the lake knows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from importlib import resources
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql as compose
+from psycopg.rows import dict_row
+from sqlalchemy import Connection, Engine, text
+
+from ml_assets.database.connect import begin
+from ml_assets.database.newest import view_sql
+from ml_assets.errors import InputError
+
+_SECONDS: Final = 120
+# What a person reads has fewer; a report that has more has forgotten to add up.
+MOST_ROWS: Final = 5_000
+_WEEK: Final = timedelta(days=7)
+
+_REPORT: Final = """
+report AS NOT MATERIALIZED (
+    SELECT {use_case}::text AS use_case, {date}::date AS date, {month}::date AS month, {as_of}::timestamptz AS as_of,
+        {currency}::text AS currency, {capacity}::integer AS capacity,
+        {business_days_left}::integer AS business_days_left
+),
+predictions AS NOT MATERIALIZED (
+    SELECT predictions.* FROM public.predictions JOIN public.scorings USING (use_case, decision_time, mlflow_run_id)
+    WHERE use_case = {use_case} AND decision_time <= {as_of}
+),
+work_list AS NOT MATERIALIZED ({work_list}),
+work_list_week_before AS NOT MATERIALIZED ({work_list_week_before}),
+outcomes AS NOT MATERIALIZED (
+    SELECT
+        use_case, outcome_date, stage, entity_id, decision_time, decision_date, slot, model_version, probability,
+        cost_if_fail, expected_cost, on_list,
+        row_number() OVER (
+            PARTITION BY use_case, outcome_date, stage, entity_id ORDER BY decision_time DESC
+        ) = 1 AS is_last,
+        CASE WHEN label_known_at <= {as_of} THEN label END AS label,
+        CASE WHEN label_known_at <= {as_of} THEN label_known_at END AS label_known_at,
+        is_complete AND max(label_known_at) OVER (PARTITION BY use_case, outcome_date) <= {as_of} AS is_complete
+    FROM public.outcomes
+    WHERE use_case = {use_case} AND decision_time <= {as_of}
+),
+complete_until AS (
+    SELECT max(outcome_date) AS outcome_date
+    FROM (
+        SELECT outcome_date, is_complete, max(label_known_at) AS known_at FROM public.outcomes
+        WHERE use_case = {use_case} AND outcome_date BETWEEN {date}::date - 60 AND {date}::date
+        GROUP BY outcome_date, is_complete
+    ) AS dates
+    WHERE is_complete AND known_at <= {as_of}
+),
+performance AS NOT MATERIALIZED (
+    SELECT performance.* FROM public.performance CROSS JOIN complete_until
+    WHERE use_case = {use_case} AND performance.outcome_date <= complete_until.outcome_date
+),
+estimates AS NOT MATERIALIZED (
+    SELECT
+        use_case, estimates.outcome_date, metric, estimated, low, high,
+        CASE WHEN estimates.outcome_date <= complete_until.outcome_date THEN realised END AS realised,
+        n, published, why
+    FROM public.estimates CROSS JOIN complete_until
+    WHERE use_case = {use_case} AND estimates.outcome_date <= {date}
+),
+retraining_decisions AS NOT MATERIALIZED (
+    SELECT * FROM public.retraining_decisions WHERE use_case = {use_case} AND decision_date <= {date}
+),
+promotions AS NOT MATERIALIZED (
+    SELECT * FROM public.promotions WHERE use_case = {use_case} AND recorded_at <= {as_of}
+)"""
+# The view's own query, on what was decided by a time.
+_WORK_LIST: Final = """
+    WITH predictions AS NOT MATERIALIZED (
+        SELECT * FROM public.predictions WHERE use_case = {use_case} AND decision_time <= {moment}
+    ), scorings AS NOT MATERIALIZED (
+        SELECT * FROM public.scorings WHERE use_case = {use_case} AND decision_time <= {moment}
+    )
+    {view}"""
+_GIVEN: Final = "{name} AS MATERIALIZED (SELECT * FROM json_to_recordset({rows}::json) AS rows({columns}))"
+_TYPES: Final[dict[type, str]] = {
+    str: "text", int: "bigint", float: "double precision", bool: "boolean", date: "date", datetime: "timestamptz",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Of which use case, date and time a report is; `business_days_left` are those of the month after the date."""
+
+    use_case: str
+    day: date
+    as_of: datetime
+    currency: str
+    capacity: int
+    business_days_left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Rows that a report reads as a relation: the type of each column by its name, and the rows."""
+
+    columns: Mapping[str, type]
+    rows: Sequence[Mapping[str, Any]]
+
+
+def shared_reports() -> dict[str, str]:
+    """Return the SQL of the reports that every use case has, by name."""
+    folder = resources.files("ml_assets.database") / "sql" / "reports"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
+    return {file.name.removesuffix(".sql"): file.read_text(encoding="utf-8") for file in files}
+
+
+def report_rows(
+    where: Engine | str, sql: str, asked: Asked, given: Mapping[str, Given], *, file: str
+) -> list[dict[str, Any]]:
+    """Return the rows of a report's SQL, in its order. It can only read, for two minutes at most.
+
+    Raises:
+        InputError: PostgreSQL refuses the SQL, or it gives more than `MOST_ROWS`; with the line of `file`.
+    """
+    with begin(where) as connection:
+        connection.execute(text("SET LOCAL transaction_read_only = on"))
+        # A name that is not one of the relations is none: nothing is read that does not end at the time.
+        connection.execute(text("SET LOCAL search_path = pg_catalog"))
+        connection.execute(text("SET LOCAL timezone = 'UTC'"))
+        connection.execute(text(f"SET LOCAL statement_timeout = {_SECONDS * 1000}"))
+        # The last digit of a sum may depend on who adds; compiling takes longer than it saves.
+        connection.execute(text("SET LOCAL max_parallel_workers_per_gather = 0"))
+        connection.execute(text("SET LOCAL jit = off"))
+        statement = statement_of(connection, sql, asked, given)
+        driver: Any = connection.connection.driver_connection
+        try:
+            # With binary results psycopg asks in the protocol that takes one statement and no second one behind it.
+            with driver.cursor(binary=True, row_factory=dict_row) as cursor:
+                rows: list[dict[str, Any]] = cursor.execute(statement).fetchmany(MOST_ROWS + 1)
+        except psycopg.Error as error:
+            raise InputError(
+                str(error.diag.message_primary or error), where=_place(error, statement, sql, file)
+            ) from error
+    if len(rows) > MOST_ROWS:
+        raise InputError(f"it gives more than {MOST_ROWS:,} rows", where=file, to_do="add up, or add a LIMIT")
+    return rows
+
+
+def statement_of(connection: Connection, sql: str, asked: Asked, given: Mapping[str, Given]) -> str:
+    """Return the whole statement: the relations as of the time, and the report's SQL as it stands in its file."""
+    values: dict[str, Any] = {
+        "use_case": asked.use_case,
+        "date": asked.day,
+        "month": asked.day.replace(day=1),
+        "as_of": asked.as_of,
+        "currency": asked.currency,
+        "capacity": asked.capacity,
+        "business_days_left": asked.business_days_left,
+    }
+    literals: dict[str, Any] = {name: compose.Literal(value) for name, value in values.items()}
+    view = compose.SQL(view_sql("work_list"))
+
+    def listed(moment: datetime) -> compose.Composed:
+        return compose.SQL(_WORK_LIST).format(use_case=literals["use_case"], moment=compose.Literal(moment), view=view)
+
+    lists = {"work_list": listed(asked.as_of), "work_list_week_before": listed(asked.as_of - _WEEK)}
+    parts = [compose.SQL(_REPORT).format(**literals, **lists)]
+    for name, one in given.items():
+        columns = compose.SQL(", ").join(
+            compose.SQL("{} {}").format(compose.Identifier(column), compose.SQL(_TYPES[kind]))
+            for column, kind in one.columns.items()
+        )
+        rows = json.dumps([dict(row) for row in one.rows], default=str)
+        parts.append(
+            compose.SQL(_GIVEN).format(name=compose.Identifier(name), rows=compose.Literal(rows), columns=columns)
+        )
+    with_ = compose.SQL("WITH {}\nSELECT * FROM (\n").format(compose.SQL(",\n").join(parts))
+    return with_.as_string(connection.connection.driver_connection) + sql + "\n) AS rows"
+
+
+def _place(error: psycopg.Error, statement: str, sql: str, file: str) -> str:
+    """Return the file, with the line of its SQL that PostgreSQL has named."""
+    position, before = int(error.diag.statement_position or 0), statement.rindex(sql)
+    if position <= before:
+        return file
+    return f"{file}:{statement.count(chr(10), before, position - 1) + 1}"

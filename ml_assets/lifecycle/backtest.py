@@ -1,4 +1,4 @@
-"""A frozen model on days that it has never seen, against the rule that was trained beside it."""
+"""A frozen model on days that it has never seen, against the rule of the same training."""
 
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -8,7 +8,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
+from sqlalchemy import Engine
 
+from ml_assets.errors import InputError, NotFoundError
 from ml_assets.lake import Lake, features_table, labels_table
 from ml_assets.learning.gate import ModelEvidence
 from ml_assets.learning.metrics import evaluate
@@ -16,8 +18,9 @@ from ml_assets.learning.scorer import Scorer
 from ml_assets.learning.slices import with_slices
 from ml_assets.learning.training_set import labelled
 from ml_assets.learning.window import Window
+from ml_assets.lifecycle.champion import settle
 from ml_assets.lifecycle.evaluation import read_model_evidence
-from ml_assets.registry import CHAMPION, ModelRegistry
+from ml_assets.registry import ModelRegistry
 from ml_assets.spec import UseCase
 
 WHOLE = "all"
@@ -42,6 +45,7 @@ class Backtest:
 def backtest(
     lake: Lake,
     registry: ModelRegistry,
+    engine: Engine | str,
     usecase: UseCase,
     first: date,
     last: date,
@@ -58,20 +62,28 @@ def backtest(
         ValueError: a label that the models learned from was known only after the first of these decisions, so the dates
             are not unseen; or the features are no longer those of the version.
     """
-    model = registry.resolve(usecase.name, CHAMPION) if version is None else registry.version(usecase.name, version)
-    if model is None:
-        raise LookupError(f"use case {usecase.name} has no champion; name a version, or run its retraining job first")
+    champion = settle(registry, engine, usecase) if version is None else None
+    if version is not None:
+        model = registry.version(usecase.name, version)
+    elif champion is not None:
+        model = champion.version
+    else:
+        raise NotFoundError(f"use case {usecase.name} has no champion; name a version, or run its retraining job first")
     trained = date.fromisoformat(registry.run(model.run_id).tags["training_date"])
     runs = registry.candidate_runs(usecase.name, trained)
     if usecase.rule.name not in runs:
-        raise LookupError(f"use case {usecase.name}: no MLflow run of the rule {usecase.rule.name!r} for {trained}")
+        raise NotFoundError(f"use case {usecase.name}: no MLflow run of the rule {usecase.rule.name!r} for {trained}")
     run_ids = (model.run_id, runs[usecase.rule.name].run_id)
     rows = read_labelled(lake, usecase, first, last)
     window = Window.of(rows)
     until = _trained_until(usecase, [read_model_evidence(registry, run_id) for run_id in run_ids], window)
-    scorers = [Scorer.from_files(registry.download_model(run_id), threads=threads) for run_id in run_ids]
+    hashes = (champion.model_hash if champion else None, None)
+    scorers = [
+        Scorer.from_files(registry.download_model(run_id, expected), threads=threads)
+        for run_id, expected in zip(run_ids, hashes, strict=True)
+    ]
     if scorers[0].manifest.feature_set_hash != usecase.feature_set_hash:
-        raise ValueError(
+        raise InputError(
             f"use case {usecase.name}: version {model.version} was trained on another definition of the features than "
             "the lake holds now; retrain, or check out the code of that version"
         )
@@ -96,7 +108,7 @@ def read_labelled(lake: Lake, usecase: UseCase, first: date, last: date) -> pa.T
         if rows.num_rows:
             part = pa.array(["test"] * rows.num_rows)
             return with_slices(usecase, rows.append_column("part", part), attributes)
-    raise LookupError(
+    raise NotFoundError(
         f"use case {usecase.name} has no decision from {first} to {last} with a known outcome; "
         f"`ml-assets ingest {usecase.name}` makes features and labels of what has landed"
     )
@@ -120,7 +132,9 @@ def by_month(usecase: UseCase, window: Window, model: NDArray[np.float64], rule:
             if not chosen.any():
                 continue
             part = window.take(chosen)
-            ours, other = (evaluate(part, p[chosen], capacity=usecase.capacity) for p in (model, rule))
+            ours, other = (
+                evaluate(part, p[chosen], capacity=usecase.capacity, action=usecase.action) for p in (model, rule)
+            )
             rows.append(
                 {
                     "decisions": name,
@@ -141,9 +155,9 @@ def _trained_until(usecase: UseCase, models: list[ModelEvidence], window: Window
     first = window.first_decision_time
     times = [moment for moment in known if moment is not None]
     if len(times) < len(known) or first is None:
-        raise ValueError(f"use case {usecase.name}: it is not known until when the models were trained")
+        raise InputError(f"use case {usecase.name}: it is not known until when the models were trained")
     if max(times) >= first:
-        raise ValueError(
+        raise InputError(
             f"use case {usecase.name}: the models learned from labels known until {max(times):%Y-%m-%d %H:%M}, after "
             f"the first of these decisions ({first:%Y-%m-%d %H:%M}); choose later dates"
         )

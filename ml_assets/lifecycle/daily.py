@@ -17,11 +17,10 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from deltalake.exceptions import CommitFailedError
 
 from ml_assets.features import AsOfDatabase, DailyParts, columns_named, daily_days, use_of
 from ml_assets.features.days import day_of
-from ml_assets.lake import Lake, curated_table, daily_table, reference_table
+from ml_assets.lake import Lake, PartitionBusyError, curated_table, daily_table, reference_table
 from ml_assets.spec import EventSpec, ReferenceSpec, UseCase
 
 # Where a clock runs ahead, a row known on a day belongs to the business date after it.
@@ -69,7 +68,13 @@ class PartInputs:
         for name, sql in usecase.daily_sql.items():
             tables = use_of(sql).tables
             sources: list[EventSpec | ReferenceSpec] = [*usecase.events, *usecase.references]
-            self._sources[name] = [source for source in sources if source.name.lower() in tables]
+            self._sources[name] = [
+                source
+                for source in sources
+                if not tables.isdisjoint(
+                    map(str.lower, source.tables if isinstance(source, EventSpec) else (source.name,))
+                )
+            ]
             for source in self._sources[name]:
                 column = "business_date" if isinstance(source, EventSpec) else None
                 for day, files in lake.file_names(self._table(source), column).items():
@@ -186,7 +191,7 @@ def keep_parts(lake: Lake, usecase: UseCase, inputs: PartInputs, kept: KeptDays,
                 "known_date",
                 days,
             )
-        except CommitFailedError:
+        except PartitionBusyError:
             continue
 
 

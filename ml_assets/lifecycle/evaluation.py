@@ -10,9 +10,9 @@ from pathlib import Path
 
 import msgspec
 import pandas as pd
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
-from ml_assets.database.promotions import history
+from ml_assets.errors import NotFoundError
 from ml_assets.lake import Lake
 from ml_assets.learning.compare import Comparison, choose_challenger, compare
 from ml_assets.learning.evidence import build_evidence
@@ -23,9 +23,10 @@ from ml_assets.learning.metrics import by_group
 from ml_assets.learning.plots import precision_recall_plot, reliability_plot
 from ml_assets.learning.scorer import Scorer
 from ml_assets.learning.training_set import part_of
-from ml_assets.lifecycle.model_risk import INTERVALS, PACK_HTML, PACK_MARKDOWN, model_risk_pack
+from ml_assets.lifecycle.champion import approved_hash, champion_run
+from ml_assets.lifecycle.model_risk import INTERVALS
 from ml_assets.lifecycle.training import read_training_set
-from ml_assets.registry import CHALLENGER, CHAMPION, CandidateRun, ModelRegistry, ModelVersion
+from ml_assets.registry import CHALLENGER, CHAMPION, CandidateRun, ModelChangedError, ModelRegistry
 from ml_assets.spec import UseCase
 
 EVIDENCE = "evidence.json"
@@ -44,7 +45,6 @@ class EvaluationReport:
     comparison: Comparison
     validation: Mapping[str, float | None]
     challenger: str
-    challenger_run_id: str
     verdict: Verdict
     evidence: Evidence
     intervals: pd.DataFrame
@@ -54,7 +54,13 @@ class EvaluationReport:
 
 
 def evaluate_candidates(
-    lake: Lake, registry: ModelRegistry, usecase: UseCase, training_date: date, *, threads: int = 0
+    lake: Lake,
+    registry: ModelRegistry,
+    engine: Engine | str,
+    usecase: UseCase,
+    training_date: date,
+    *,
+    threads: int = 0,
 ) -> EvaluationReport:
     """Compare the candidates of a training date, and the champion, and write down the evidence.
 
@@ -65,8 +71,13 @@ def evaluate_candidates(
     Raises:
         LookupError: a candidate has not been trained for this date.
     """
-    comparison, run_ids = compare_models(lake, registry, usecase, training_date, threads=threads)
-    models = {name: read_model_evidence(registry, run_id) for name, run_id in run_ids.items()}
+    comparison, run_ids = compare_models(lake, registry, engine, usecase, training_date, threads=threads)
+    models = {
+        name: read_model_evidence(registry, run_id)
+        if name in comparison.probabilities
+        else ModelEvidence(name=name, run_id=run_id)
+        for name, run_id in run_ids.items()
+    }
     validation = {c.name: models[c.name].metrics.get("validation") for c in usecase.candidates}
     challenger = choose_challenger(validation, usecase.gate.indifference)
     evidence = build_evidence(
@@ -78,7 +89,12 @@ def evaluate_candidates(
         champion=CHAMPION if CHAMPION in run_ids else None,
         seed=usecase.seed,
     )
-    evidence = msgspec.structs.replace(evidence, serving=check_serving(registry, run_ids[challenger]))
+    # What the comparison scored with has this hash: both were fetched by what the run had logged.
+    evidence = msgspec.structs.replace(
+        evidence,
+        serving=check_serving(registry, run_ids[challenger]),
+        model_hash=registry.stored_hash(run_ids[challenger]),
+    )
     verdict = judge(usecase.gate, evidence)
     registry.write_evidence(run_ids[challenger], EVIDENCE, evidence.to_json())
     registry.write_evidence(run_ids[challenger], VERDICT, verdict.to_json())
@@ -98,7 +114,6 @@ def evaluate_candidates(
         comparison=comparison,
         validation=validation,
         challenger=challenger,
-        challenger_run_id=run_ids[challenger],
         verdict=verdict,
         evidence=evidence,
         intervals=intervals,
@@ -116,12 +131,18 @@ def evaluate_candidates(
 
 
 def compare_models(
-    lake: Lake, registry: ModelRegistry, usecase: UseCase, training_date: date, *, threads: int = 0
+    lake: Lake,
+    registry: ModelRegistry,
+    engine: Engine | str,
+    usecase: UseCase,
+    training_date: date,
+    *,
+    threads: int = 0,
 ) -> tuple[Comparison, dict[str, str]]:
     """Return every candidate of a training date, and the champion if there is one, scored on the test part.
 
     The second value maps their names (the champion's is `CHAMPION`) to MLflow runs. A champion that needs a feature
-    which is no longer made cannot be compared: it has a run, but no probabilities.
+    which is no longer made, or whose model is gone or changed, cannot be compared: it has a run, but no probabilities.
 
     Raises:
         LookupError: a candidate has not been trained for this date.
@@ -129,27 +150,33 @@ def compare_models(
     test = part_of(read_training_set(lake, usecase, training_date), "test")
     runs = registry.candidate_runs(usecase.name, training_date)
     if missing := [c.name for c in usecase.candidates if c.name not in runs]:
-        raise LookupError(
+        raise NotFoundError(
             f"use case {usecase.name}: no MLflow run of {', '.join(missing)} for {training_date}; "
             "materialize these candidates first"
         )
     run_ids = {c.name: runs[c.name].run_id for c in usecase.candidates}
-    champion = registry.resolve(usecase.name, CHAMPION)
-    if champion is not None:
-        run_ids[CHAMPION] = champion.run_id
     scorers = {
         name: Scorer.from_files(registry.download_model(run_id), threads=threads) for name, run_id in run_ids.items()
     }
-    if champion is not None and not set(scorers[CHAMPION].manifest.features.all) <= set(test.column_names):
-        del scorers[CHAMPION]
+    if (champion := champion_run(registry, engine, usecase)) is not None:
+        run_ids[CHAMPION] = champion
+        try:
+            scorer = Scorer.from_files(
+                registry.download_model(champion, approved_hash(engine, usecase)), threads=threads
+            )
+        except (ModelChangedError, LookupError) as error:
+            _log.warning("use case %s: the champion cannot be compared: %s", usecase.name, error)
+        else:
+            if set(scorer.manifest.features.all) <= set(test.column_names):
+                scorers[CHAMPION] = scorer
     comparison = compare(test, scorers, capacity=usecase.capacity, action=usecase.action, metric=usecase.gate.metric)
     return comparison, run_ids
 
 
 def check_serving(registry: ModelRegistry, run_id: str) -> ServingEvidence | None:
-    """Return what a fresh process finds of a run's saved model, fetched anew; None if it cannot be found out.
+    """Return what a fresh process measures on a run's saved model, fetched again; None if that fails.
 
-    None counts as no at the gate; why it is None is in the log.
+    With None the gate's conditions on serving fail; the log has the reason.
     """
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -161,62 +188,39 @@ def check_serving(registry: ModelRegistry, run_id: str) -> ServingEvidence | Non
             return None
 
 
-def register_challenger(
+def judge_challenger(
     registry: ModelRegistry, engine: Engine | str, usecase: UseCase, training_date: date
-) -> ModelVersion:
-    """Register the model that the evaluation of this date chose, with the alias `challenger`.
-
-    Its model-risk pack is written first, as artifacts of its run: a model of which there is none is not registered.
-
-    Raises:
-        LookupError: no candidate run of this date carries an evaluation.
-        ml_assets.governance.PackError: a section of the pack has nothing to say.
-    """
-    if found := _evaluated_challenger(registry, usecase, training_date):
-        candidate, run = found
-        evidence, _ = read_evidence(registry, usecase, run.run_id)
-        verdict = judge_now(registry, usecase, evidence)
-        pack = model_risk_pack(registry, usecase, run.run_id, evidence, verdict, history(engine, usecase.name))
-        registry.write_evidence(run.run_id, PACK_MARKDOWN, pack.markdown)
-        registry.write_evidence(run.run_id, PACK_HTML, pack.html)
-        return registry.register(
-            usecase.name, run.run_id, tags={"candidate": candidate, "training_date": training_date.isoformat()}
-        )
-    raise LookupError(
-        f"use case {usecase.name}: no evaluated candidate of {training_date}; materialize the evaluation first"
-    )
-
-
-def judge_challenger(registry: ModelRegistry, usecase: UseCase, training_date: date) -> tuple[str, Verdict]:
+) -> tuple[str, Verdict]:
     """Return the MLflow run that the evaluation of a date chose, and the verdict on it as of now, written beside it.
 
     Raises:
         LookupError: no candidate run of this date carries an evaluation.
     """
-    found = _evaluated_challenger(registry, usecase, training_date)
+    found = evaluated_challenger(registry, usecase, training_date)
     if found is None:
-        raise LookupError(
+        raise NotFoundError(
             f"use case {usecase.name}: no evaluated candidate of {training_date}; materialize the evaluation first"
         )
     run_id = found[1].run_id
-    verdict = judge_run(registry, usecase, run_id)
+    verdict = judge_run(registry, engine, usecase, run_id)
     registry.write_evidence(run_id, VERDICT, verdict.to_json())
     return run_id, verdict
 
 
-def judge_run(registry: ModelRegistry, usecase: UseCase, run_id: str) -> Verdict:
+def judge_run(registry: ModelRegistry, engine: Engine | str, usecase: UseCase, run_id: str) -> Verdict:
     """Return the verdict on the model of a run, from its evidence, the use case's gate and the champion of now.
 
     Raises:
         LookupError: the run carries no evidence.
     """
-    return judge_now(registry, usecase, read_evidence(registry, usecase, run_id)[0])
+    return judge_now(registry, engine, usecase, read_evidence(registry, usecase, run_id)[0])
 
 
-def judge_now(registry: ModelRegistry, usecase: UseCase, evidence: Evidence) -> Verdict:
-    """Return the verdict on evidence, by the use case's gate and the champion of now."""
-    champion = registry.resolve(usecase.name, CHAMPION)
-    return judge(usecase.gate, evidence, Standing(champion.run_id if champion else None))
+def judge_now(
+    registry: ModelRegistry, where: Engine | Connection | str, usecase: UseCase, evidence: Evidence
+) -> Verdict:
+    """Return the verdict on evidence, by the use case's gate and the champion that the ledger names now."""
+    return judge(usecase.gate, evidence, Standing(champion_run(registry, where, usecase)))
 
 
 def read_evidence(registry: ModelRegistry, usecase: UseCase, run_id: str) -> tuple[Evidence, str]:
@@ -228,20 +232,20 @@ def read_evidence(registry: ModelRegistry, usecase: UseCase, run_id: str) -> tup
     try:
         written = registry.read_evidence(run_id, EVIDENCE)
     except FileNotFoundError as error:
-        raise LookupError(
+        raise NotFoundError(
             f"use case {usecase.name}: there is no {EVIDENCE} on the run {run_id}; materialize the evaluation of its "
             "training date, then promote again"
         ) from error
     evidence = Evidence.from_json(written)
     if evidence.challenger is None or evidence.challenger.run_id != run_id:
-        raise LookupError(
+        raise NotFoundError(
             f"use case {usecase.name}: the {EVIDENCE} on the run {run_id} is of another run; materialize the "
             "evaluation of its training date again"
         )
     return evidence, hashlib.sha256(written.encode()).hexdigest()
 
 
-def _evaluated_challenger(
+def evaluated_challenger(
     registry: ModelRegistry, usecase: UseCase, training_date: date
 ) -> tuple[str, CandidateRun] | None:
     """Return the candidate, with its run, that the newest evaluation of a date chose."""

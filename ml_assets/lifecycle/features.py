@@ -1,33 +1,62 @@
 """Curated events to features, and matured outcomes to labels."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from ml_assets.contracts import roll_to_weekday
-from ml_assets.features import KEYS_SCHEMA, LABELS_SCHEMA, AsOfDatabase, DailyParts, columns_read, features_schema
-from ml_assets.lake import Lake, curated_table, features_table, labels_table, reference_table
+from ml_assets.calendars import BusinessCalendar
+from ml_assets.contracts import TIMESTAMP
+from ml_assets.errors import InputError
+from ml_assets.features import (
+    DECISION_TIMES_SCHEMA,
+    KEYS_SCHEMA,
+    LABELS_SCHEMA,
+    AsOfDatabase,
+    DailyParts,
+    columns_read,
+    features_schema,
+)
+from ml_assets.features.days import day_end, day_start
+from ml_assets.features.sound import calendars_of, lacking
+from ml_assets.lake import Lake, curated_table, decision_times_table, features_table, labels_table, reference_table
 from ml_assets.lake.counts import counts_by
-from ml_assets.landing.landed import landed_watermark
+from ml_assets.landing.extent import TopicProgress, least
+from ml_assets.landing.schemas import COORDINATES
 from ml_assets.lifecycle.daily import CLOCKS_AHEAD, KeptDays, PartInputs, keep_parts, look_for_parts
+from ml_assets.lifecycle.horizons import Horizons, Outcome, dates_of, horizons_of, known_time
+from ml_assets.lifecycle.waiting import (
+    NotIngested,
+    all_progress,
+    daily_progress,
+    is_mature,
+    label_progress,
+    not_ingested,
+    reached,
+    what_is_stale,
+)
 from ml_assets.spec import DecisionTime, UseCase
 
-# An outcome is known within this time; the search for outcomes that a day made known goes no further back.
-LONGEST_MATURITY = timedelta(days=75)
-# A decision is about an outcome at most this far ahead.
-_LONGEST_HORIZON = timedelta(days=15)
+# When a decision was to be made, of which entity, and why it was not.
+Refused = tuple[datetime, str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class DecisionReport:
     """What was written: rows in all, rows of each date, and the Delta version of the table.
 
-    `landed_until` is the newest `known_at` landed, `newest_decision` the last time that was decided at. Left for later
-    are `undecided`, the decision times that are yet to come, and `immature`, the outcome dates whose events have not
-    landed. `daily_made` are the days of which parts of daily tables were made, anew or for the first time.
+    `landed_until` is up to when all topics have landed, `newest_decision` the last time that was decided at. Left for
+    later are `undecided`, the decision times that are yet to come or wait for `slowest`, and `immature`, the outcome
+    dates whose events have not landed: `slowest` is the topic that holds them back. `daily_made` are the days of which
+    parts of daily tables were made, anew or for the first time. `refused` are the decisions that were left out, with
+    the reason; `lacking` counts those that lack what they need, by what.
+
+    Of features, `impossible` decisions were left out since their outcome is known before they are made, or never.
+    Of labels, `decisions` are those whose outcome is known on these dates: `labelled`, `waiting` for a topic, or
+    `without_outcome`, to which label.sql gives no label. `early` labels are of outcomes that are still open.
     """
 
     rows: int
@@ -38,6 +67,15 @@ class DecisionReport:
     undecided: tuple[DecisionTime, ...] = ()
     immature: tuple[date, ...] = ()
     daily_made: tuple[date, ...] = ()
+    refused: tuple[Refused, ...] = ()
+    lacking: Mapping[str, int] = field(default_factory=dict)
+    slowest: str = ""
+    impossible: int = 0
+    decisions: int = 0
+    labelled: int = 0
+    waiting: int = 0
+    without_outcome: int = 0
+    early: int = 0
 
 
 def compute_features(
@@ -51,11 +89,18 @@ def compute_features(
 ) -> DecisionReport:
     """Make the feature partitions of these decision dates, each as of its own decision times.
 
-    Decision times after `until` (usually now) are left for later: what will be known then is not known yet.
+    Decision times after `until` (usually now) are left for later: what will be known then is not known yet. So are
+    those of which a daily table would count as an outcome what has not landed.
+
+    Raises:
+        ValueError: the SQL fails, or no decision of a date can ever be labelled.
     """
     parts = [features_schema(usecase.features).empty_table()]
     decided: list[DecisionTime] = []
     undecided: list[DecisionTime] = []
+    never: list[Refused] = []
+    held_back = daily_progress(lake, usecase) if usecase.daily else None
+    waits = False
     inputs = PartInputs(lake, usecase)
     kept = look_for_parts(lake, usecase, inputs, dates) if usecase.daily else KeptDays(DailyParts())
     first = min([*dates, *kept.missing])
@@ -63,89 +108,228 @@ def compute_features(
         history.make_daily(kept.missing)
         for day in dates:
             due = [decision for decision in usecase.decision_times(day) if until is None or decision.as_of <= until]
+            if due and not reached(held_back, day_start(day)):
+                due, waits = [], True
             undecided += [decision for decision in usecase.decision_times(day) if decision not in due]
             decided += due
-            parts.append(history.features_at(due))
+            made, impossible = _without_impossible(usecase, day, history.features_at(due))
+            never += impossible
+            parts.append(made)
             progress(day)
         if usecase.daily:
             keep_parts(lake, usecase, inputs, kept, history)
+        refused = tuple(history.refused)
     features = pa.concat_tables(parts)
     version = lake.replace(features_table(usecase), features, "decision_date", dates)
+    # After the features: a decision time that is noted as decided has all its rows there.
+    lake.replace(decision_times_table(usecase), _as_rows(decided), "decision_date", dates)
+    slowest = least(all_progress(lake, [usecase]).values())
     return DecisionReport(
         features.num_rows,
         counts_by(features, "decision_date"),
         version,
-        landed_until=landed_watermark(lake, usecase.events),
+        landed_until=slowest.until if slowest else None,
         newest_decision=max((decision.as_of for decision in decided), default=None),
         undecided=tuple(undecided),
         daily_made=kept.missing,
+        refused=(*refused, *never),
+        lacking=lacking(usecase, features),
+        slowest=str(held_back if waits else slowest),
+        impossible=len(never),
     )
+
+
+def decided_times(lake: Lake, usecase: UseCase, dates: Sequence[date], features: pa.Table) -> list[DecisionTime]:
+    """Return the decision times of these dates at which features were made, in order, also those with nothing open.
+
+    `features` are those of the dates: what was made before these times were kept is known by its rows.
+    """
+    kept = [features.select(DECISION_TIMES_SCHEMA.names)]
+    if (dataset := lake.dataset(decision_times_table(usecase))) is not None:
+        kept.append(dataset.to_table(DECISION_TIMES_SCHEMA.names, filter=ds.field("decision_date").isin(list(dates))))
+    rows = pa.concat_tables([rows.cast(DECISION_TIMES_SCHEMA) for rows in kept])
+    times = rows.group_by(["slot", "decision_time"]).aggregate([]).to_pylist()
+    found = [DecisionTime(row["slot"], row["decision_time"].astimezone(UTC)) for row in times]
+    return sorted(found, key=lambda decision: decision.as_of)
 
 
 def mature_labels(lake: Lake, usecase: UseCase, known_dates: Sequence[date], *, threads: int = 0) -> DecisionReport:
     """Make the label partitions of these dates: the outcomes that became known on them.
 
-    An outcome is left for later while events have not landed up to the time at which it is known: judged too early,
-    every trade would have failed.
+    An outcome is left for later while the topics that the label waits for have not landed up to the time at which it is
+    known: judged too early, every trade would have failed. An outcome that label.sql says became known before its
+    horizon is over is written to the date on which it did.
     """
-    watermark = landed_watermark(lake, usecase.events)
-    outcomes = [(known, outcome) for known in known_dates for outcome in outcome_dates_known_on(usecase, known)]
-    mature = [(k, day) for k, day in outcomes if watermark is not None and usecase.label.known_at(day) <= watermark]
+    slowest = label_progress(lake, usecase)
+    horizons = horizons_of(lake, usecase)
+    outcomes = [(known, outcome) for known in known_dates for outcome in horizons.known_on(known)]
+    stale = not_ingested(lake, usecase)
+    mature = [(known, outcome) for known, outcome in outcomes if is_mature(horizons, slowest, stale, outcome)]
     schema = LABELS_SCHEMA.append(pa.field("known_date", pa.date32(), nullable=False))
     parts = [schema.empty_table()]
-    if mature:
-        first = min(outcome for _, outcome in mature)
+    decided = labelled = early = 0
+    still_open = [(known, outcome) for known in known_dates for outcome in horizons.open_on(known)]
+    immature = [outcome for known, outcome in outcomes if (known, outcome) not in mature]
+    waiting = sum(decisions_about(lake, usecase, outcome, horizons).num_rows for outcome in immature)
+    lacks: dict[str, int] = {}
+    if mature or still_open:
+        first = min(outcome.date for _, outcome in [*mature, *still_open])
         with open_history(lake, usecase, first, max(known_dates), threads=threads) as history:
-            for known_date, outcome_date in mature:
-                rows = history.labels(outcome_date, _decisions_about(lake, usecase, outcome_date))
-                parts.append(rows.append_column(schema.field("known_date"), _repeat(known_date, rows.num_rows)))
+            tells_when = history.label_tells_when
+            for known_date, outcome in mature:
+                decisions = decisions_about(lake, usecase, outcome, horizons)
+                if not decisions.num_rows:
+                    continue
+                rows = history.labels(outcome.date, decisions, calendar=BusinessCalendar(outcome.markets[0]))
+                decided += decisions.num_rows
+                labelled += rows.num_rows
+                for what, count in lacking(usecase, _without(decisions, rows)).items():
+                    lacks[what] = lacks.get(what, 0) + count
+                # What became known before has its place on the day on which it did.
+                rows = _known_from(rows, day_start(known_date)) if tells_when else rows
+                parts.append(_on(rows, known_date, schema))
+            for known_date, outcome in still_open if tells_when else ():
+                decisions = decisions_about(lake, usecase, outcome, horizons)
+                rows = history.labels(outcome.date, decisions, by=day_end(known_date))
+                rows = _known_from(rows, day_start(known_date))
+                early += rows.num_rows
+                parts.append(_on(rows, known_date, schema))
     labels = pa.concat_tables(parts)
+    # Known before the decision: there was nothing to decide.
+    labels = labels.filter(pc.greater(labels["label_known_at"], labels["decision_time"]))
     version = lake.replace(labels_table(usecase), labels, "known_date", known_dates)
     return DecisionReport(
         labels.num_rows,
         counts_by(labels, "known_date"),
         version,
-        landed_until=watermark,
-        immature=tuple(outcome for known, outcome in outcomes if (known, outcome) not in mature),
+        landed_until=slowest.until,
+        immature=tuple(dates_of(immature)),
+        lacking=lacks,
+        slowest=_why(slowest, stale, usecase, horizons, immature),
+        decisions=decided + waiting,
+        labelled=labelled,
+        waiting=waiting,
+        without_outcome=decided - labelled,
+        early=early,
     )
 
 
-def outcome_dates_known_on(usecase: UseCase, day: date) -> list[date]:
-    """Return the outcome dates whose label becomes known on this date (on a weekend: on the Monday after)."""
-    candidates = usecase.calendar.between(day - LONGEST_MATURITY, day)
-    return [outcome for outcome in candidates if roll_to_weekday(usecase.label.known_at(outcome).date()) == day]
+def _without_impossible(usecase: UseCase, day: date, features: pa.Table) -> tuple[pa.Table, list[Refused]]:
+    """Return the decisions of a date that can be labelled once, and the others with the reason.
+
+    Raises:
+        ValueError: none can, or the time at which an outcome is known has no time zone.
+    """
+    days = features["outcome_date"].unique().to_pylist()
+    ends = {(day, one): known_time(usecase, day, one) for day in days for one in usecase.calendars}
+    alike = all(ends[day, one] == ends[day, usecase.calendar] for day, one in ends)
+    calendars = [usecase.calendar] * features.num_rows if alike else calendars_of(usecase, features["attributes"])
+    known = pa.array(
+        [ends[each] for each in zip(features["outcome_date"].to_pylist(), calendars, strict=True)], TIMESTAMP
+    )
+    possible = pc.fill_null(pc.greater(known, features["decision_time"]), False)
+    rest = features.append_column("end", known).filter(pc.invert(possible))
+    never = []
+    for row in rest.select(["entity_id", "decision_time", "outcome_date", "end"]).to_pylist():
+        end = row["end"]
+        when = f"known {end:%Y-%m-%d %H:%M}, before the decision" if end else "beyond the calendar"
+        never.append((row["decision_time"], row["entity_id"], f"its outcome date {row['outcome_date']} is {when}"))
+    if never and len(never) == features.num_rows:
+        at, entity, why = never[0]
+        raise InputError(
+            f"use case {usecase.name}: no decision of {day} can ever be labelled, for example {entity!r}, decided "
+            f"{at:%Y-%m-%d %H:%M}: {why}. decisions.sql must give an outcome_date whose LabelSpec.known_at comes after "
+            "the decision"
+        )
+    return features.filter(possible), never
 
 
 def open_history(
-    lake: Lake, usecase: UseCase, first: date, last: date, *, daily: DailyParts | None = None, threads: int = 0
+    lake: Lake,
+    usecase: UseCase,
+    first: date,
+    last: date,
+    *,
+    daily: DailyParts | None = None,
+    versions: Mapping[str, int] | None = None,
+    threads: int = 0,
 ) -> AsOfDatabase:
-    """Return the curated history that decisions from `first` to `last` can look back on, besides the kept parts."""
+    """Return the curated history that decisions from `first` to `last` can look back on, besides the kept parts.
+
+    Features, labels, audit and lineage all see it through this. With `versions` the tables are read as they stood at
+    these versions; one that is not among them was not there.
+    """
+
+    def rows_of(name: str) -> ds.Dataset | None:
+        if versions is None:
+            return lake.dataset(name)
+        return lake.dataset(name, versions[name]) if name in versions else None
+
     events = {}
     for event in usecase.events:
-        dataset = lake.dataset(curated_table(usecase, event))
+        dataset = rows_of(curated_table(usecase, event))
         if dataset is not None:
-            wanted = (ds.field("business_date") >= first - event.history) & (
-                ds.field("business_date") <= last + CLOCKS_AHEAD
-            )
+            wanted = in_reach(event.history, first, last)
             # Only what the SQL can need, of the days that it looks back on: a day costs the same after years.
-            events[event.name] = dataset.to_table(columns=columns_read(usecase, event), filter=wanted)
+            there = set(dataset.schema.names)
+            columns = [name for name in columns_read(usecase, event) if name in there or name not in COORDINATES.names]
+            events[event.name] = dataset.to_table(columns=columns, filter=wanted)
     references = {}
     for reference in usecase.references:
-        dataset = lake.dataset(reference_table(usecase, reference))
+        dataset = rows_of(reference_table(usecase, reference))
         if dataset is not None:
             references[reference.name] = dataset
     return AsOfDatabase(usecase, events, references, daily=daily, threads=threads)
 
 
-def _decisions_about(lake: Lake, usecase: UseCase, outcome_date: date) -> pa.Table:
+def in_reach(history: timedelta, first: date, last: date) -> ds.Expression:
+    """Return the condition that decisions from `first` to `last` can see a row: by its business date."""
+    day = ds.field("business_date")
+    # Where a clock runs ahead, what was known in time has a later business date.
+    return (day >= first - history) & (day <= last + CLOCKS_AHEAD)
+
+
+def _as_rows(decided: Sequence[DecisionTime]) -> pa.Table:
+    return pa.Table.from_pylist(
+        [{"decision_date": one.decision_date, "slot": one.slot, "decision_time": one.as_of} for one in decided],
+        schema=DECISION_TIMES_SCHEMA,
+    )
+
+
+def _why(
+    slowest: TopicProgress, stale: NotIngested, usecase: UseCase, horizons: Horizons, immature: Sequence[Outcome]
+) -> str:
+    """Return what outcomes wait for, in words."""
+    for outcome in immature:
+        if reached(slowest, horizons.known_at[outcome]):
+            return what_is_stale(usecase, horizons, stale, outcome)
+    return str(slowest)
+
+
+def decisions_about(lake: Lake, usecase: UseCase, outcome: Outcome, horizons: Horizons) -> pa.Table:
+    """Return the keys of the decisions about an outcome, those at the places of its calendars."""
     dataset = lake.dataset(features_table(usecase))
     if dataset is None:
         return KEYS_SCHEMA.empty_table()
-    decided = (ds.field("decision_date") >= outcome_date - _LONGEST_HORIZON) & (
-        ds.field("decision_date") <= outcome_date
-    )
-    return dataset.to_table(columns=KEYS_SCHEMA.names, filter=decided & (ds.field("outcome_date") == outcome_date))
+    days = [day for day, outcomes in horizons.by_decision.items() if outcome.date in outcomes]
+    decided = ds.field("decision_date").isin(pa.array(days, pa.date32()))
+    rows = dataset.to_table(columns=KEYS_SCHEMA.names, filter=decided & (ds.field("outcome_date") == outcome.date))
+    if len(outcome.markets) == len(usecase.calendars):
+        return rows
+    mine = [calendar.market in outcome.markets for calendar in calendars_of(usecase, rows["attributes"])]
+    return rows.filter(pa.array(mine, pa.bool_()))
 
 
-def _repeat(day: date, rows: int) -> pa.Array:
-    return pa.array([day] * rows, pa.date32())
+def _without(decisions: pa.Table, labels: pa.Table) -> pa.Table:
+    """Return the decisions that have no label."""
+    keys = ["entity_id", "decision_time"]
+    absent = decisions.select(keys).join(labels.select(keys), keys=keys, join_type="left anti")
+    return absent.join(decisions.select([*keys, "outcome_date", "attributes"]), keys=keys)
+
+
+def _known_from(labels: pa.Table, moment: datetime) -> pa.Table:
+    return labels.filter(pc.greater_equal(labels["label_known_at"], pa.scalar(moment, TIMESTAMP)))
+
+
+def _on(labels: pa.Table, known_date: date, schema: pa.Schema) -> pa.Table:
+    return labels.append_column(schema.field("known_date"), pa.array([known_date] * labels.num_rows, pa.date32()))

@@ -1,8 +1,14 @@
-"""From a prediction back to model, run, code, features, data versions and Kafka offsets; and the number made again."""
+"""From a score, of a batch or of the service, back to model, run, code, features, data versions and Kafka offsets.
 
-from collections.abc import Mapping
+And the number made again, from the events by the feature SQL of today.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import reduce
+from itertools import chain
+from operator import and_, or_
 from typing import Any
 
 import numpy as np
@@ -11,14 +17,18 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from sqlalchemy import Engine
 
-from ml_assets.contracts import arrow_schema
+from ml_assets.answers import SERVED_SCORES
+from ml_assets.contracts import TIMESTAMP, arrow_schema
 from ml_assets.database.predictions import find_prediction
-from ml_assets.database.promotions import LedgerEntry, history
-from ml_assets.features import AsOfDatabase
-from ml_assets.lake import Lake, curated_table, features_table, reference_table
+from ml_assets.database.promotions import LedgerEntry, in_force
+from ml_assets.errors import NotFoundError, StateError
+from ml_assets.features import daily_days
+from ml_assets.lake import Lake, curated_table, features_table, landing_table, reference_table
+from ml_assets.landing.schemas import EVENT
 from ml_assets.learning.scorer import Scorer
+from ml_assets.lifecycle.features import in_reach, open_history
 from ml_assets.registry import CandidateRun, ModelRegistry
-from ml_assets.spec import DecisionTime, UseCase
+from ml_assets.spec import DecisionTime, EventSpec, UseCase
 
 # Probabilities are the same if they differ by less: batches of another size may round otherwise.
 SAME = 1e-9
@@ -40,36 +50,43 @@ class SourceEvent:
 
 @dataclass(frozen=True)
 class PredictionLineage:
-    """Where a prediction comes from.
+    """Where a score comes from.
 
-    `prediction` is its row in PostgreSQL. `features` are the values that were scored; `features_again` those that the
-    feature SQL gives today from the curated tables as they stood when the features were written (`curated_versions`).
-    `probability_again` is what the saved model gives for `features`, `probability_anew` for `features_again`.
+    `prediction` is its row in PostgreSQL, or the answer of the service as it has landed. `promotion` is the ledger's
+    line by which its model was champion when it scored. `features` are the values that were scored; `features_again`
+    those that the feature SQL gives today from the curated tables as they stood when the features were written
+    (`curated_versions`). `probability_again` is what the saved model gives for `features`, `probability_anew` for
+    `features_again`.
+
+    The service keeps no features: of an answer `features`, their version and `probability_again` are None, and
+    `curated_versions` are those of now.
     """
 
     prediction: Mapping[str, Any]
     run: CandidateRun
     promotion: LedgerEntry | None
-    features: Mapping[str, Any]
+    features: Mapping[str, Any] | None
     features_again: Mapping[str, Any] | None
-    features_version: int
+    features_version: int | None
     curated_versions: Mapping[str, int]
-    probability_again: float
+    probability_again: float | None
     probability_anew: float | None
     sources: tuple[SourceEvent, ...]
 
     @property
     def differing(self) -> list[str]:
-        """The features that are not made again with the same value."""
+        """The features that are not made again with the same value; none where none are kept."""
+        if self.features is None:
+            return []
         if self.features_again is None:
             return list(self.features)
         return [name for name, value in self.features.items() if not _same(value, self.features_again.get(name))]
 
     @property
     def reproduced(self) -> bool:
-        """Whether both ways lead to the number that was written."""
-        said = self.prediction["probability"]
-        return all(p is not None and abs(p - said) < SAME for p in (self.probability_again, self.probability_anew))
+        """Whether each way leads to the number that was said."""
+        ways = (self.probability_anew,) if self.features is None else (self.probability_again, self.probability_anew)
+        return all(p is not None and abs(p - self.prediction["probability"]) < SAME for p in ways)
 
 
 def explain_prediction(
@@ -90,23 +107,19 @@ def explain_prediction(
     prediction = find_prediction(engine, usecase.name, entity_id, decision_time)
     if prediction is None:
         when = f" at {decision_time}" if decision_time else ""
-        raise LookupError(f"use case {usecase.name} has no prediction of {entity_id!r}{when}")
+        raise NotFoundError(f"use case {usecase.name} has no prediction of {entity_id!r}{when}")
     decision = DecisionTime(prediction["slot"], prediction["decision_time"].astimezone(UTC))
     version = int(prediction["data_versions"][features_table(usecase)])
     rows = _decided(lake, usecase, entity_id, decision, version)
-    scorer = Scorer.from_files(registry.download_model(prediction["mlflow_run_id"]), threads=threads)
+    promotion = in_force(engine, usecase.name, prediction["mlflow_run_id"], prediction["scored_at"])
+    scorer = _scorer(registry, prediction["mlflow_run_id"], promotion, threads)
     curated = _versions_then(lake, usecase, version)
-    again = _features_again(lake, usecase, entity_id, decision, curated, threads)
+    again = features_again(lake, usecase, entity_id, decision, curated, threads)
     names = scorer.manifest.features.all
-    promoted = [
-        line
-        for line in history(engine, usecase.name, limit=10_000)
-        if line.action == "promoted" and line.to_version == prediction["model_version"]
-    ]
     return PredictionLineage(
         prediction=prediction,
         run=registry.run(prediction["mlflow_run_id"]),
-        promotion=promoted[0] if promoted else None,
+        promotion=promotion,
         features=_values(rows, names),
         features_again=_values(again, names) if again.num_rows else None,
         features_version=version,
@@ -117,13 +130,85 @@ def explain_prediction(
     )
 
 
+def explain_answer(
+    lake: Lake, registry: ModelRegistry, engine: Engine | str, usecase: UseCase, entity_id: str, answer: str, *,
+    threads: int = 0,
+) -> PredictionLineage:  # fmt: skip
+    """Return the lineage of what the service answered for an entity, by the id of the answer or of the request.
+
+    Its features are made again as of its decision time, from what is in the curated tables now: what became known later
+    is not seen.
+
+    Raises:
+        LookupError: no such answer has landed, or its run no longer exists.
+        StateError: it was a what-if, whose fields nobody keeps.
+    """
+    said = find_answer(lake, usecase, entity_id, answer)
+    if said["what_if"]:
+        raise StateError(
+            f"answer {said['event_id']} was a what-if: the fields that it was given are not kept, and it cannot be "
+            "made again; ask the service the same once more"
+        )
+    slots = usecase.slots_at(said["decision_time"].astimezone(UTC))
+    decision = next(slot for slot in slots if slot.slot == said["slot"])
+    promotion = in_force(engine, usecase.name, said["mlflow_run_id"], said["event_time"])
+    scorer = _scorer(registry, said["mlflow_run_id"], promotion, threads)
+    versions = {name: version for name in _read_by(usecase) if (version := lake.version(name)) is not None}
+    again = features_again(lake, usecase, entity_id, decision, versions, threads)
+    return PredictionLineage(
+        prediction=said,
+        run=registry.run(said["mlflow_run_id"]),
+        promotion=promotion,
+        features=None,
+        features_again=_values(again, scorer.manifest.features.all) if again.num_rows else None,
+        features_version=None,
+        curated_versions=versions,
+        probability_again=None,
+        probability_anew=float(scorer.score(again)[0]) if again.num_rows else None,
+        sources=tuple(_sources(lake, usecase, entity_id, decision, versions)),
+    )
+
+
+def find_answer(lake: Lake, usecase: UseCase, entity_id: str, answer: str) -> Mapping[str, Any]:
+    """Return what was answered for an entity, by the id of the answer or of the request, as it has landed.
+
+    Of a request that several stages answered this is what the caller was told, and of several answers the newest.
+
+    Raises:
+        LookupError: none has landed.
+    """
+    asked = {"kind": EVENT, "use_case": usecase.name, "entity_id": entity_id}
+    where = reduce(and_, (ds.field(name) == value for name, value in asked.items()))
+    by_id = (ds.field("event_id") == answer) | (ds.field("request_id") == answer)
+    table = landing_table(SERVED_SCORES.topic)
+    rows = lake.read(table, where=where & by_id).to_pylist() if lake.version(table) is not None else []
+    if not rows:
+        raise NotFoundError(
+            f"no answer {answer!r} on {entity_id!r} of use case {usecase.name} is in {table}; an answer lands seconds "
+            "after it was given, while the lander runs"
+        )
+    return max(rows, key=lambda row: (row["stage"] != "shadow", row["event_time"]))
+
+
+def _scorer(registry: ModelRegistry, run_id: str, promotion: LedgerEntry | None, threads: int) -> Scorer:
+    """Return the model of a run, with the files that were approved, if it was."""
+    approved = promotion.model_hash if promotion else None
+    return Scorer.from_files(registry.download_model(run_id, approved), threads=threads)
+
+
+def _read_by(usecase: UseCase) -> list[str]:
+    """Return the curated and reference tables that features are made from."""
+    names = [curated_table(usecase, event) for event in usecase.events]
+    return names + [reference_table(usecase, reference) for reference in usecase.references]
+
+
 def _decided(lake: Lake, usecase: UseCase, entity_id: str, decision: DecisionTime, version: int) -> pa.Table:
     """Return the row of the features table, at the version that was scored."""
     where = (ds.field("decision_date") == decision.decision_date) & (ds.field("entity_id") == entity_id)
     rows = lake.read(features_table(usecase), where=where, version=version)
     rows = rows.filter(pc.equal(rows["slot"], decision.slot))
     if rows.num_rows != 1:
-        raise LookupError(
+        raise NotFoundError(
             f"use case {usecase.name}: version {version} of {features_table(usecase)} has {rows.num_rows} rows of "
             f"{entity_id!r} at {decision.as_of}; the version may have been vacuumed"
         )
@@ -135,10 +220,8 @@ def _versions_then(lake: Lake, usecase: UseCase, version: int) -> dict[str, int]
     table = lake.table(features_table(usecase), version)
     assert table is not None  # noqa: S101 - its row has just been read
     written = next(commit["timestamp"] for commit in table.history() if commit["version"] == version)
-    names = [curated_table(usecase, event) for event in usecase.events]
-    names += [reference_table(usecase, reference) for reference in usecase.references]
     found = {}
-    for name in names:
+    for name in _read_by(usecase):
         if (other := lake.table(name)) is None:
             continue
         before = [commit["version"] for commit in other.history() if commit["timestamp"] <= written]
@@ -147,67 +230,51 @@ def _versions_then(lake: Lake, usecase: UseCase, version: int) -> dict[str, int]
     return found
 
 
-def _features_again(
+def features_again(
     lake: Lake, usecase: UseCase, entity_id: str, decision: DecisionTime, versions: Mapping[str, int], threads: int
 ) -> pa.Table:
     """Return the entity's features, made by the SQL of today from those versions; no row if it is not decided."""
-    events, references = {}, {}
-    for event in usecase.events:
-        if (name := curated_table(usecase, event)) in versions:
-            recent = ds.field("business_date") >= decision.decision_date - usecase.look_back(event)
-            until = ds.field("business_date") <= decision.decision_date
-            events[event.name] = lake.read(name, where=recent & until, version=versions[name])
-    for reference in usecase.references:
-        if (name := reference_table(usecase, reference)) in versions:
-            references[reference.name] = lake.read(name, version=versions[name])
-    with AsOfDatabase(usecase, events, references, threads=threads) as db:
-        rows = db.features(decision)
+    day = decision.decision_date
+    first = min([day, *(daily_days(usecase, [day]) if usecase.daily else ())])
+    with open_history(lake, usecase, first, day, versions=versions, threads=threads) as history:
+        rows = history.features(decision)
     return rows.filter(pc.equal(rows["entity_id"], entity_id))
 
 
 def _sources(
     lake: Lake, usecase: UseCase, entity_id: str, decision: DecisionTime, versions: Mapping[str, int]
 ) -> list[SourceEvent]:
-    """Return the events that name the entity, then those that they name by key, known by the decision, in order."""
-    named: dict[str, set[str]] = {}
-    found: dict[tuple[str, str], SourceEvent] = {}
-    reachable = [event for event in usecase.events if curated_table(usecase, event) in versions]
-    for direct in (True, False):
-        for event in reachable:
-            texts = [f.name for f in arrow_schema(event.contract) if pa.types.is_string(f.type)]
-            if direct:
-                wanted = [ds.field(column) == entity_id for column in texts if column != "event_id"]
-            else:
-                wanted = [ds.field(c).isin(sorted(named[c])) for c in event.key if c in named and c != "event_id"]
-            if not wanted:
-                continue
-            anyone = wanted[0]
-            for one in wanted[1:]:
-                anyone = anyone | one
+    """Return the events that name the entity, and those that these name by key, known by the decision, in order."""
+
+    def read(wanted: Callable[[EventSpec], list[ds.Expression]]) -> Iterator[tuple[EventSpec, dict[str, Any]]]:
+        for event in usecase.events:
             name = curated_table(usecase, event)
-            known = (ds.field("known_at") <= pa.scalar(decision.as_of, pa.timestamp("us", tz="UTC"))) & (
-                ds.field("business_date") >= decision.decision_date - event.history
-            )
-            for row in lake.read(name, where=known & anyone, version=versions[name]).to_pylist():
-                found.setdefault((event.name, row["event_id"]), _source(event.name, event.topic, row))
-                if direct:
-                    for column in texts:
-                        if row[column]:
-                            named.setdefault(column, set()).add(row[column])
+            if name not in versions or not (columns := wanted(event)):
+                continue
+            known = ds.field("known_at") <= pa.scalar(decision.as_of, TIMESTAMP)
+            reach = in_reach(event.history, decision.decision_date, decision.decision_date)
+            rows = lake.read(name, where=known & reach & reduce(or_, columns), version=versions[name])
+            yield from ((event, row) for row in rows.to_pylist())
+
+    direct = list(read(lambda event: [ds.field(column) == entity_id for column in _texts(event)]))
+    named: dict[str, set[str]] = {}
+    for event, row in direct:
+        for column in _texts(event):
+            named.setdefault(column, set()).update({row[column]} - {None, ""})
+    keys = {event.name: [c for c in event.key if named.get(c)] for event in usecase.events}
+    by_key = read(lambda event: [ds.field(c).isin(sorted(named[c])) for c in keys[event.name]])
+    found = {(event.name, row["event_id"]): _source(event, row) for event, row in chain(direct, by_key)}
     return sorted(found.values(), key=lambda source: (source.known_at, source.event, source.event_id))
 
 
-def _source(event: str, topic: str, row: Mapping[str, Any]) -> SourceEvent:
-    return SourceEvent(
-        event,
-        topic,
-        row["event_id"],
-        row["event_time"],
-        row["known_at"],
-        row.get("kafka_epoch"),
-        row.get("kafka_partition"),
-        row.get("kafka_offset"),
-    )
+def _texts(event: EventSpec) -> list[str]:
+    """Return the columns of an event that can name something else: its texts, but its own id."""
+    return [f.name for f in arrow_schema(event.contract) if pa.types.is_string(f.type) and f.name != "event_id"]
+
+
+def _source(event: EventSpec, row: Mapping[str, Any]) -> SourceEvent:
+    kafka = (row.get(f"kafka_{name}") for name in ("epoch", "partition", "offset"))
+    return SourceEvent(event.name, event.topic, row["event_id"], row["event_time"], row["known_at"], *kafka)
 
 
 def _values(rows: pa.Table, names: tuple[str, ...]) -> dict[str, Any]:

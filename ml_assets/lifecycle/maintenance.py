@@ -9,16 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from sqlalchemy import Engine
 
 from ml_assets.database.predictions import scored_data_versions
-from ml_assets.lake import (
-    Lake,
-    curated_table,
-    features_table,
-    labels_table,
-    landing_table,
-    predictions_table,
-    quarantine_table,
-    training_set_table,
-)
+from ml_assets.lake import Lake, tables_of
 from ml_assets.lake.maintenance import MaintenanceReport, maintain
 from ml_assets.registry import ModelRegistry
 from ml_assets.spec import UseCase
@@ -35,7 +26,7 @@ def maintain_lake(
     keep_hours: int = KEEP_HOURS,
     at_step: Callable[[str], None] = lambda _: None,
 ) -> list[MaintenanceReport]:
-    """Compact and vacuum the tables of these use cases and return a report a table that exists.
+    """Compact and vacuum the tables of these use cases and return one report per table that exists.
 
     Versions that a registered model was trained on, or that a prediction was made from, stay readable.
     """
@@ -46,16 +37,6 @@ def maintain_lake(
         pinned=pinned_versions(registry, engine, usecases),
         at_step=at_step,
     )
-
-
-def tables_of(usecases: Sequence[UseCase]) -> list[str]:
-    """Return the names of the tables of these use cases, each once."""
-    names = []
-    for usecase in usecases:
-        for event in usecase.events:
-            names += [landing_table(event.topic), curated_table(usecase, event), quarantine_table(usecase, event)]
-        names += [of(usecase) for of in (features_table, labels_table, training_set_table, predictions_table)]
-    return list(dict.fromkeys(names))
 
 
 def pinned_versions(registry: ModelRegistry, engine: Engine, usecases: Sequence[UseCase]) -> Mapping[str, set[int]]:

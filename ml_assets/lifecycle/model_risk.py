@@ -9,9 +9,11 @@ import pandas as pd
 
 from ml_assets.database.promotions import LedgerEntry
 from ml_assets.governance import Pack, render_pack
+from ml_assets.governance.conditions import condition_rows
 from ml_assets.governance.pack import Heading, markdown_table
 from ml_assets.learning.gate import Evidence, Gain, ModelEvidence, Verdict
 from ml_assets.learning.reasons import BACKGROUND_ROWS
+from ml_assets.markdown import Markdown, code, text
 from ml_assets.registry import CHAMPION, CandidateRun, ModelRegistry
 from ml_assets.spec import UseCase
 
@@ -37,7 +39,7 @@ def model_risk_pack(
     """Return the pack of the evaluated model of a run.
 
     Raises:
-        PackError: a section has nothing to say.
+        PackError: a section would be empty.
     """
     run = registry.run(run_id)
     intervals, importances = (_table(registry, run_id, name) for name in (INTERVALS, IMPORTANCES))
@@ -97,8 +99,8 @@ def _data_lineage(usecase: UseCase, run: CandidateRun) -> str:
             markdown_table(events),
             markdown_table(references),
             markdown_table(tables),
-            f"Code: git commit `{run.tags.get('git_commit', 'unknown')}`, Dagster run "
-            f"`{run.tags.get('dagster_run_id', 'unknown')}`. Each landed row carries its Kafka offset; "
+            f"Code: git commit {code(run.tags.get('git_commit', 'unknown'))}, Dagster run "
+            f"{code(run.tags.get('dagster_run_id', 'unknown'))}. Each landed row carries its Kafka offset; "
             "`ml-assets explain-prediction` walks back to it.",
         )
         if part
@@ -117,8 +119,8 @@ def _features(usecase: UseCase, run: CandidateRun) -> str:
         for feature in usecase.features
     ]
     return (
-        f"Feature set `{run.tags.get('feature_set_hash', 'unknown')}`: SQL run as of each decision time, which sees "
-        "only rows that were known by then. The check `no_leak` makes some of them again before a training.\n\n"
+        f"Feature set {code(run.tags.get('feature_set_hash', 'unknown'))}: SQL run as of each decision time, which "
+        "sees only rows that were known by then. The check `no_leak` makes some of them again before a training.\n\n"
         + markdown_table(rows)
     )
 
@@ -129,11 +131,11 @@ def _training(usecase: UseCase, run: CandidateRun) -> str:
     split = usecase.split
     params = [{"parameter": name, "value": value} for name, value in sorted(run.params.items())]
     return (
-        f"Learned from decisions of {run.tags['train_dates']}, tested on {run.tags.get('test_dates', 'unknown')} "
-        f"(window `{run.tags.get('window_hash', 'unknown')}`). Cut by time: {split.train_days} decision dates to "
-        f"train, {split.calibration_days} to calibrate, {split.test_days} unseen; labels known less than "
-        f"{split.embargo.total_seconds() / 3600:g} hours before the first test decision are left out.\n\n"
-        + markdown_table(params)
+        f"Learned from decisions of {text(run.tags['train_dates'])}, tested on "
+        f"{text(run.tags.get('test_dates', 'unknown'))} (window {code(run.tags.get('window_hash', 'unknown'))}). "
+        f"Cut by time: {split.train_days} decision dates to train, {split.calibration_days} to calibrate, "
+        f"{split.test_days} unseen; labels known less than {split.embargo.total_seconds() / 3600:g} hours before the "
+        "first test decision are left out.\n\n" + markdown_table(params)
     )
 
 
@@ -151,9 +153,9 @@ def _performance(usecase: UseCase, evidence: Evidence, intervals: pd.DataFrame) 
         if name not in with_ends and not name.startswith("calibration_error")
     ]
     return (
-        f"Window `{evidence.window_hash}`, decisions from {evidence.window_first_decision} on. Intervals: days "
-        f"resampled with replacement.\n\n{markdown_table(rows)}\n\nCounts, parts of the Brier score and what follows "
-        f"from the work-lists, without intervals:\n\n{markdown_table(rest)}"
+        f"Window {code(evidence.window_hash)}, decisions from {text(evidence.window_first_decision)} on. Intervals: "
+        f"days resampled with replacement.\n\n{markdown_table(rows)}\n\nCounts, parts of the Brier score and what "
+        f"follows from the work-lists, without intervals:\n\n{markdown_table(rest)}"
     )
 
 
@@ -173,8 +175,9 @@ def _calibration(usecase: UseCase, evidence: Evidence, run: CandidateRun, interv
         return ""
     row = found.to_dict("records")[0]
     return (
-        f"Method `{run.params.get('calibration', 'unknown')}`, chosen on the calibration window by the Brier score on "
-        f"rows that it was not fitted on. {_LEVELS[usecase.split.level_from]} {_REFIT if usecase.split.refit else ''}"
+        f"Method {code(run.params.get('calibration', 'unknown'))}, chosen on the calibration window by the Brier score "
+        "on rows that it was not fitted on. "
+        f"{_LEVELS[usecase.split.level_from]} {_REFIT if usecase.split.refit else ''}"
         f"Expected calibration error {row['value']:.4g} ({_range(row)}), limit "
         f"{usecase.gate.max_calibration_error:g}. The reliability plot is `plots/reliability.png` on the run."
     )
@@ -236,17 +239,6 @@ def _challengers(usecase: UseCase, evidence: Evidence, verdict: Verdict) -> str:
         for c in usecase.candidates
     ]
     gains = [_gain(f"over {who}", gain) for who, gain in _gains(evidence) if gain is not None]
-    conditions = [
-        {
-            "condition": c.name,
-            "value": c.value,
-            "": c.comparison,
-            "threshold": c.threshold,
-            "holds": c.passed,
-            "why": c.why,
-        }
-        for c in verdict.conditions
-    ]
     outcome = "passes" if verdict.passed else "does **not** pass"
     return "\n\n".join(
         [
@@ -255,7 +247,7 @@ def _challengers(usecase: UseCase, evidence: Evidence, verdict: Verdict) -> str:
             markdown_table(rows),
             *([markdown_table(gains)] if gains else []),
             f"At registration the challenger {outcome} the gate; it is judged again at promotion.",
-            markdown_table(conditions),
+            markdown_table(condition_rows(verdict.conditions)),
         ]
     )
 
@@ -263,7 +255,7 @@ def _challengers(usecase: UseCase, evidence: Evidence, verdict: Verdict) -> str:
 def _implementation(usecase: UseCase, evidence: Evidence, run: CandidateRun) -> str:
     serving = evidence.serving
     found = (
-        f"Loaded in a fresh process, the saved model (SHA-256 `{serving.model_hash[:16]}`) gives the pipeline's "
+        f"Loaded in a fresh process, the saved model (SHA-256 {code(serving.model_hash[:16])}) gives the pipeline's "
         f"probabilities on {serving.rows} golden decisions to {_number(serving.max_abs_difference)} (limit 1e-6), one "
         f"decision in {_number(serving.latency_ms)} ms (limit {usecase.gate.max_serving_ms:g} ms)."
         if serving
@@ -277,17 +269,24 @@ def _implementation(usecase: UseCase, evidence: Evidence, run: CandidateRun) -> 
 
 
 def _monitoring(usecase: UseCase) -> str:
+    batch = usecase.gate.batch
     rows = [
-        {"what": "business days have decisions", "where": "check `row_count` on `features`", "limit": "none missing"},
-        {"what": "data is fresh", "where": "check `freshness` on `features`",
+        {"what": "business days have decisions", "where": Markdown("check `row_count` on `features`"),
+         "limit": "none missing"},
+        {"what": "data is fresh", "where": Markdown("check `freshness` on `features`"),
          "limit": f"a business day{_pause(usecase)}"},
-        *({"what": f"bad rows of {event.name}", "where": f"check `quarantine_rate` on `curated/{event.name}`",
+        *({"what": f"bad rows of {event.name}",
+           "where": Markdown(f"check `quarantine_rate` on {code(f'curated/{event.name}')}"),
            "limit": f"{event.max_quarantine_rate:.1%}"} for event in usecase.events),
-        {"what": "scores are spread", "where": "check `score_distribution` on `predictions`",
-         "limit": "not all alike, median below 0.5"},
-        {"what": "the champion is the one of the ledger", "where": "check `champion_is_in_ledger`", "limit": "equal"},
-        {"what": "scores drift", "where": "gate, `score_psi`", "limit": f"{usecase.gate.max_score_psi:g}"},
-        {"what": "the champion on newly matured outcomes", "where": "asset `evaluation`, each business night",
+        {"what": "scores are as in the calibration window",
+         "where": Markdown("check `score_distribution` on `predictions`"),
+         "limit": f"PSI {batch.max_psi:g}, odds of the mean times {batch.max_mean_ratio:g}, unknown categories "
+         f"{batch.max_unknown:.0%}, missing values {batch.max_missing:.0%} more; else nothing is published"},
+        {"what": "the champion is the one of the ledger", "where": Markdown("check `champion_is_in_ledger`"),
+         "limit": "equal"},
+        {"what": "scores drift", "where": Markdown("gate, `score_psi`"),
+         "limit": f"{usecase.gate.max_score_psi:g}"},
+        {"what": "the champion on newly matured outcomes", "where": Markdown("asset `evaluation`, each business night"),
          "limit": "a challenger that passes the gate replaces it"},
     ]  # fmt: skip
     return markdown_table(rows)

@@ -1,32 +1,44 @@
-"""Who scores: promotion on evidence alone, approval by a second person, rollback; each a line of the ledger."""
+"""Which model scores: promotion on evidence alone, approval by a second person, rollback; each a line of the ledger.
 
+A decision is a committed line of the ledger; the alias in MLflow follows it (`ml_assets.lifecycle.champion`), so a
+process may die between the two at any step. `at_step` is called with the name of each step that has been reached.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from ml_assets.database.promotions import (
     Actor,
     LedgerEntry,
-    history,
+    ModelIdentity,
+    champion_before,
+    former_champions,
     last_change,
     open_request,
+    promotion_of,
     record,
-    replaced_by,
     was_rolled_back,
-    writing,
 )
+from ml_assets.errors import NotFoundError, StateError
 from ml_assets.learning.gate import Verdict
+from ml_assets.lifecycle.champion import AGAINST_THE_GATE, ChampionError, StrayAliasError, agreement, settle
 from ml_assets.lifecycle.evaluation import judge_now, read_evidence
-from ml_assets.registry import CHALLENGER, CHAMPION, ModelRegistry, ModelVersion
+from ml_assets.lifecycle.registration import deciding, identify, identity_of, require_registered
+from ml_assets.registry import CHALLENGER, CHAMPION, ModelChangedError, ModelRegistry, ModelVersion
 from ml_assets.spec import UseCase
 
+__all__ = ["Promotion", "agreement", "approve", "promote_challenger", "roll_back"]
+
 Outcome = Literal["promoted", "awaiting approval", "champion already", "refused"]
+Step = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """What became of a challenger: the gate's verdict, the outcome with its reason, and the ledger's line if any."""
+    """The result for a challenger: the gate's verdict, the outcome with its reason, and the ledger's line if any."""
 
     challenger: ModelVersion
     verdict: Verdict
@@ -35,130 +47,124 @@ class Promotion:
     entry: LedgerEntry | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """Whether the alias `champion` and the ledger name the same version."""
-
-    by_alias: int | None
-    by_ledger: int | None
-
-    @property
-    def agrees(self) -> bool:
-        """Whether they do; before the first promotion both are None."""
-        return self.by_alias == self.by_ledger
-
-    def __str__(self) -> str:
-        if self.agrees:
-            return f"alias and ledger agree on {_named(self.by_alias)}"
-        return f"the alias champion is {_named(self.by_alias)}, the ledger says {_named(self.by_ledger)}"
-
-
-def agreement(registry: ModelRegistry, where: Engine | Connection | str, usecase: UseCase) -> Agreement:
-    """Return what alias and ledger say of the champion."""
-    champion, line = registry.resolve(usecase.name, CHAMPION), last_change(where, usecase.name)
-    return Agreement(champion.version if champion else None, line.to_version if line else None)
-
-
 def promote_challenger(
-    registry: ModelRegistry, engine: Engine | str, usecase: UseCase, actor: Actor, *, override: str = ""
+    registry: ModelRegistry,
+    engine: Engine | str,
+    usecase: UseCase,
+    actor: Actor,
+    *,
+    override: str = "",
+    at_step: Step = lambda _: None,
 ) -> Promotion:
-    """Judge the challenger anew from the evidence on its MLflow run, and make it champion if it passes.
+    """Judge the challenger again from the evidence on its MLflow run, and make it champion if it passes.
 
     The verdict of an earlier step is not trusted: a later run of only this step would slip past it. Without evidence
     there is no promotion. In the tier `high` a promotion is only requested; `approve` by another person completes it.
-    A person may `override` a no by giving the reason. A run never promotes what was rolled back.
+    A person may override a failed gate by giving the reason as `override`. A run never promotes a version that was
+    rolled back.
 
     Raises:
-        LookupError: there is no challenger, or its run carries no evidence.
-        RuntimeError: a run acts while alias and ledger disagree.
+        LookupError: there is no challenger, its run carries no evidence, or the ledger does not know it.
+        ModelChangedError: its files are not those that were evaluated and registered.
+        StrayAliasError: somebody has moved the alias `champion`, and no person overrides.
         LedgerError: the ledger refuses the line.
     """
     challenger = registry.resolve(usecase.name, CHALLENGER)
     if challenger is None:
-        raise LookupError(f"use case {usecase.name} has no challenger; run the job {usecase.name}_retrain first")
+        raise NotFoundError(f"use case {usecase.name} has no challenger; run the job {usecase.name}_retrain first")
     evidence, evidence_hash = read_evidence(registry, usecase, challenger.run_id)
-    with writing(engine, usecase.name) as ledger:
-        now = agreement(registry, ledger, usecase)
-        verdict = judge_now(registry, usecase, evidence)
-        if not now.agrees and not override:
-            raise RuntimeError(_disagreement(usecase, now))
-        if now.agrees and now.by_alias == challenger.version:
+    model = identify(registry, usecase, challenger, evidence, evidence_hash)
+    by_person = bool(override) and actor.is_person
+    settled = _settled_or_not(registry, engine, usecase, stray_too=by_person)
+    with deciding(engine, usecase) as ledger:
+        before = last_change(ledger, usecase.name)
+        verdict = judge_now(registry, ledger, usecase, evidence)
+        if settled and before is not None and before.mlflow_run_id == challenger.run_id:
             return Promotion(challenger, verdict, "champion already", f"version {challenger.version} is champion")
         if not verdict.passed and not override:
             failed = ", ".join(condition.name for condition in verdict.failures)
             return Promotion(challenger, verdict, "refused", f"the gate: {failed}")
-        if was_rolled_back(ledger, usecase.name, challenger.version) and not (override and actor.is_person):
+        if was_rolled_back(ledger, usecase.name, challenger.run_id) and not by_person:
             why = f"version {challenger.version} was rolled back; only a person promotes it again, with a reason"
             return Promotion(challenger, verdict, "refused", why)
-        reason = f"against the gate: {override}" if override and not verdict.passed else override or "the gate passed"
-
-        def write(action: Literal["requested", "promoted"]) -> LedgerEntry:
-            return record(
-                ledger,
-                usecase.name,
-                action,
-                from_version=now.by_alias,
-                to_version=challenger.version,
-                actor=actor,
-                reason=reason,
-                needs_approval=usecase.needs_approval,
-                evidence_hash=evidence_hash,
-            )
-
+        require_registered(ledger, usecase, model)
+        reason = f"{AGAINST_THE_GATE}{override}" if override and not verdict.passed else override or "the gate passed"
         if usecase.needs_approval:
             entry = open_request(ledger, usecase.name)
-            if entry is None or (entry.to_version, entry.evidence_hash) != (challenger.version, evidence_hash):
-                entry = write("requested")
+            if entry is None or identity_of(entry) != model:
+                entry = record(ledger, usecase.name, "requested", model=model, actor=actor, reason=reason)
             why = f"tier {usecase.tier}: another person than {entry.actor} approves it"
             return Promotion(challenger, verdict, "awaiting approval", why, entry)
-        entry = write("promoted")
-        # Last: if the alias cannot be moved, the line is taken back with the transaction.
-        registry.promote(usecase.name, challenger.version, override=override if not verdict.passed else "")
-        return Promotion(challenger, verdict, "promoted", reason, entry)
+        entry = record(ledger, usecase.name, "promoted", model=model, actor=actor, reason=reason)
+        at_step("before_ledger")
+    at_step("after_ledger")
+    settle(registry, engine, usecase, force=True, at_step=at_step)
+    return Promotion(challenger, verdict, "promoted", reason, entry)
 
 
 def approve(
-    registry: ModelRegistry, engine: Engine | str, usecase: UseCase, actor: Actor, *, reason: str, decline: bool = False
+    registry: ModelRegistry,
+    engine: Engine | str,
+    usecase: UseCase,
+    actor: Actor,
+    *,
+    reason: str,
+    decline: bool = False,
+    at_step: Step = lambda _: None,
 ) -> LedgerEntry:
     """Answer the open request: make the version champion, or decline it; return the ledger's line.
 
     Raises:
-        LookupError: no request is open.
-        RuntimeError: the evidence has changed since the request, or alias and ledger disagree.
-        LedgerError: the approver is no person, or the one who asked.
+        LookupError: no request is open, or its model is no longer registered.
+        RuntimeError: evidence or model have changed since the request, or somebody has moved the alias `champion`.
+        LedgerError: the approver is no person, the one who asked, or uses the login by which it was asked.
     """
-    with writing(engine, usecase.name) as ledger:
-        request = open_request(ledger, usecase.name)
-        if request is None:
-            raise LookupError(
-                f"use case {usecase.name}: nothing awaits approval; see `ml-assets history {usecase.name}`"
+    asked = open_request(engine, usecase.name)
+    if asked is None:
+        raise NotFoundError(f"use case {usecase.name}: nothing awaits approval; see `ml-assets history {usecase.name}`")
+    again = f"ask again with `ml-assets promote {usecase.name}`"
+    model = identity_of(asked)
+    if model is None:
+        raise NotFoundError(
+            f"use case {usecase.name}: the request of {asked.actor} is from before models were hashed; {again} "
+            "(after a retraining, which enters the model into the ledger)"
+        )
+    if not decline:
+        _settled_or_not(registry, engine, usecase)
+        version = registry.version_of(usecase.name, model.mlflow_run_id)
+        if version is None:
+            raise NotFoundError(
+                f"use case {usecase.name}: version {model.version}, of MLflow run {model.mlflow_run_id}, is no longer "
+                f"in the registry: somebody has deleted it in MLflow. `ml-assets approve {usecase.name} --decline "
+                f'--reason "..."` closes the request; then retrain, and {again}'
             )
-        now = agreement(registry, ledger, usecase)
-        if not now.agrees:
-            raise RuntimeError(_disagreement(usecase, now))
-        version = registry.version(usecase.name, request.to_version)
         evidence, evidence_hash = read_evidence(registry, usecase, version.run_id)
-        if evidence_hash != request.evidence_hash:
-            raise RuntimeError(
+        if evidence_hash != model.evidence_hash:
+            raise StateError(
                 f"use case {usecase.name}: the evidence of version {version.version} has changed since "
-                f"{request.actor} asked for its promotion; ask again with `ml-assets promote {usecase.name}`"
+                f"{asked.actor} asked for its promotion; retrain, and {again}"
             )
+        found = identify(registry, usecase, version, evidence, evidence_hash)
+        if found.model_hash != model.model_hash:
+            raise ModelChangedError(
+                f"use case {usecase.name}: the model of version {version.version} has changed since {asked.actor} "
+                f"asked for its promotion; restore its artifacts, or retrain, and {again}"
+            )
+    with deciding(engine, usecase) as ledger:
         entry = record(
             ledger,
             usecase.name,
             "declined" if decline else "promoted",
-            from_version=now.by_alias,
-            to_version=request.to_version,
+            model=model,
             actor=actor,
             reason=reason,
-            needs_approval=True,
-            request_id=request.id,
-            evidence_hash=evidence_hash,
+            request_id=asked.id,
         )
-        if not decline:
-            passed = judge_now(registry, usecase, evidence).passed
-            registry.promote(usecase.name, request.to_version, override="" if passed else request.reason)
-        return entry
+        at_step("before_ledger")
+    at_step("after_ledger")
+    if not decline:
+        settle(registry, engine, usecase, force=True, at_step=at_step)
+    return entry
 
 
 def roll_back(
@@ -169,60 +175,110 @@ def roll_back(
     *,
     reason: str,
     to_version: int | None = None,
-) -> LedgerEntry:
-    """Give the alias `champion` back to the version before, or to an earlier one, and return the ledger's line.
+    at_step: Step = lambda _: None,
+) -> LedgerEntry | None:
+    """Make the previous champion score again, or an earlier one, and return the ledger's line.
 
-    If somebody has moved the alias past the ledger, it goes back to what the ledger says. A rollback needs one person,
-    in every tier: it leads to a version that was approved before.
+    Where somebody has moved the alias, or deleted the champion in MLflow, a rollback without a version (or to the
+    champion's own) puts the ledger's champion back instead: the line is `restored`. If nobody has ever been approved it
+    takes the alias away and returns None. A rollback needs one person, in every tier: it leads to a model that was
+    approved before, by its run and hashes.
 
     Raises:
         LookupError: there is no champion, nothing before it, or `to_version` has never been champion.
+        ModelChangedError: the files of the model are not those that were approved.
     """
-    with writing(engine, usecase.name) as ledger:
-        now = agreement(registry, ledger, usecase)
-        if now.by_ledger is None:
-            raise LookupError(f"use case {usecase.name}: the ledger knows of no champion to roll back")
-        if now.agrees:
-            target = _former_champion(ledger, usecase, now.by_ledger, to_version)
-        elif to_version in (None, now.by_ledger):
-            target = now.by_ledger
-        else:
-            raise LookupError(f"use case {usecase.name}: {now}; roll back without a version first")
+    line = last_change(engine, usecase.name)
+    if line is None:
+        if registry.resolve(usecase.name, CHAMPION) is None:
+            raise NotFoundError(f"use case {usecase.name}: the ledger knows of no champion to roll back")
+        settle(registry, engine, usecase, force=True)
+        return None
+    try:
+        settle(registry, engine, usecase)
+        wrong = False
+    except ChampionError:
+        wrong = True
+    restores = wrong and (line.mlflow_run_id is not None if to_version is None else to_version == line.to_version)
+    target = line if restores else _former_champion(engine, usecase, line, to_version)
+    model = _approved(registry, engine, usecase, target)
+    with deciding(engine, usecase) as ledger:
         entry = record(
             ledger,
             usecase.name,
-            "rolled_back" if now.agrees else "restored",
-            from_version=now.by_alias,
-            to_version=target,
+            "restored" if restores else "rolled_back",
+            model=model,
             actor=actor,
             reason=reason,
         )
-        registry.promote(usecase.name, target)
-        return entry
+        at_step("before_ledger")
+    at_step("after_ledger")
+    settle(registry, engine, usecase, force=True, at_step=at_step)
+    return entry
 
 
-def _former_champion(ledger: Connection, usecase: UseCase, champion: int, wanted: int | None) -> int:
-    """Return the version that the champion replaced, or the one that is wanted, if it has been champion."""
-    if wanted is None:
-        wanted = replaced_by(ledger, usecase.name, champion)
-        if wanted is None:
-            raise LookupError(
-                f"use case {usecase.name}: version {champion} is the first champion, there is none to go back to; "
-                "train and promote another"
+def _settled_or_not(
+    registry: ModelRegistry, engine: Engine | str, usecase: UseCase, *, stray_too: bool = False
+) -> bool:
+    """Repair what a crash left, and return whether ledger and registry name one champion now.
+
+    A champion that is gone from the registry, or was never hashed, is replaced by a promotion: that is the way out.
+
+    Raises:
+        StrayAliasError: somebody has moved the alias, and this is not `stray_too`.
+    """
+    try:
+        settle(registry, engine, usecase)
+    except StrayAliasError:
+        if not stray_too:
+            raise
+        return False
+    except ChampionError:
+        return False
+    return True
+
+
+def _approved(registry: ModelRegistry, engine: Engine | str, usecase: UseCase, target: LedgerEntry) -> ModelIdentity:
+    """Return a former champion, registered again if it was deleted in MLflow; its files must be those approved."""
+    promotion = promotion_of(engine, usecase.name, target)
+    if promotion is None or promotion.evidence_hash is None:
+        raise NotFoundError(f"use case {usecase.name}: the ledger has no promotion of version {target.to_version}")
+    run_id = target.mlflow_run_id
+    if run_id is None:  # from before runs were recorded: the evidence tells whether it is still that model
+        run_id = registry.version(usecase.name, target.to_version).run_id
+        if read_evidence(registry, usecase, run_id)[1] != promotion.evidence_hash:
+            raise ModelChangedError(
+                f"use case {usecase.name}: version {target.to_version} in the registry, MLflow run {run_id}, is "
+                "another model than the one that was promoted: its evidence is another. Choose another former "
+                "champion, or retrain and promote"
             )
-    former = {line.to_version for line in history(ledger, usecase.name, limit=10_000) if line.action == "promoted"}
-    if wanted not in former - {champion}:
-        known = ", ".join(map(str, sorted(former - {champion}))) or "none"
-        raise LookupError(f"use case {usecase.name}: version {wanted} is no former champion; these are: {known}")
-    return wanted
+    version = registry.ensure_version(usecase.name, run_id)
+    found = registry.stored_hash(run_id)
+    if target.model_hash not in (None, found):
+        raise ModelChangedError(
+            f"use case {usecase.name}: the model of version {target.to_version}, MLflow run {run_id}, is not the one "
+            "that was approved; restore its artifacts from a backup, choose another former champion with --to, or "
+            "retrain"
+        )
+    return ModelIdentity(version.version, run_id, found, promotion.evidence_hash)
 
 
-def _disagreement(usecase: UseCase, now: Agreement) -> str:
-    return (
-        f"use case {usecase.name}: {now}: somebody has moved one without the other. "
-        f"`ml-assets rollback {usecase.name} --reason ...` gives the alias back to the ledger's version"
-    )
-
-
-def _named(version: int | None) -> str:
-    return "none" if version is None else f"version {version}"
+def _former_champion(engine: Engine | str, usecase: UseCase, champion: LedgerEntry, wanted: int | None) -> LedgerEntry:
+    """Return the line of the champion that was before, or the promotion of the version that is wanted."""
+    if wanted is None:
+        before = champion_before(engine, usecase.name, champion)
+        if before is None:
+            raise NotFoundError(
+                f"use case {usecase.name}: version {champion.to_version} is the first champion, there is none to go "
+                "back to; train and promote another"
+            )
+        return before
+    former = {
+        line.to_version: line
+        for line in former_champions(engine, usecase.name)
+        if (line.to_version, line.evidence_hash) != (champion.to_version, champion.evidence_hash)
+    }
+    if wanted not in former:
+        known = ", ".join(map(str, sorted(former))) or "none"
+        raise NotFoundError(f"use case {usecase.name}: version {wanted} is no former champion; these are: {known}")
+    return former[wanted]

@@ -1,4 +1,4 @@
-"""Make a registered model again from the versions of the data that it was made from, and compare."""
+"""Make a registered model again from the recorded versions of its data, and compare."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from ml_assets.errors import StateError
 from ml_assets.lake import Lake, training_set_table
 from ml_assets.learning.fit import fit_candidate
 from ml_assets.learning.frames import FeatureNames
@@ -22,14 +23,14 @@ from ml_assets.lifecycle.training import RECIPE, Recipe, build_from, read_traini
 from ml_assets.registry import CandidateRun, ModelRegistry, ModelVersion
 from ml_assets.spec import Candidate, UseCase
 
-# Exactly equal on the machine and with the libraries that trained it. Another processor may add in another order, by
-# which a probability moves in its last digits.
+# Probabilities are exactly equal on the machine and with the libraries that trained the model. Another processor may
+# add in another order, which changes the last digits.
 TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """One thing that was made again: what is on record, what came out now, and whether they are the same."""
+class Compared:
+    """One thing that was made again: the recorded value, the new value, and whether they are the same."""
 
     what: str
     recorded: str
@@ -44,15 +45,15 @@ class Reproduction:
     version: ModelVersion
     code: str
     code_now: str
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[Compared, ...]
 
     @property
     def same(self) -> bool:
-        """Whether everything came out the same."""
+        """Whether everything is the same as recorded."""
         return all(comparison.same for comparison in self.comparisons)
 
 
-class CannotReproduceError(RuntimeError):
+class CannotReproduceError(StateError):
     """The model cannot be made again with this code, or its record is not complete."""
 
 
@@ -61,8 +62,8 @@ def reproduce(
 ) -> Reproduction:
     """Build the training set of a version from the Delta versions on record, fit the model, and compare both.
 
-    Rows and parameters must be equal, probabilities of the test window within `TOLERANCE`. A search is not made again:
-    the parameters that it found are on record.
+    Rows and parameters must be equal, probabilities of the test window within `TOLERANCE`. A search is not repeated:
+    the parameters that it found are recorded.
 
     Raises:
         LookupError: there is no such version.
@@ -113,11 +114,11 @@ def _candidate(usecase: UseCase, run: CandidateRun, scorer: Scorer) -> Candidate
     return candidate
 
 
-def _compare_rows(stored: pa.Table, rebuilt: pa.Table, run: CandidateRun) -> Iterator[Comparison]:
+def _compare_rows(stored: pa.Table, rebuilt: pa.Table, run: CandidateRun) -> Iterator[Compared]:
     yield _equal("rows of the training set", f"{stored.num_rows:,}", f"{rebuilt.num_rows:,}")
     columns = [name for name in stored.column_names if name in rebuilt.column_names]
     differing = [name for name in columns if not _same_column(stored, rebuilt, name)]
-    yield Comparison(
+    yield Compared(
         f"values of its {len(columns)} columns",
         "as stored",
         f"differ in {', '.join(differing)}" if differing else "as stored",
@@ -135,11 +136,11 @@ def _same_column(stored: pa.Table, rebuilt: pa.Table, name: str) -> bool:
     return bool(before.equals(after))
 
 
-def _compare_parameters(run: CandidateRun, parameters: dict[str, Any]) -> Iterator[Comparison]:
+def _compare_parameters(run: CandidateRun, parameters: dict[str, Any]) -> Iterator[Compared]:
     # The number of threads is the machine's; the models do not depend on it.
     asked = {name: str(value) for name, value in parameters.items() if name != "n_jobs"}
     differing = {name: value for name, value in asked.items() if run.params.get(name) != value}
-    yield Comparison(
+    yield Compared(
         f"{len(asked)} parameters",
         ", ".join(f"{name}={run.params.get(name)}" for name in differing) or "as logged",
         ", ".join(f"{name}={value}" for name, value in differing.items()) or "as logged",
@@ -147,11 +148,11 @@ def _compare_parameters(run: CandidateRun, parameters: dict[str, Any]) -> Iterat
     )
 
 
-def _compare_calibration(before: Scorer, after: Scorer) -> Comparison:
+def _compare_calibration(before: Scorer, after: Scorer) -> Compared:
     return _equal("calibration", before.manifest.calibration.to_json(), after.manifest.calibration.to_json())
 
 
-def _compare_graphs(before: Scorer, after: Scorer) -> Comparison:
+def _compare_graphs(before: Scorer, after: Scorer) -> Compared:
     """Compare the ONNX graphs by what they compute with; names of nodes and producer may differ."""
     import onnx
 
@@ -161,12 +162,12 @@ def _compare_graphs(before: Scorer, after: Scorer) -> Comparison:
         return sorted([*attributes, *(tensor.raw_data or tensor.SerializeToString() for tensor in graph.initializer)])
 
     same = weights(before.model) == weights(after.model)
-    return Comparison("weights of the ONNX model", "as stored", "as stored" if same else "others", same)
+    return Compared("weights of the ONNX model", "as stored", "as stored" if same else "others", same)
 
 
-def _compare_probabilities(before: Scorer, after: Scorer, test: pa.Table) -> Comparison:
+def _compare_probabilities(before: Scorer, after: Scorer, test: pa.Table) -> Compared:
     difference = float(np.max(np.abs(before.score(test) - after.score(test)), initial=0.0))
-    return Comparison(
+    return Compared(
         f"probabilities of {test.num_rows:,} test decisions",
         f"differ by at most {TOLERANCE:.0e}",
         "equal to the last bit" if difference == 0 else f"differ by up to {difference:.1e}",
@@ -174,5 +175,5 @@ def _compare_probabilities(before: Scorer, after: Scorer, test: pa.Table) -> Com
     )
 
 
-def _equal(what: str, recorded: str, made_again: str) -> Comparison:
-    return Comparison(what, recorded, made_again, recorded == made_again)
+def _equal(what: str, recorded: str, made_again: str) -> Compared:
+    return Compared(what, recorded, made_again, recorded == made_again)

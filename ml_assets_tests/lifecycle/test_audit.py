@@ -9,15 +9,18 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pytest
 
-from ml_assets.checks.training import judge_leaks
 from ml_assets.contracts import TIMESTAMP, to_columns
-from ml_assets.lake import Lake, curated_table
+from ml_assets.defs.checks.training import judge_leaks
+from ml_assets.features import as_of
+from ml_assets.lake import Lake, curated_table, daily_table, features_table
+from ml_assets.landing.extent import TopicProgress
 from ml_assets.learning.training_set import TrainingSetError
 from ml_assets.lifecycle import features as features_module
 from ml_assets.lifecycle.audit import audit_training_set
 from ml_assets.lifecycle.features import compute_features, mature_labels
+from ml_assets.lifecycle.lineage import features_again
 from ml_assets.lifecycle.training import assemble_training_set
-from ml_assets.spec import Feature
+from ml_assets.spec import DailySpec, Feature
 from ml_assets_tests import late_payments
 
 DAYS = list(late_payments.CALENDAR.between(late_payments.FIRST, date(2026, 3, 31)))[:22]
@@ -55,7 +58,8 @@ def curate(lake: Lake, usecase, *, known_early: str = "") -> None:
 
 
 def train(lake: Lake, usecase, monkeypatch) -> None:
-    monkeypatch.setattr(features_module, "landed_watermark", lambda *_: datetime(2027, 1, 1, tzinfo=UTC))
+    landed = TopicProgress("all", {0: datetime(2027, 1, 1, tzinfo=UTC)})
+    monkeypatch.setattr(features_module, "label_progress", lambda *_: landed)
     compute_features(lake, usecase, DAYS, threads=1)
     mature_labels(lake, usecase, DAYS, threads=1)
     assemble_training_set(lake, usecase, DAYS[-1])
@@ -66,7 +70,7 @@ def test_an_honest_training_set_passes(lake, usecase, monkeypatch):
     train(lake, usecase, monkeypatch)
     report = audit_training_set(lake, usecase, DAYS[-1], threads=1)
     assert report.passed, report
-    assert report.decisions == 60
+    assert (report.decisions, len(report.audited)) == (480, 16)
     assert judge_leaks(report).passed
     assert 0.5 < max(report.auc.values()) < report.limit
 
@@ -137,3 +141,119 @@ def test_an_audit_of_nothing_has_not_passed(lake, usecase):
     assert not LeakReport(audited=(), decisions=0).passed
     with pytest.raises(FileNotFoundError, match="materialize"):
         audit_training_set(lake, usecase, DAYS[0] + timedelta(days=700))
+
+
+def test_sql_that_sees_the_future_on_one_date_is_found(lake, usecase, monkeypatch):
+    """Guards: an audit of a few decision times looks past the date on which the SQL does."""
+    curate(lake, usecase)
+    monkeypatch.setattr(as_of, "refuse_foreign", lambda _: None)
+    monkeypatch.setattr(as_of.secrets, "token_hex", lambda _: "known")
+    leaking = dataclasses.replace(usecase)
+    leaking.__dict__["feature_sql"] = {
+        **usecase.feature_sql,
+        "seen": f"""
+            SELECT entity_id, (SELECT count(*) FROM history_known.payments)::DOUBLE
+                * (getvariable('decision_date') = DATE '{DAYS[5]}')::INT AS payments_seen
+            FROM decisions
+        """,
+    }
+    train(lake, leaking, monkeypatch)
+    report = audit_training_set(lake, leaking, DAYS[-1], threads=1)
+    assert report.differing == {"payments_seen": 30}
+
+
+def test_a_daily_table_is_made_again_of_what_each_day_knew(lake, usecase, monkeypatch):
+    """Guards: the parts of days that are over are kept, so a part that saw the future stays wrong."""
+    curate(lake, usecase)
+    text = "SELECT payer, count(*) AS payments FROM payments WHERE known_at >= getvariable('day_start') GROUP BY payer"
+    daily = dataclasses.replace(usecase, daily=(DailySpec("paid", "Payments of a day."),))
+    daily.__dict__["daily_sql"] = {"paid": text}
+    daily.__dict__["feature_sql"] = {
+        **usecase.feature_sql,
+        "seen": "SELECT entity_id, sum(payments)::DOUBLE AS payments_seen FROM decisions LEFT JOIN paid USING (payer) "
+        "GROUP BY entity_id",
+    }
+    train(lake, daily, monkeypatch)
+    assert audit_training_set(lake, daily, DAYS[-1], threads=1).passed
+    parts = lake.read(daily_table(daily, "paid"))
+    for day in set(parts["known_date"].to_pylist()):
+        mine = parts.filter(pc.field("known_date") == pa.scalar(day))
+        more = mine.set_column(mine.column_names.index("payments"), "payments", pc.add(mine["payments"], 1))
+        lake.replace(daily_table(daily, "paid"), more, "known_date", [day])
+    compute_features(lake, daily, DAYS[-6:], threads=1)
+    assemble_training_set(lake, daily, DAYS[-1])
+    assert set(audit_training_set(lake, daily, DAYS[-1], threads=1).differing) == {"payments_seen"}
+
+
+# Whether an invoice is paid on its due date, decided in the evening of that date: it has been by noon, or is not.
+PAID = """
+    SELECT entity_id, (p.invoice_id IS NOT NULL)::INT AS label{known}
+    FROM (SELECT DISTINCT entity_id FROM decisions)
+    LEFT JOIN payments AS p ON p.invoice_id = entity_id AND p.event_time::DATE <= getvariable('decision_date')
+"""
+
+
+def decided_too_late(usecase, known: str):
+    asked = dataclasses.replace(usecase)
+    decisions = usecase.feature_sql["decisions"].replace("event_time::DATE =", "due_date =")
+    asked.__dict__["feature_sql"] = {**usecase.feature_sql, "decisions": decisions}
+    asked.__dict__["label_sql"] = PAID.format(known=known)
+    return asked
+
+
+@pytest.mark.parametrize("known", ["", ", p.known_at AS known_at"])
+def test_outcomes_that_came_before_their_decision_are_counted_and_refused(lake, usecase, monkeypatch, known):
+    """Guards: 83 % of the positives had happened when they were decided on, and neither check nor gate objected."""
+    asked = decided_too_late(usecase, known)
+    curate(lake, asked)
+    train(lake, asked, monkeypatch)
+    report = audit_training_set(lake, asked, DAYS[-1], threads=1)
+    assert report.settled.share == 1
+    assert report.settled.settled > 100
+    assert not report.passed
+    said = judge_leaks(report)
+    assert "had happened when they were decided" in said.description
+    assert "of " in said.metadata["had happened when decided"].value
+    assert dataclasses.replace(report, max_settled=1.0).passed
+
+
+def test_a_label_that_is_1_until_something_happens_has_not_been_settled(lake, usecase, monkeypatch):
+    """Guards honest use cases: an invoice that is not paid is unpaid (1) at the decision too, and most are paid."""
+    curate(lake, usecase)
+    train(lake, usecase, monkeypatch)
+    report = audit_training_set(lake, usecase, DAYS[-1], threads=1)
+    assert (report.settled.settled, report.came_before) == (0, False)
+    assert report.settled.positives > 50
+
+
+def test_a_training_set_says_which_parts_are_shorter_than_asked(lake, usecase, monkeypatch):
+    """Guards: 300 training days were asked for and 288 used, and nobody was told."""
+    curate(lake, usecase)
+    train(lake, usecase, monkeypatch)
+    assert assemble_training_set(lake, usecase, DAYS[-1]).shorter == []
+    longer = dataclasses.replace(usecase, split=dataclasses.replace(usecase.split, train_days=15))
+    report = assemble_training_set(lake, longer, DAYS[-1])
+    there = report.parts["train"]["dates"]
+    assert 8 <= there < 15
+    assert report.shorter == [f"train has {there} decision dates, of 15 that SplitSpec asks for"]
+
+
+def test_a_row_known_in_time_of_a_later_business_date_is_seen_again(lake, usecase):
+    """Guards the walk back from a prediction: with an end of its own it did not see a row of a clock that ran ahead."""
+    curate(lake, usecase)
+    event, (decision,) = usecase.event("payments"), usecase.decision_times(DAYS[12])
+    name = curated_table(usecase, event)
+    rows = lake.read(name, where=ds.field("business_date") == DAYS[13])
+    known = pa.array([decision.as_of - timedelta(minutes=1)] * rows.num_rows, TIMESTAMP)
+    ahead = rows.set_column(rows.schema.get_field_index("known_at"), "known_at", known)
+    lake.replace(name, ahead, "business_date", [DAYS[13]])
+    compute_features(lake, usecase, [DAYS[12]], threads=1)
+    stored = lake.read(features_table(usecase))
+    versions = {
+        curated_table(usecase, one): lake.table(curated_table(usecase, one)).version() for one in usecase.events
+    }
+    for entity in stored["entity_id"].to_pylist()[:3]:
+        again = features_again(lake, usecase, entity, decision, versions, 1)
+        assert again.equals(stored.filter(pc.equal(stored["entity_id"], entity)))
+    lake.replace(name, rows, "business_date", [DAYS[13]])
+    assert features_again(lake, usecase, entity, decision, versions, 1).equals(again), "as the tables stood then"

@@ -13,12 +13,14 @@ from ml_assets.contracts import TIMESTAMP, roll_to_weekday
 from ml_assets.features import AsOfDatabase, features_schema
 from ml_assets.lake import Lake, curated_table, daily_table, features_table, reference_table
 from ml_assets.lifecycle.features import compute_features
-from ml_assets.simulation.market import MarketConfig
+from ml_assets.local.simulation.market import MarketConfig
 from ml_assets.spec import UseCase
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE
 from ml_assets_tests.usecases.settlement import curated
 from ml_assets_tests.usecases.test_point_in_time import DAYS as RANDOM_DAYS
 from ml_assets_tests.usecases.test_point_in_time import EVENINGS, FIRST, TRADES, landed
+
+pytestmark = pytest.mark.long
 
 DAYS = 18
 MARKET = MarketConfig(days=DAYS, instructions_per_day=25, counterparties=6, securities=20)

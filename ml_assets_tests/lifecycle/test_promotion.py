@@ -1,6 +1,7 @@
 """Promotion, approval and rollback, on a real MLflow registry and a real ledger. The gate has tests of its own."""
 
 import dataclasses
+import signal
 from datetime import date
 from pathlib import Path
 from time import perf_counter
@@ -8,13 +9,19 @@ from types import SimpleNamespace
 
 import pytest
 
+from ml_assets.database.connect import begin
 from ml_assets.database.promotions import Actor, LedgerError, history
 from ml_assets.learning.gate import Condition, Evidence, ModelEvidence, Verdict
 from ml_assets.lifecycle import promotion
-from ml_assets.lifecycle.evaluation import EVIDENCE
+from ml_assets.lifecycle.champion import ChampionError, StrayAliasError, settle
+from ml_assets.lifecycle.evaluation import EVIDENCE, read_evidence
 from ml_assets.lifecycle.promotion import agreement, approve, promote_challenger, roll_back
-from ml_assets.registry import CHAMPION, Lineage, ModelRegistry
+from ml_assets.lifecycle.registration import enter
+from ml_assets.registry import CHAMPION, Lineage, ModelChangedError, ModelRegistry
 from ml_assets_tests import late_payments
+from ml_assets_tests.lifecycle.killed import exit_code_of
+
+pytestmark = pytest.mark.long
 
 DAY = date(2026, 3, 27)
 RUN, ANN, BOB = Actor.run("4711"), Actor.person("ann"), Actor.person("bob")
@@ -47,10 +54,15 @@ def model_folder(tmp_path_factory) -> Path:
     return folder
 
 
-def evidence_of(run_id: str, window: str) -> str:
+def evidence_of(registry: ModelRegistry, run_id: str, window: str) -> str:
     challenger = ModelEvidence(name="logistic", run_id=run_id)
     return Evidence(
-        window_hash=window, window_first_decision=None, challenger=challenger, rule=None, champion_exists=None
+        window_hash=window,
+        window_first_decision=None,
+        challenger=challenger,
+        rule=None,
+        champion_exists=None,
+        model_hash=registry.stored_hash(run_id),
     ).to_json()
 
 
@@ -75,15 +87,22 @@ def bank(request, registry, low, model_folder, application_url, monkeypatch):
             model_folder=model_folder, lineage=lineage,
         )  # fmt: skip
         if evidence:
-            registry.write_evidence(run_id, EVIDENCE, evidence_of(run_id, "beef"))
-        return registry.register(usecase.name, run_id, tags={}).version
+            registry.write_evidence(run_id, EVIDENCE, evidence_of(registry, run_id, "beef"))
+        version = registry.register(usecase.name, run_id, tags={})
+        if evidence:
+            enter(registry, application_url, usecase, version, RUN)
+        return version.version
 
     bank.register = register
     bank.promote = lambda usecase, actor=RUN, **said: promote_challenger(
         registry, application_url, usecase, actor, **said
     )
     bank.champion = lambda: registry.resolve(usecase.name, CHAMPION)
-    bank.lines = lambda: [(e.action, e.from_version, e.to_version, e.actor) for e in history(bank.url, usecase.name)]
+    bank.lines = lambda: [
+        (e.action, e.from_version, e.to_version, e.actor)
+        for e in history(bank.url, usecase.name)
+        if e.action != "registered"
+    ]
     return bank
 
 
@@ -147,7 +166,7 @@ def test_evidence_that_changes_after_the_request_is_not_approved(bank):
     bank.register()
     made = bank.promote(bank.high)
     run_id = made.challenger.run_id
-    bank.registry.write_evidence(run_id, EVIDENCE, evidence_of(run_id, "another window"))
+    bank.registry.write_evidence(run_id, EVIDENCE, evidence_of(bank.registry, run_id, "another window"))
     with pytest.raises(RuntimeError, match="has changed since"):
         approve(bank.registry, bank.url, bank.high, BOB, reason="fine")
     assert bank.champion() is None
@@ -175,28 +194,146 @@ def test_a_rollback_goes_back_step_by_step_in_seconds(bank):
 
 
 def test_an_alias_moved_by_hand_is_noticed_and_put_back(bank):
-    """Guards: MLflow's UI lets anybody move an alias; scoring would follow without a trace."""
+    """Guards: MLflow's UI lets anybody move an alias; scoring followed without a trace."""
     for _ in range(2):
         bank.register()
         bank.promote(bank.low)
-    bank.registry.promote(bank.low.name, 1)
+    bank.register()
+    bank.registry.promote(bank.low.name, 3)
     found = agreement(bank.registry, bank.url, bank.low)
     assert not found.agrees
-    assert str(found) == "the alias champion is version 1, the ledger says version 2"
-    bank.register()
-    with pytest.raises(RuntimeError, match="somebody has moved one without the other"):
-        bank.promote(bank.low)
+    assert str(found) == "the alias champion is version 3, the ledger says version 2"
+    for act in (bank.promote, lambda usecase: settle(bank.registry, bank.url, usecase)):
+        with pytest.raises(StrayAliasError, match="somebody has moved one without the other"):
+            act(bank.low)
     entry = roll_back(bank.registry, bank.url, bank.low, ANN, reason="moved by hand")
     assert (entry.action, bank.champion().version) == ("restored", 2)
 
 
-def test_an_alias_that_cannot_be_moved_takes_the_line_back(bank, monkeypatch):
+def test_an_alias_that_nobody_approved_is_taken_away(bank):
+    """Guards the first champion: rollback said that there was none to roll back, and scoring used it."""
+    bank.register()
+    bank.registry.promote(bank.low.name, 1)
+    with pytest.raises(StrayAliasError, match="takes the alias away"):
+        settle(bank.registry, bank.url, bank.low)
+    assert roll_back(bank.registry, bank.url, bank.low, ANN, reason="moved by hand") is None
+    assert bank.champion() is None
+    assert bank.promote(bank.low).outcome == "promoted"
+
+
+def test_a_deleted_registered_model_does_not_make_a_stranger_champion(bank):
+    """Guards identity: versions count from 1 again, and a rollback to version 1 promoted another model."""
+    bank.register()
+    bank.promote(bank.low)
+    approved = bank.champion().run_id
+    bank.registry._client.delete_registered_model(bank.low.name)
+    bank.register()
+    assert bank.registry.version(bank.low.name, 1).run_id != approved
+    with pytest.raises(ChampionError, match="registers the same model again"):
+        settle(bank.registry, bank.url, bank.low)
+    assert roll_back(bank.registry, bank.url, bank.low, ANN, reason="deleted by mistake").action == "restored"
+    assert bank.champion().run_id == approved
+    assert settle(bank.registry, bank.url, bank.low).version.version == 2
+
+
+def test_a_deleted_champion_comes_back_by_a_rollback(bank):
+    """Guards the way out: rollback, rollback to the version and approve each sent to the other."""
+    bank.register()
+    bank.promote(bank.low)
+    bank.registry._client.delete_model_version(bank.low.name, "1")
+    assert roll_back(bank.registry, bank.url, bank.low, ANN, reason="deleted by mistake").action == "restored"
+    assert settle(bank.registry, bank.url, bank.low) is not None
+
+
+def test_a_model_that_was_swapped_is_neither_promoted_nor_approved_nor_loaded(bank):
+    """Guards: another candidate's files in the artifact store were approved, and scored as `version 1, approved`."""
+    bank.register()
+    made = bank.promote(bank.high)
+    run = bank.registry._client.get_run(made.challenger.run_id)
+    manifest = Path(run.info.artifact_uri.removeprefix("file://")) / "model" / "manifest.json"
+    before = manifest.read_text()
+    manifest.write_text('{"classes": [1, 0]}')
+    for act in (
+        lambda: approve(bank.registry, bank.url, bank.high, BOB, reason="fine"),
+        lambda: bank.promote(bank.high),
+        lambda: bank.registry.download_model(made.challenger.run_id, made.entry.model_hash),
+    ):
+        with pytest.raises(ModelChangedError, match=r"manifest\.json differ"):
+            act()
+    manifest.write_text(before)
+    assert approve(bank.registry, bank.url, bank.high, BOB, reason="fine").action == "promoted"
+
+
+def test_a_champion_from_before_hashes_is_confirmed_by_a_person(bank):
+    """Guards deployments that upgrade: their champion's line names neither run nor hash."""
+    bank.register()
+    version = bank.registry.version(bank.low.name, 1)
+    evidence = read_evidence(bank.registry, bank.low, version.run_id)[1]
+    with begin(bank.url) as connection:
+        connection.exec_driver_sql("ALTER TABLE promotions DISABLE TRIGGER promotions_judged")
+        connection.exec_driver_sql(
+            "INSERT INTO promotions (use_case, action, to_version, actor, is_person, needs_approval, reason, "
+            f"evidence_hash) VALUES ('{bank.low.name}', 'promoted', 1, 'run', false, false, 'x', '{evidence}')"
+        )
+        connection.exec_driver_sql("ALTER TABLE promotions ENABLE TRIGGER promotions_judged")
+    bank.registry.promote(bank.low.name, 1)
+    with pytest.raises(ChampionError, match=r"rollback .* --to 1"):
+        settle(bank.registry, bank.url, bank.low)
+    entry = roll_back(bank.registry, bank.url, bank.low, ANN, reason="looked at it", to_version=1)
+    assert (entry.action, entry.mlflow_run_id) == ("restored", version.run_id)
+    assert settle(bank.registry, bank.url, bank.low).version == bank.champion()
+
+
+STEPS = ("before_ledger", "after_ledger", "before_alias", "after_alias")
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("act", ["promote_challenger", "approve", "roll_back"])
+def test_whoever_comes_after_a_kill_finds_a_way_on(bank, act, step, postgres_server, tmp_path):
+    """Guards: SIGKILL between alias and ledger left a model that scored unapproved, and no command that worked."""
+    tier = "high" if act == "approve" else "low"
+    usecase = bank.high if act == "approve" else bank.low
+    bank.register()
+    if act == "approve":
+        bank.promote(usecase)
+    if act == "roll_back":
+        bank.promote(usecase)
+        bank.register()
+        bank.promote(usecase)
+    root = tmp_path / "killed"
+    package = late_payments.make_package(root, "killed_case")
+    told = {
+        "package_root": str(root), "package": package, "usecase": usecase.name, "tier": tier, "act": act,
+        "mlflow": postgres_server.url("promotion", "psycopg2"), "artifacts": "unused", "url": bank.url, "step": step,
+        "actor": ["bob", True], "said": {} if act == "promote_challenger" else {"reason": "said"},
+    }  # fmt: skip
+    assert exit_code_of(told) == -signal.SIGKILL
+    found = settle(bank.registry, bank.url, usecase)
+    decided = step != "before_ledger"
+    before = 2 if act == "roll_back" else None
+    assert (found.version.version if found else None) == (1 if decided else before)
+    assert agreement(bank.registry, bank.url, usecase).agrees
+    if not decided:
+        again = {
+            "promote_challenger": lambda: bank.promote(usecase),
+            "approve": lambda: approve(bank.registry, bank.url, usecase, BOB, reason="again"),
+            "roll_back": lambda: roll_back(bank.registry, bank.url, usecase, BOB, reason="again"),
+        }[act]
+        assert again() is not None
+        assert bank.champion().version == 1
+
+
+def test_an_alias_that_cannot_be_moved_follows_later(bank, monkeypatch):
+    """Guards: the ledger has decided; MLflow that was down must not undo it, nor leave a state without a way out."""
     bank.register()
 
     def broken(*_, **__):
         raise ConnectionError("MLflow is down")
 
-    monkeypatch.setattr(bank.registry, "promote", broken)
-    with pytest.raises(ConnectionError):
-        bank.promote(bank.low)
-    assert bank.lines() == []
+    with monkeypatch.context() as down:
+        down.setattr(bank.registry, "promote", broken)
+        with pytest.raises(ConnectionError):
+            bank.promote(bank.low)
+    assert bank.lines() == [("promoted", None, 1, "dagster run 4711")]
+    assert settle(bank.registry, bank.url, bank.low).version.version == 1
+    assert bank.champion().version == 1

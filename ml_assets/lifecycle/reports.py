@@ -1,0 +1,129 @@
+"""Reports of a use case: which there are, and one of them made for a date, from PostgreSQL and the lake, as files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from sqlalchemy import Engine
+
+from ml_assets.database.reports import Asked, Given, report_rows, shared_reports
+from ml_assets.errors import InputError, NotFoundError
+from ml_assets.lake import Lake
+from ml_assets.object_store import write_files
+from ml_assets.reports.page import About, Page, make_page
+from ml_assets.reports.spec import Report, read_report
+from ml_assets.spec import UseCase
+
+# So far back a report looks at feeds and their quality.
+_FOUR_WEEKS = timedelta(days=28)
+# What a report can read, and the assets of a use case that tell it.
+_ASSETS: Mapping[str, Callable[[UseCase], list[tuple[str, ...]]]] = {
+    "predictions": lambda _: [("predictions",)],
+    "work_list": lambda _: [("predictions",)],
+    "work_list_week_before": lambda _: [("predictions",)],
+    "outcomes": lambda _: [("outcomes",)],
+    "performance": lambda _: [("performance",)],
+    "estimates": lambda _: [("performance",)],
+    "retraining_decisions": lambda _: [("retraining_decision",)],
+    "promotions": lambda _: [("champion",)],
+    "feeds": lambda usecase: [("curated", event.name) for event in usecase.events],
+    "quality": lambda usecase: [("curated", event.name) for event in usecase.events],
+    "reasons": lambda usecase: [("curated", event.name) for event in usecase.events],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ReportMade:
+    """A report that was written: its page, and the folder that its files are in."""
+
+    report: Report
+    page: Page
+    folder: str
+
+    @property
+    def address(self) -> str:
+        """Where the HTML page lies."""
+        return f"{self.folder}/{self.report.name}.html"
+
+
+def reports_of(usecase: UseCase) -> dict[str, Report]:
+    """Return the reports of a use case by name: those that all have, and its own.
+
+    Raises:
+        InputError: a head is wrong, two files have one name, or a report reads nothing that there is.
+    """
+    shared, own = shared_reports(), usecase.report_sql
+    if twice := sorted(shared.keys() & own.keys()):
+        raise InputError(
+            f"every use case has a report {twice[0]}", where=f"{usecase.name}/reports/{twice[0]}.sql",
+            to_do="give it another name",
+        )  # fmt: skip
+    files = {name: (f"sql/reports/{name}.sql", sql) for name, sql in shared.items()}
+    files |= {name: (f"{usecase.name}/reports/{name}.sql", sql) for name, sql in own.items()}
+    found = {name: read_report(name, file, sql, owner=usecase.owner) for name, (file, sql) in sorted(files.items())}
+    for report in found.values():
+        if not assets_read(usecase, report):
+            raise InputError(f"it reads none of {', '.join(_ASSETS)}", where=report.file)
+    return found
+
+
+def report_of(usecase: UseCase, name: str) -> Report:
+    """Return a report of a use case.
+
+    Raises:
+        NotFoundError: there is none of that name.
+    """
+    known = reports_of(usecase)
+    if name not in known:
+        raise NotFoundError(f"{usecase.name} has no report {name!r}; it has {', '.join(known)}")
+    return known[name]
+
+
+def assets_read(usecase: UseCase, report: Report) -> list[tuple[str, ...]]:
+    """Return the assets of a use case that a report is made from, by their names below the use case's."""
+    found = (asset for relation, of in _ASSETS.items() if report.reads(relation) for asset in of(usecase))
+    return list(dict.fromkeys(found))
+
+
+def make_report(
+    lake: Lake, engine: Engine | str, usecase: UseCase, report: Report, day: date, root: str, *, threads: int = 0
+) -> ReportMade:
+    """Make the report of a date, from what was known by its time, and write its files below `root`.
+
+    Made again it comes out the same, byte for byte, unless what it tells of has been made anew: a date that another
+    model has scored since, a label that was corrected, dead letters that were mended.
+    """
+    page = report_page(lake, engine, usecase, report, day, threads=threads)
+    folder = f"{root.rstrip('/')}/{usecase.name}/{report.name}/{day}"
+    write_files(folder, page.files)
+    return ReportMade(report, page, folder)
+
+
+def report_page(
+    lake: Lake, engine: Engine | str, usecase: UseCase, report: Report, day: date, *, threads: int = 0
+) -> Page:
+    """Return the page of a report of a date; nothing is written."""
+    as_of = report.as_of(day)
+    next_month = (day.replace(day=1) + timedelta(days=32)).replace(day=1)
+    left = sum(1 for _ in usecase.calendar.between(day + timedelta(days=1), next_month - timedelta(days=1)))
+    asked = Asked(usecase.name, day, as_of, usecase.currency, usecase.capacity, left)
+    given = _given(lake, usecase, report, day, as_of, threads)
+    rows = report_rows(engine, report.sql, asked, given, file=report.file)
+    return make_page(report, About(usecase.name, usecase.title, usecase.currency, day), rows)
+
+
+def _given(lake: Lake, usecase: UseCase, report: Report, day: date, as_of: datetime, threads: int) -> dict[str, Given]:
+    """Return what the report reads that PostgreSQL does not know: of the lake only what it names."""
+    from ml_assets.lifecycle.feeds import FEED_COLUMNS, QUALITY_COLUMNS, REASON_COLUMNS, feed_rows, quality_rows
+
+    causes = [{"code": cause.code, "name": cause.name, "action": cause.action} for cause in usecase.causes]
+    given = {"causes": Given({"code": str, "name": str, "action": str}, causes)}
+    dates = sorted({*usecase.decision_dates(day - _FOUR_WEEKS, day), day})
+    if report.reads("feeds"):
+        given["feeds"] = Given(FEED_COLUMNS, feed_rows(lake, usecase, dates, as_of, threads=threads))
+    if report.reads("quality") or report.reads("reasons"):
+        quality, reasons = quality_rows(lake, usecase, dates, as_of)
+        given |= {"quality": Given(QUALITY_COLUMNS, quality), "reasons": Given(REASON_COLUMNS, reasons)}
+    return given

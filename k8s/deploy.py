@@ -1,6 +1,6 @@
 """Roll out an overlay: settings and accounts, the migration, and only then what uses the new schema.
 
-    python k8s/deploy.py <overlay> [--image <image>]     what `make deploy` runs
+    python k8s/deploy.py <overlay> [--image <image>] [--proxy-image <image>]     what `make deploy` runs
 
 It uses kubectl and its current context. A migration that fails stops the rollout and shows its log: what runs goes on,
 also with its settings, since each release has a map of its own.
@@ -8,6 +8,7 @@ also with its settings, since each release has a map of its own.
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import time
@@ -20,6 +21,9 @@ import yaml
 NAMESPACE = "ml-assets"
 _SERVERS = {"postgres", "s3", "kafka"}  # of the overlay `local`; others have their servers elsewhere
 _WORKLOADS = {"Deployment", "StatefulSet"}
+_READY_WITH = "ml-assets/ready-with"  # annotation: what must be there before any pod of it is ready
+_DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
+_NO_REGISTRY = "localhost/"  # images that lie on the node of a throwaway cluster
 
 
 def main() -> None:
@@ -27,12 +31,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("overlay", type=Path)
     parser.add_argument("--image", default="", help="name of the image, in place of the overlay's")
+    parser.add_argument("--proxy-image", default="", help="the same for the OAuth proxy's image")
     parser.add_argument("--kubectl", default="kubectl")
     parser.add_argument("--timeout", type=int, default=600, help="seconds to wait for each thing")
     given = parser.parse_args()
     manifests = list(yaml.safe_load_all(kubectl(given.kubectl, "kustomize", str(given.overlay))))
-    if given.image:
-        manifests = [with_image(manifest, given.image) for manifest in manifests]
+    for name, image in (("ml-assets", given.image), ("oauth2-proxy", given.proxy_image)):
+        if image:
+            manifests = [with_image(manifest, name, image) for manifest in manifests]
+    require_digests(manifests, given.overlay)
     workloads = [m for m in manifests if m["kind"] in _WORKLOADS]
     servers = [m for m in workloads if m["metadata"]["name"] in _SERVERS]
     (migration,) = (m for m in manifests if m["kind"] == "Job")
@@ -59,9 +66,26 @@ def main() -> None:
     await_job(given.kubectl, job, given.timeout)
     say("rollout")
     rest = [m for m in workloads if m not in servers]
+    later = [m for m in rest if waits_for_the_lifecycle(given.kubectl, m)]
     apply(rest)
-    wait(rest)
-    say("everything is ready")
+    wait(m for m in rest if m not in later)
+    for each in later:
+        say(f"{each['metadata']['name']} was not waited for: it is ready once there is {annotation(each)}")
+    say("everything else is ready" if later else "everything is ready")
+
+
+def waits_for_the_lifecycle(program: str, manifest: dict[str, Any]) -> bool:
+    """Return whether a workload is ready only with something that no deployment brings, and has no ready pod yet."""
+    if not annotation(manifest):
+        return False
+    what = f"{manifest['kind'].lower()}/{manifest['metadata']['name']}"
+    there = kubectl(program, "-n", NAMESPACE, "get", what, "--ignore-not-found", "-o", "json")
+    return not (there.strip() and json.loads(there)["status"].get("readyReplicas"))
+
+
+def annotation(manifest: dict[str, Any]) -> str:
+    """Return what a workload says must be there before it is ready; nothing of most."""
+    return str(manifest["metadata"].get("annotations", {}).get(_READY_WITH, ""))
 
 
 def await_job(program: str, job: str, seconds: int) -> None:
@@ -82,14 +106,32 @@ def await_job(program: str, job: str, seconds: int) -> None:
     sys.exit(f"{job}: {why}; nothing after it was done")
 
 
-def with_image(manifest: dict[str, Any], image: str) -> dict[str, Any]:
-    """Return a manifest in which the project's image is another one, also where the code location names it."""
-    template = manifest.get("spec", {}).get("template", {})
+def require_digests(manifests: Iterable[dict[str, Any]], overlay: Path) -> None:
+    """End unless each image that a registry serves is named by its digest: a tag is whatever its owner made of it."""
+    images = {container["image"] for manifest in manifests for container in containers(manifest)}
+    if loose := sorted(each for each in images if not (_DIGEST.search(each) or each.startswith(_NO_REGISTRY))):
+        sys.exit(
+            f"{overlay}: {', '.join(loose)}: named by a tag, which may be another tomorrow; nothing was done. Name "
+            "it as <name>@sha256:<64 hex digits>, with IMAGE or PROXY_IMAGE of `make deploy` or as `digest:` in the "
+            "overlay's kustomization.yaml"
+        )
+
+
+def containers(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the containers of a workload, those that come first too; none of anything else."""
     if manifest["kind"] not in {*_WORKLOADS, "Job"}:
-        return manifest
-    for container in [*template["spec"].get("initContainers", []), *template["spec"]["containers"]]:
-        if container["image"].rpartition("/")[2].partition(":")[0].partition("@")[0] == "ml-assets":
-            container["image"] = image
+        return []
+    pod = manifest["spec"]["template"]["spec"]
+    return [*pod.get("initContainers", []), *pod["containers"]]
+
+
+def with_image(manifest: dict[str, Any], name: str, image: str) -> dict[str, Any]:
+    """Return a manifest in which the image of this name is another one, also where the code location names it."""
+    for container in containers(manifest):
+        before = container["image"]
+        if before.rpartition("/")[2].partition("@")[0].partition(":")[0] != name:
+            continue
+        container["image"] = image
         for variable in container.get("env", []):
             if variable["name"] == "DAGSTER_CURRENT_IMAGE":
                 variable["value"] = image

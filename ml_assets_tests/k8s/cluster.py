@@ -24,9 +24,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from k8s.image.build import docker_daemon, find
 from ml_assets_tests.k8s import image
 from ml_assets_tests.k8s.certificates import Authority
-from ml_assets_tests.k8s.programs import CNI, build, find, install
+from ml_assets_tests.k8s.programs import CNI, build, install
 
 NODE = "node"
 NODE_IP = "10.250.0.1"
@@ -460,7 +461,7 @@ def main(arguments: Sequence[str]) -> None:
     """Run a cluster until interrupted."""
     with (
         tempfile.TemporaryDirectory(prefix="ml_assets_k8s_") as folder,
-        image.docker_daemon(),
+        docker_daemon(),
         (control_plane if "--control-plane" in arguments else cluster)(Path(folder)) as running,
     ):
         if "--images" in arguments:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from k8s.image.build import docker_daemon
 from ml_assets_tests.k8s import image
 from ml_assets_tests.k8s import programs as installed
 from ml_assets_tests.k8s.cluster import cluster as throwaway
@@ -26,7 +27,7 @@ def platform() -> Iterator[Platform]:
             yield made
         return
     installed.install()
-    with tempfile.TemporaryDirectory(prefix="ml_assets_k8s_") as folder, image.docker_daemon():
+    with tempfile.TemporaryDirectory(prefix="ml_assets_k8s_") as folder, docker_daemon():
         with ThreadPoolExecutor(1) as thread:  # the compiler works while packages of the image are downloaded
             compiled = thread.submit(installed.build)
             images = image.build_all()

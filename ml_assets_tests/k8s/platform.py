@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ml_assets.jobs.pods import CONFIG_TAG
+from ml_assets.defs.jobs.pods import CONFIG_TAG
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE
 from ml_assets_tests.k8s import secrets
 from ml_assets_tests.k8s.cluster import kubectl as run_kubectl
@@ -113,9 +113,12 @@ class Platform:
         named = [e["value"] for c in containers for e in c.get("env", []) if e["name"] == "DAGSTER_CURRENT_IMAGE"]
         return {c["image"] for c in containers} | set(named)
 
-    def command_line(self, *arguments: str, actor: str = "") -> str:
-        """Run `ml-assets` in the pod of the code location, as a person."""
+    def command_line(self, *arguments: str, actor: str = "", login: str = "") -> str:
+        """Run `ml-assets` in the pod of the code location, as a person, by their own login on PostgreSQL if given."""
         person = ["env", f"ML_ASSETS_ACTOR={actor}"] if actor else []
+        if login:
+            url = self.url(login).replace("@localhost/", "@postgres:5432/")
+            person.append(f"ML_ASSETS_POSTGRES_URL={url}")
         return self.kubectl("exec", "deployment/ml-assets-code-location", "--", *person, "ml-assets", *arguments)
 
     def sql(self, statement: str, url: str = "", check: bool = True) -> str:
@@ -150,18 +153,20 @@ class Platform:
         names = {"dagster/partition": partition, CONFIG_TAG: config}
         if last:
             names = {"dagster/asset_partition_range_start": partition, "dagster/asset_partition_range_end": last}
+        return self._launch({"jobName": "__ASSET_JOB", "assetSelection": [{"path": asset}]}, names)
+
+    def launch_job(self, job: str, partition: str) -> str:
+        """Launch a job for a partition, as the UI does; return the id of the run."""
+        return self._launch({"jobName": job}, {"dagster/partition": partition})
+
+    def _launch(self, selected: dict[str, Any], names: dict[str, str | None]) -> str:
         tags = [{"key": name, "value": value} for name, value in names.items() if value]
         launched = self.graphql(
             """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
                  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
                  ... on InvalidSubsetError { message } ... on RunConfigValidationInvalid { errors { message } } } }""",
             params={
-                "selector": {
-                    "repositoryLocationName": "ml_assets",
-                    "repositoryName": "__repository__",
-                    "jobName": "__ASSET_JOB",
-                    "assetSelection": [{"path": asset}],
-                },
+                "selector": {"repositoryLocationName": "ml_assets", "repositoryName": "__repository__", **selected},
                 "executionMetadata": {"tags": tags},
                 "mode": "default",
             },
@@ -236,7 +241,7 @@ class Platform:
 _ROWS = """
 import hashlib, sys
 import pyarrow.dataset as ds
-from ml_assets.resources import Platform
+from ml_assets.defs.resources import Platform
 rows = Platform().lake.read(sys.argv[1], where=ds.field("decision_date").cast("string") == sys.argv[2])
 lines = sorted(map(repr, rows.to_pylist()))
 print(len(lines), hashlib.sha256(chr(10).join(lines).encode()).hexdigest())

@@ -14,6 +14,8 @@ import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from k8s.image.build import cache, find
+
 SOURCE = Path(__file__).parent / "binaries"
 KUBERNETES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
 OWN = ("pause", "dns", "netpol")  # what else a cluster needs, each a main.go below binaries/
@@ -30,12 +32,6 @@ _PACKAGES = {
     "host-local": "containernetworking-plugins",
 }
 CNI = Path("/usr/lib/cni")
-
-
-def cache() -> Path:
-    """Return the folder of what is built or downloaded once."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "ml_assets"
 
 
 def version() -> str:
@@ -97,7 +93,7 @@ def install(programs: Collection[str] = tuple(_PACKAGES)) -> None:
     Raises:
         RuntimeError: it is not Debian, or nobody may install here.
     """
-    missing = [_PACKAGES[program] for program in programs if find(program) is None]
+    missing = [_PACKAGES[program] for program in programs if find(program) is None and not (CNI / program).is_file()]
     if not missing:
         return
     if shutil.which("apt-get") is None or os.geteuid() != 0:
@@ -107,11 +103,6 @@ def install(programs: Collection[str] = tuple(_PACKAGES)) -> None:
     subprocess.run(
         ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing], check=True, env=environment
     )
-
-
-def find(program: str) -> str | None:
-    """Return the path of an installed program. Debian's own come first, and administrators' folders count."""
-    return shutil.which(program, path=f"/usr/bin:/usr/sbin:/sbin:/bin:{os.environ.get('PATH', '')}:{CNI}")
 
 
 def kubectl() -> str:

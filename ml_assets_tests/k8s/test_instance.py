@@ -9,7 +9,7 @@ from dagster._config import process_config, resolve_to_config_type
 from dagster._core.instance.config import dagster_instance_config_schema
 from dagster_aws.s3.compute_log_manager import S3ComputeLogManager
 
-from ml_assets.jobs.launcher import RunLauncher
+from ml_assets.defs.jobs.launcher import RunLauncher
 
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = {"compute_logs", "local_artifact_storage", "run_launcher"}

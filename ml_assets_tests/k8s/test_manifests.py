@@ -1,17 +1,21 @@
 """Every overlay builds, is what Kubernetes' schemas say, and keeps the policies of a bank's cluster."""
 
 import re
+from ipaddress import ip_network
 from typing import Any
 
 import kubernetes_validate
 import pytest
 
+from ml_assets.serving.auth import tls_options
+from ml_assets.settings import Settings
 from ml_assets_tests.k8s.manifests import OVERLAYS, ROOT, built, containers, of_kind, overlay, pods
 from ml_assets_tests.k8s.test_instance import load, names_of_env
 
 VERSION = "1.34.0"
 # Kinds of others, which Kubernetes' own schemas do not know.
-FOREIGN = {"ExternalSecret", "Route"}
+FOREIGN = {"Certificate", "ExternalSecret", "Route"}
+S3 = "ml-assets-s3-"
 LAUNCHING = {"ml-assets-daemon", "ml-assets-webserver-writable"}
 
 each_overlay = pytest.mark.parametrize("name", OVERLAYS)
@@ -26,12 +30,64 @@ def test_it_is_valid_for_kubernetes(folder: str) -> None:
             kubernetes_validate.validate(manifest, VERSION, strict=True)
 
 
-def test_the_place_of_the_scoring_service_is_valid() -> None:
-    kinds = set()
-    for manifest in built("components/scoring"):
-        kubernetes_validate.validate(manifest, VERSION, strict=True)
-        kinds.add(manifest["kind"])
-    assert {"HorizontalPodAutoscaler", "PodDisruptionBudget", "Service", "NetworkPolicy"} <= kinds
+@each_overlay
+def test_the_scoring_service_drains_within_its_grace_and_is_scaled(name: str) -> None:
+    """Guards: a pod is killed before it has ended its answers; a deployment takes back what the autoscaler did."""
+    made = overlay(name)
+    deployment = of_kind(made, "Deployment")["ml-assets-scoring"]["spec"]
+    assert "replicas" not in deployment
+    assert deployment["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    pod = deployment["template"]["spec"]
+    (container,) = pod["containers"]
+    values = {variable["name"]: variable["value"] for variable in container["env"]}
+    drained = float(values["ML_ASSETS_SERVING_DRAIN_SECONDS"])
+    assert drained >= 5
+    assert drained + 20 + 5 < pod["terminationGracePeriodSeconds"], "answers and Kafka have time after it"
+    assert container["workingDir"] in {mount["mountPath"] for mount in container["volumeMounts"]}, "DuckDB spills there"
+    (scaler,) = of_kind(made, "HorizontalPodAutoscaler").values()
+    assert scaler["spec"]["scaleTargetRef"]["name"] == "ml-assets-scoring"
+    assert scaler["spec"]["minReplicas"] >= 2
+    for budget in of_kind(made, "PodDisruptionBudget").values():
+        assert budget["spec"] == {"maxUnavailable": 1, "selector": budget["spec"]["selector"]}
+
+
+@each_overlay
+def test_scores_are_asked_for_over_tls_and_with_tokens(name: str) -> None:
+    """Guards a token in clear, and a service that refuses to start since nobody says whose tokens are good."""
+    made = overlay(name)
+    (container,) = pods(made)["ml-assets-scoring"]["spec"]["containers"]
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert container[probe]["httpGet"]["scheme"] == "HTTPS"
+    values = {variable["name"]: variable["value"] for variable in container["env"]}
+    (settings,) = (m["data"] for n, m in of_kind(made, "ConfigMap").items() if n.startswith("ml-assets-settings"))
+    read = Settings(**{key.removeprefix("ML_ASSETS_").lower(): value for key, value in (settings | values).items()
+                       if key.startswith("ML_ASSETS_SERVING_")})  # fmt: skip
+    assert tls_options(read)
+    assert all((read.serving_jwks, read.serving_issuer, read.serving_audience))
+    ways_in = [
+        rule
+        for policy in of_kind(made, "NetworkPolicy").values()
+        if _values(policy["spec"]["podSelector"]) == {"scoring"}
+        for rule in policy["spec"].get("ingress", [])
+    ]
+    assert [rule["ports"] for rule in ways_in] == [[{"port": container["ports"][0]["containerPort"]}]]
+    assert all("namespaceSelector" in peer and "podSelector" not in peer for rule in ways_in for peer in rule["from"])
+    if name == "openshift":
+        route = of_kind(made, "Route")["ml-assets-scoring"]["spec"]
+        assert route["tls"]["termination"] == "passthrough"
+        assert route["host"] in of_kind(made, "Certificate")["ml-assets-scoring"]["spec"]["dnsNames"]
+
+
+@each_overlay
+def test_the_scoring_service_is_given_a_login_of_its_own(name: str) -> None:
+    """Guards the login of runs, which may write: the service only reads."""
+    readers = {
+        where.partition("/")[0]
+        for where, _, container in containers(overlay(name))
+        for source in container.get("envFrom", [])
+        if source.get("secretRef", {}).get("name") == "ml-assets-scoring-database"
+    }
+    assert readers == {"ml-assets-scoring"}
 
 
 def test_the_namespace_enforces_the_restricted_profile() -> None:
@@ -100,6 +156,9 @@ def test_only_launchers_have_a_token(name: str) -> None:
     (binding,) = of_kind(overlay(name), "RoleBinding").values()
     assert {subject["name"] for subject in binding["subjects"]} == LAUNCHING
     (role,) = of_kind(overlay(name), "Role").values()
+    assert not [
+        rule for rule in role["rules"] if "pods" in rule["resources"] and {"delete", "create"} & set(rule["verbs"])
+    ]
     assert not of_kind(overlay(name), "ClusterRole", "ClusterRoleBinding")
     for rule in role["rules"]:
         assert "*" not in str(rule), rule
@@ -178,12 +237,15 @@ def test_secrets_that_are_used_are_made(name: str) -> None:
         for source in container.get("envFrom", [])
         if "secretRef" in source and not source["secretRef"].get("optional")
     } | set(load("k8s/base/dagster.yaml")["run_launcher"]["config"]["env_secrets"])
+    volumes = [volume for pod in pods(overlay(name)).values() for volume in pod["spec"]["volumes"]]
+    used |= {volume["secret"]["secretName"] for volume in volumes if "secret" in volume} - {"sandbox-postgres"}
     if name == "local":
         from ml_assets_tests.k8s.secrets import manifests
 
         made = {each["metadata"]["name"] for each in manifests()}
     else:
         made = set(of_kind(overlay(name), "ExternalSecret"))
+        made |= {each["spec"]["secretName"] for each in of_kind(overlay(name), "Certificate").values()}
     assert used <= made
 
 
@@ -195,24 +257,84 @@ def test_the_readme_names_who_is_restarted_for_a_secret() -> None:
             for source in container.get("envFrom", []):
                 if "secretRef" in source:
                     used.setdefault(source["secretRef"]["name"], set()).add(name.removeprefix("ml-assets-"))
+        for volume in pod["spec"]["volumes"]:
+            if "secret" in volume:
+                used.setdefault(volume["secret"]["secretName"], set()).add(name.removeprefix("ml-assets-"))
     rows = re.findall(r"^\| `(ml-assets-[a-z0-9-]+)` \| (.+) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
     said = {secret: set(re.findall(r"[a-z-]+", names.partition(":")[0])) - {"none"} for secret, names in rows}
     assert said == {secret: names - {"migrate"} for secret, names in used.items()}
 
 
+@pytest.mark.parametrize("ui", ["webserver", "webserver-writable"])
 @pytest.mark.parametrize("name", ["production", "openshift"])
-def test_the_writable_ui_is_reached_through_its_proxy_only(name: str) -> None:
-    webserver, proxy = pods(overlay(name))["ml-assets-webserver-writable"]["spec"]["containers"]
-    assert webserver["args"][:3] == ["dagster-webserver", "--host", "127.0.0.1"]
+def test_a_ui_is_reached_through_its_proxy_only(name: str, ui: str) -> None:
+    """Guards: the read-only UI had a Route and no login."""
+    made = overlay(name)
+    webserver, proxy = pods(made)[f"ml-assets-{ui}"]["spec"]["containers"]
+    assert webserver["args"][webserver["args"].index("--host") + 1] == "127.0.0.1"
     assert "ports" not in webserver
-    service = of_kind(overlay(name), "Service")["ml-assets-webserver-writable"]
-    assert [port["targetPort"] for port in service["spec"]["ports"]] == [proxy["ports"][0]["name"]]
+    (service,) = of_kind(made, "Service")[f"ml-assets-{ui}"]["spec"]["ports"]
+    assert service["targetPort"] == proxy["ports"][0]["name"]
+    named = [policy["spec"] for policy in of_kind(made, "NetworkPolicy").values() if ui in _selected(policy["spec"])]
+    ways_in = [rule for spec in named if ui in _values(spec["podSelector"]) for rule in spec.get("ingress", [])]
+    assert [rule["ports"] for rule in ways_in] == [[{"port": proxy["ports"][0]["containerPort"]}]]
+    for route in of_kind(made, "Route").values():
+        if route["spec"]["to"]["name"].startswith("ml-assets-webserver"):
+            assert route["spec"]["port"]["targetPort"] == "proxy"
+
+
+@pytest.mark.parametrize("name", ["production", "openshift"])
+def test_each_ui_lets_another_group_in_and_believes_only_the_ingress(name: str) -> None:
+    """Guards headers of anybody (X-Forwarded-...), and a session of the one UI that is taken by the other."""
+    proxies = [
+        pods(overlay(name))[f"ml-assets-{ui}"]["spec"]["containers"][1] for ui in ("webserver", "webserver-writable")
+    ]
+    for option in ("--allowed-group=", "--cookie-name="):
+        assert len({word for proxy in proxies for word in proxy["args"] if word.startswith(option)}) == 2
+    assert len({source["secretRef"]["name"] for proxy in proxies for source in proxy["envFrom"]}) == 2
+    for proxy in proxies:
+        (trusted,) = [word.partition("=")[2] for word in proxy["args"] if word.startswith("--trusted-proxy-ip=")]
+        assert ip_network(trusted).prefixlen >= 16
+        assert not [word for word in proxy["args"] if word.startswith(("--trusted-ip", "--skip-auth", "--api-route"))]
 
 
 @each_overlay
 def test_the_ui_for_everybody_is_read_only(name: str) -> None:
-    (webserver,) = pods(overlay(name))["ml-assets-webserver"]["spec"]["containers"]
+    webserver, *_ = pods(overlay(name))["ml-assets-webserver"]["spec"]["containers"]
     assert "--read-only" in webserver["args"]
+
+
+@each_overlay
+def test_each_workload_has_a_key_of_s3_of_its_own(name: str) -> None:
+    """Guards one key for all, with which the lander or a UI could replace a model."""
+    read = {
+        where.partition("/")[0]: keys_of(container)
+        for where, _, container in containers(overlay(name))
+        if keys_of(container)
+    }
+    launcher = load("k8s/base/dagster.yaml")["run_launcher"]["config"]
+    read["ml-assets-run"] = [secret for secret in launcher["env_secrets"] if secret.startswith(S3)]
+    assert read == {workload: [workload.replace("ml-assets-", S3)] for workload in read}
+    assert {path.stem for path in (ROOT / "s3").glob("*.json")} == {
+        workload.removeprefix("ml-assets-") for workload in read
+    }
+
+
+def keys_of(container: dict[str, Any]) -> list[str]:
+    """The secrets with keys of S3 that a container is given."""
+    named = [source["secretRef"]["name"] for source in container.get("envFrom", []) if "secretRef" in source]
+    return [secret for secret in named if secret.startswith(S3)]
+
+
+def test_a_run_reads_the_secrets_that_the_cluster_allows() -> None:
+    """Guards a secret that is given to runs in one place and refused to them in the other."""
+    policy = of_kind(built("cluster"), "ValidatingAdmissionPolicy")["ml-assets-runs"]["spec"]
+    (allowed,) = [variable["expression"] for variable in policy["variables"] if variable["name"] == "secrets"]
+    assert re.findall(r"'([^']+)'", allowed) == load("k8s/base/dagster.yaml")["run_launcher"]["config"]["env_secrets"]
+    (by,) = policy["matchConditions"]
+    assert set(re.findall(r":(ml-assets-[a-z-]+)'", by["expression"])) == LAUNCHING
+    (binding,) = of_kind(built("cluster"), "ValidatingAdmissionPolicyBinding").values()
+    assert "Deny" in binding["spec"]["validationActions"]
 
 
 def _selected(spec: dict[str, Any]) -> set[str]:

@@ -27,6 +27,7 @@ MAY_REACH = {
     "migrate": {"postgres"},
     "mlflow": {"postgres", "s3"},
     "run": STAGE,
+    "scoring": STAGE | {"kafka"},
     "simulate": {"s3", "kafka"},
     "webserver": {"postgres", "s3", "code-location"},
     "webserver-writable": {"postgres", "s3", "code-location", "api-server"},
@@ -84,11 +85,19 @@ def servers(platform: Platform) -> Iterator[dict[str, tuple[str, int]]]:
             **{name: (f"{service}.{NAMESPACE}.svc.cluster.local", port) for name, (service, port) in ours.items()},
             "api-server": ("kubernetes.default.svc.cluster.local", 443),
             "lander": (address(platform, NAMESPACE, "ml-assets-lander-0"), 9400),
+            "scoring": (address(platform, NAMESPACE, a_pod_of(platform, "scoring")), 8000),  # ready or not
             "elsewhere": (address(platform, ELSEWHERE, "try"), 8080),
         }
     finally:
         platform.kubectl("delete", "namespace", ELSEWHERE, "--wait=false")
         platform.kubectl("delete", "pod", "try", "--wait=false")
+
+
+def a_pod_of(platform: Platform, name: str) -> str:
+    """A pod of a workload that is running."""
+    label = f"app.kubernetes.io/name=ml-assets-{name}"
+    found = platform.get("pods", "-l", label, "--field-selector=status.phase=Running")["items"]
+    return str(next(p["metadata"]["name"] for p in found if "deletionTimestamp" not in p["metadata"]))
 
 
 def address(platform: Platform, namespace: str, name: str) -> str:
@@ -122,14 +131,16 @@ def test_a_role_reaches_what_it_needs_and_nothing_else(
 
 
 def test_nobody_reaches_in_from_another_namespace(platform: Platform, servers: dict[str, tuple[str, int]]) -> None:
-    """Whatever labels a pod there gives itself. Prometheus reads metrics from where an administrator says."""
+    """Whatever labels a pod there gives itself. Who reads metrics or asks for scores, an administrator says."""
     theirs = {"api-server", "elsewhere"}  # no policy is about what they do among themselves
     for role in ("run", "daemon", "lander"):
         platform.kubectl("label", "pod", "-n", ELSEWHERE, "try", f"{ROLE}={role}", "--overwrite")
         require_reached(platform, servers, theirs, ELSEWHERE)
     platform.kubectl("label", "namespace", ELSEWHERE, "ml-assets/monitoring=true")
-    require_reached(platform, servers, theirs | {"lander"}, ELSEWHERE)
-    platform.kubectl("label", "namespace", ELSEWHERE, "ml-assets/monitoring-")
+    require_reached(platform, servers, theirs | {"lander", "scoring"}, ELSEWHERE)
+    platform.kubectl("label", "namespace", ELSEWHERE, "ml-assets/monitoring-", "ml-assets/scoring-client=true")
+    require_reached(platform, servers, theirs | {"scoring"}, ELSEWHERE)
+    platform.kubectl("label", "namespace", ELSEWHERE, "ml-assets/scoring-client-")
     require_reached(platform, servers, theirs, ELSEWHERE)
 
 

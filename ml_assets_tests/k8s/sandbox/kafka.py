@@ -11,9 +11,9 @@ import time
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from ml_assets.embedded.broker import _program
 from ml_assets.landing.kafka import KafkaConnection
 from ml_assets.landing.produce import ensure_topics
+from ml_assets.local.embedded.broker import _program
 from ml_assets.settings import Settings
 from ml_assets.usecases import discover
 

@@ -18,31 +18,32 @@ import pyarrow.dataset as ds
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from deltalake import DeltaTable, write_deltalake
 
+from benchmarks.bench_report import DOCS, Pair, page, timed
+from ml_assets.cli.local_runs import LocalRuns, local_instance
 from ml_assets.database.promotions import Actor
-from ml_assets.embedded.broker import stop_broker, temporary_broker
-from ml_assets.embedded.postgres import stop_server
+from ml_assets.defs.resources import Platform
 from ml_assets.lake import features_table
 from ml_assets.landing.kafka import KafkaConnection
 from ml_assets.landing.lander import Lander
 from ml_assets.landing.produce import ensure_topics, produce
-from ml_assets.learning.fit import fit_pipeline
 from ml_assets.learning.frames import FeatureNames, model_arrays, model_frame
+from ml_assets.learning.pipelines import fit_pipeline
 from ml_assets.learning.scorer import Scorer
 from ml_assets.learning.training_set import part_of
-from ml_assets.lifecycle.evaluation import evaluate_candidates, register_challenger
+from ml_assets.lifecycle.evaluation import evaluate_candidates
 from ml_assets.lifecycle.features import compute_features, mature_labels
 from ml_assets.lifecycle.ingestion import curate_dates, load_reference
 from ml_assets.lifecycle.promotion import approve, promote_challenger
+from ml_assets.lifecycle.registration import register_challenger
 from ml_assets.lifecycle.scoring import score_dates
 from ml_assets.lifecycle.training import RunOrigin, assemble_training_set, read_training_set, train_candidate
-from ml_assets.local_runs import LocalRuns, local_instance
+from ml_assets.local.embedded.broker import stop_broker, temporary_broker
+from ml_assets.local.embedded.postgres import stop_server
+from ml_assets.local.simulation.market import Market, MarketConfig, simulate
 from ml_assets.registry import CHAMPION
-from ml_assets.resources import Platform
 from ml_assets.settings import Settings
-from ml_assets.simulation.market import Market, MarketConfig, simulate
 from ml_assets.spec import UseCase
 from ml_assets.usecases import discover
-from ml_assets_tests.bench_report import DOCS, Pair, page, timed
 
 ROUNDS = 3
 REPORT = DOCS / "benchmarks.md"
@@ -160,8 +161,8 @@ def retrain(platform: Platform, usecase: UseCase, day: date) -> None:
     assemble_training_set(platform.lake, usecase, day)
     for candidate in usecase.candidates:
         train_candidate(platform.lake, platform.registry, usecase, candidate, day, RunOrigin("bench", "bench"))
-    evaluate_candidates(platform.lake, platform.registry, usecase, day)
-    register_challenger(platform.registry, platform.engine, usecase, day)
+    evaluate_candidates(platform.lake, platform.registry, platform.engine, usecase, day)
+    register_challenger(platform.registry, platform.engine, usecase, day, Actor.run("bench"))
     promote_challenger(platform.registry, platform.engine, usecase, Actor.run("bench"))
 
 

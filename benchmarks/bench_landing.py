@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from deltalake import write_deltalake
 
+from benchmarks.bench_report import DOCS, page
 from ml_assets.contracts import Event
 from ml_assets.lake import Lake, landing_table
 from ml_assets.landing.batch import landing_rows
@@ -34,7 +35,6 @@ from ml_assets.landing.kafka import KafkaConnection
 from ml_assets.landing.lander import Lander
 from ml_assets.landing.produce import ensure_topics, produce
 from ml_assets.spec import EventSpec
-from ml_assets_tests.bench_report import DOCS, page
 from ml_assets_tests.kafka.apache import apache_kafka
 from ml_assets_tests.landing.messages import Message
 
@@ -200,7 +200,7 @@ def watch_memory(kafka: KafkaConnection, count: int, home: Path) -> list[tuple[i
     ensure_topics(kafka, [topic])
     produce(kafka, messages(topic, count))
     program = (
-        "import sys; from ml_assets_tests.bench_landing import *; "
+        "import sys; from benchmarks.bench_landing import *; "
         "Lander(Lake(sys.argv[1]), [trade(sys.argv[2])], KafkaConnection(sys.argv[3])).land_available()"
     )
     folder = home / "long"

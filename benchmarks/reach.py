@@ -13,15 +13,15 @@ from time import perf_counter
 
 import pyarrow as pa
 
-from ml_assets.demo import true_probabilities
+from benchmarks.bench_report import DOCS, page
 from ml_assets.learning.compare import choose_challenger
 from ml_assets.learning.fit import fit_candidate
 from ml_assets.learning.metrics import evaluate, share_of_best
 from ml_assets.learning.training_set import part_of
 from ml_assets.learning.window import Window
-from ml_assets.simulation.market import Market, MarketConfig, simulate
+from ml_assets.local.demo import true_probabilities
+from ml_assets.local.simulation.market import Market, MarketConfig, simulate
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE
-from ml_assets_tests.bench_report import DOCS, page
 from ml_assets_tests.usecases.settlement import curated_market, references, training_set_of
 
 BEST = "what can be known"

@@ -21,16 +21,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from benchmarks.bench_report import DOCS, page
 from ml_assets.calendars import BusinessCalendar
 from ml_assets.contracts import TIMESTAMP, Event
 from ml_assets.features import AsOfDatabase
 from ml_assets.lake import Lake, curated_table, reference_table
 from ml_assets.learning.candidates import rule
 from ml_assets.lifecycle.features import compute_features
-from ml_assets.simulation.market import MarketConfig, simulate
+from ml_assets.local.simulation.market import MarketConfig, simulate
 from ml_assets.spec import EventSpec, Feature, LabelSpec, Slot, SplitSpec, UseCase
 from ml_assets.usecases import discover
-from ml_assets_tests.bench_report import DOCS, page
 from ml_assets_tests.usecases.settlement import curated_market, references
 
 ROUNDS = 3

@@ -1,0 +1,1 @@
+"""Benchmarks: `make bench` and its brothers; results go to docs/benchmarks*.md."""

@@ -5,22 +5,44 @@ Set a knob with an environment variable `ML_ASSETS_<NAME>`, a line in `.env`, or
 """
 
 import os
+import re
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AliasChoices, Field, SecretStr
+import msgspec
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SecretsSettingsSource,
     SettingsConfigDict,
 )
 
+from ml_assets.errors import InputError
+from ml_assets.links import DAGSTER_PORT, MLFLOW_PORT, Links
+
 
 def _or(name: str, *standard: str) -> AliasChoices:
     """Return the names of a knob that has standard variables of its own too: ours first, then theirs."""
     return AliasChoices(f"ML_ASSETS_{name}", *standard)
+
+
+class SettingsError(InputError):
+    """A setting has a value that it cannot have; the text names the variable and says what is wrong."""
+
+
+class Shown(NamedTuple):
+    """A setting as a person reads it: the variable that sets it, its value (no secret), where that is from, its use."""
+
+    variable: str
+    value: str
+    source: str
+    meaning: str
 
 
 class Settings(BaseSettings):
@@ -42,19 +64,57 @@ class Settings(BaseSettings):
         secrets = (SecretsSettingsSource(settings_cls, secrets_dir=folder),) if folder else ()
         return (init_settings, env_settings, dotenv_settings, *secrets)
 
-    home: Path = Field(Path(".ml_assets"), description="folder of everything that is made locally")
-    usecase_packages: list[str] = Field(["ml_assets.usecases"], description="packages that are searched for use cases")
+    def __init__(self, **values: Any) -> None:
+        """Read the settings.
+
+        Raises:
+            SettingsError: one has a value that it cannot have.
+        """
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise SettingsError("; ".join(_in_words(one, type(self)) for one in error.errors())) from None
+
+    @field_validator("usecase_packages", mode="before")
+    @classmethod
+    def _take_commas(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            try:
+                return msgspec.json.decode(value, type=list[str])
+            except msgspec.DecodeError:
+                raise InputError('is no list; write names with commas between, or JSON: ["one", "two"]') from None
+        return [name.strip() for name in value.split(",") if name.strip()]
+
+    @field_validator(
+        "lake_root", "artifact_root", "reference_root", "report_root", "connect_root", "kafka_ca_file", "postgres_ca",
+        mode="after",
+    )  # fmt: skip
+    @classmethod
+    def _expand_home(cls, value: str) -> str:
+        return str(Path(value).expanduser()) if value.startswith("~") else value
+
+    home: Path = Field(Path(".ml_assets"), description="folder of everything that is created locally")
+    usecase_packages: Annotated[list[str], NoDecode] = Field(
+        ["ml_assets.usecases"],
+        description="packages whose folders are use cases, separated by commas; replaces the default, so include "
+        "ml_assets.usecases to keep ours",
+    )
     lake_root: str = Field("", description="folder or s3:// prefix of the Delta tables; empty: <home>/lake")
     artifact_root: str = Field("", description="folder or s3:// prefix of MLflow's artifacts; empty: <home>/artifacts")
-    reference_root: str = Field("", description="folder of dropped reference files; empty: <home>/reference")
+    reference_root: str = Field("", description="folder of the reference files; empty: <home>/reference")
+    report_root: str = Field(
+        "", description="folder or s3:// prefix that reports are written to; empty: <home>/reports"
+    )
     kafka_bootstrap: str = Field("", description="host:port of the broker; empty: the embedded broker")
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="how the brokers are spoken to"
+        "PLAINTEXT", description="protocol of the brokers"
     )
     kafka_sasl_mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"] = Field(
-        "SCRAM-SHA-512", description="how we log on, where the protocol is SASL_..."
+        "SCRAM-SHA-512", description="login mechanism, if the protocol is SASL_..."
     )
-    kafka_username: str = Field("", description="user at the brokers, where the protocol is SASL_...")
+    kafka_username: str = Field("", description="user at the brokers, if the protocol is SASL_...")
     kafka_password: SecretStr = Field(SecretStr(""), description="password of that user")
     kafka_ca_file: str = Field("", description="PEM file of the certificates to trust; empty: the system's")
     schema_registry_url: str = Field("", description="Confluent schema registry of Avro events; empty: no Avro")
@@ -64,14 +124,14 @@ class Settings(BaseSettings):
     landing_assignment: Literal["group", "all"] = Field(
         "group", description="group: replicas of the lander share the partitions; all: this lander takes every one"
     )
-    landing_flush_rows: int = Field(50_000, ge=1, description="messages of a topic that are committed together at most")
+    landing_flush_rows: int = Field(50_000, ge=1, description="largest number of messages of a topic in one commit")
     landing_flush_mib: int = Field(32, ge=1, description="MiB of messages held in memory before they are committed")
-    landing_flush_seconds: float = Field(2.0, gt=0, description="seconds after which a message is committed at most")
+    landing_flush_seconds: float = Field(2.0, gt=0, description="longest time in seconds until a message is committed")
     metrics_port: int = Field(0, ge=0, le=65535, description="port of the lander's /metrics, /live, /ready; 0: none")
     landing_clock: Literal["live", "replay"] = Field(
         "live",
         description="live: known_at is the later of broker time and landing; replay: known_at is broker time, "
-        "for history that is played again",
+        "for history",
     )
     postgres_url: SecretStr = Field(
         SecretStr(""), description="postgresql://user:password@host:port; empty: the embedded server"
@@ -85,6 +145,15 @@ class Settings(BaseSettings):
     )
     mlflow_uri: str = Field(
         "", description="http(s):// of the MLflow server, or a database; empty: the database of postgres_url"
+    )
+    mlflow_ui: str = Field(
+        "", description="public http(s):// of the MLflow UI, for links; empty: that of `ml-assets ui`, else no links"
+    )
+    dagster_ui: str = Field(
+        "", description="public http(s):// of the Dagster UI, for links; empty: that of `ml-assets ui`"
+    )
+    report_ui: str = Field(
+        "", description="public http(s):// below which the files of report_root are served, for links; empty: no links"
     )
     mlflow_username: str = Field(
         "", description="user on the MLflow server", validation_alias=_or("MLFLOW_USERNAME", "MLFLOW_TRACKING_USERNAME")
@@ -112,20 +181,48 @@ class Settings(BaseSettings):
         "", description="server-side encryption asked for with each upload; empty: the bucket's default"
     )
     s3_kms_key: str = Field("", description="key of aws:kms; empty: the account's default key")
+    serving_jwks: str = Field(
+        "", description="file or https:// of the public keys (JWKS) by which tokens are signed; empty: no tokens"
+    )
+    serving_issuer: str = Field("", description="who must have issued a token (its iss)")
+    serving_audience: str = Field("", description="whom a token must be for (its aud): the scoring service")
+    serving_leeway_seconds: int = Field(
+        30, ge=0, le=300, description="by how much the clocks of token provider and service may differ"
+    )
+    serving_tls_cert: str = Field("", description="PEM file of the service's certificate chain; empty: no TLS")
+    serving_tls_key: str = Field("", description="PEM file of its key")
+    serving_client_ca: str = Field(
+        "", description="PEM file of the authority that signs clients' certificates; with it, each client needs one"
+    )
+    serving_rate: float = Field(
+        0, ge=0, description="requests a second that one client of the service may send in the long run; 0: no limit"
+    )
+    serving_record_capacity: int = Field(
+        20_000, ge=1, description="answers that wait for Kafka at most; what finds no room is dropped and counted"
+    )
+    serving_least_change: float = Field(
+        0.01, ge=0, le=1, description="by how much a probability must change to be told to the topic predictions again"
+    )
+    serving_drain_seconds: float = Field(
+        0, ge=0, le=300, description="for how long the scoring service still answers after SIGTERM, behind a balancer"
+    )
     event_log_days: int = Field(
-        90, ge=1, description="Dagster's logs of runs that ended so many days ago are purged; runs and assets stay"
+        90,
+        ge=1,
+        description="days after a run's end until Dagster's logs of its steps are purged; runs and assets stay",
     )
     prediction_months: int = Field(
         24, ge=1, description="full months before this one for which predictions are kept in PostgreSQL"
     )
-    threads: int = Field(0, ge=0, description="threads of DuckDB, LightGBM and ONNX Runtime; 0: one a core")
-    retraining_cron: str = Field("0 22 * * 1-5", description="when to retrain, in UTC; once a date at most")
+    threads: int = Field(0, ge=0, description="threads of DuckDB, LightGBM and ONNX Runtime; 0: one per core")
+    retraining_cron: str = Field("0 22 * * 1-5", description="when to retrain, in UTC; at most once per date")
+    report_cron: str = Field("15 8 * * 1-5", description="when reports are made, in UTC; at most once per date")
     usd_per_cpu_hour: float = Field(
         0.04, ge=0, description="price of an hour of a CPU, for the estimated cost of a run; about that of a cloud"
     )
     usd_per_gib_hour: float = Field(0.0045, ge=0, description="price of an hour of a GiB of memory, for the same")
     max_concurrent_runs: int = Field(2, ge=1, description="Dagster runs at a time; the others wait in the queue")
-    traceback: bool = Field(False, description="show where an error of the command line comes from")
+    traceback: bool = Field(False, description="show the traceback of an error of the command line")
     actor: str = Field("", description="who acts on the command line; empty: the login name of the operating system")
     code_version: str = Field("", description="git commit of the running code; empty: asked from git")
 
@@ -133,6 +230,19 @@ class Settings(BaseSettings):
     def home_path(self) -> Path:
         """`home` as an absolute path."""
         return self.home.expanduser().resolve()
+
+    @property
+    def links(self) -> Links:
+        """Where people open models, assets and runs; with the embedded database, where `ml-assets ui` opens them.
+
+        Elsewhere only what is said counts: the address by which pods reach a server is none for people.
+        """
+        mlflow, dagster = self.mlflow_ui, self.dagster_ui
+        if not self.postgres_url.get_secret_value():
+            served = self.mlflow_uri if self.mlflow_uri.startswith("http") else ""
+            mlflow = mlflow or served or f"http://localhost:{MLFLOW_PORT}"
+            dagster = dagster or f"http://localhost:{DAGSTER_PORT}"
+        return Links(mlflow=mlflow.rstrip("/"), dagster=dagster.rstrip("/"), reports=self.report_ui.rstrip("/"))
 
     @property
     def lake_uri(self) -> str:
@@ -148,3 +258,47 @@ class Settings(BaseSettings):
     def artifact_uri(self) -> str:
         """Root of MLflow's artifacts."""
         return self.artifact_root or str(self.home_path / "artifacts")
+
+    @property
+    def report_uri(self) -> str:
+        """Root of the reports."""
+        return self.report_root or str(self.home_path / "reports")
+
+    def shown(self) -> Iterator[Shown]:
+        """Yield all settings, in the order of declaration."""
+        sources: list[tuple[str, PydanticBaseSettingsSource]] = [
+            ("environment", EnvSettingsSource(type(self))),
+            (".env", DotEnvSettingsSource(type(self))),
+        ]
+        if folder := os.environ.get("ML_ASSETS_SECRETS_DIR"):
+            sources.append((f"file in {folder}", SecretsSettingsSource(type(self), secrets_dir=folder)))
+        found = [(name, source()) for name, source in sources]
+        for name, field in type(self).model_fields.items():
+            names = _variables(name, type(self))
+            # Sources name what they found by the field, or by the variable that it was found under.
+            source = next(
+                (where for where, has in found if {name, *names, *map(str.lower, names)} & set(has)), "default"
+            )
+            value = getattr(self, name)
+            if isinstance(value, SecretStr):
+                text = "(set, not shown)" if value.get_secret_value() else ""
+            else:
+                text = ",".join(value) if isinstance(value, list) else str(value)
+            # An address may hold a password.
+            yield Shown(names[0], re.sub(r"(://[^/@:]*):[^@/]*@", r"\1:...@", text), source, field.description or "")
+
+
+def _variables(name: str, settings: type[Settings]) -> list[str]:
+    """Return the environment variables that set a field, ours first."""
+    alias = settings.model_fields[name].validation_alias
+    return [str(one) for one in alias.choices] if isinstance(alias, AliasChoices) else [f"ML_ASSETS_{name.upper()}"]
+
+
+def _in_words(error: Any, settings: type[Settings]) -> str:
+    said = str(error["loc"][0]) if error["loc"] else "a setting"
+    name = next((n for n in settings.model_fields if said.lower() in {n, *map(str.lower, _variables(n, settings))}), "")
+    variable = _variables(name, settings)[0] if name else said
+    secret = bool(name) and settings.model_fields[name].annotation is SecretStr
+    value = "" if secret else f" is {error['input']!r}:"
+    what = str(error["msg"]).removeprefix("Value error, ")
+    return f"{variable}{value} {what[:1].lower()}{what[1:]}; `ml-assets settings` lists all with their meaning"

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pytest
 from hypothesis import settings
 
-from ml_assets.database import migrate
-from ml_assets.embedded.broker import temporary_broker
-from ml_assets.embedded.postgres import EmbeddedPostgres, server_for, stop_server
+from ml_assets.database.migrate import migrate
 from ml_assets.lake import Lake
 from ml_assets.landing.kafka import KafkaConnection
-from ml_assets.simulation.market import Market, MarketConfig, simulate
+from ml_assets.local.embedded.broker import temporary_broker
+from ml_assets.local.embedded.postgres import EmbeddedPostgres, server_for, stop_server
+from ml_assets.local.simulation.market import Market, MarketConfig, simulate
 from ml_assets_tests.kafka.apache import ApacheKafka, apache_kafka, missing_tools
 from ml_assets_tests.s3 import S3Server, s3_server
 from ml_assets_tests.usecases.settlement import curated_market, references
@@ -33,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="embedded",
         help="the broker of the tests that take one: embedded, from a wheel; apache, on this machine's Java",
     )
-    parser.addoption("--rounds", type=int, default=25, help="rounds of the fault campaign")
+    parser.addoption("--rounds", type=int, default=27, help="rounds of the fault campaign")
     parser.addoption("--seed", type=int, default=1, help="seed of the first round of the fault campaign")
 
 
@@ -45,6 +45,11 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--broker") == "apache" and (lacking := missing_tools()):
         raise pytest.UsageError(lacking)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put long modules first, so that at the end no worker waits for another one's."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 # How long an example takes depends on what else the machine does; a slow one is no defect.

@@ -19,14 +19,14 @@ from dagster._daemon.sensor import execute_sensor_iteration
 from dagster._scheduler.scheduler import launch_scheduled_runs
 
 _LOG = logging.getLogger("daemon")
-_RUN_SECONDS = 120
+_RUN_SECONDS = 400.0  # a retraining on a busy machine
 
 
 class Daemon:
     """Ticks of the sensors, of the schedules and of the run queue."""
 
     def __init__(self, workspace: WorkspaceProcessContext) -> None:
-        self._workspace = workspace
+        self.workspace = workspace
         self.instance = workspace.instance
         self._minutes = 0
 
@@ -34,36 +34,36 @@ class Daemon:
         """Evaluate every running sensor, as if a minute had passed since the last time."""
         self._minutes += 1
         with freeze_time(datetime.now(UTC) + timedelta(minutes=self._minutes)):
-            list(execute_sensor_iteration(self._workspace, _LOG, None, None))
+            list(execute_sensor_iteration(self.workspace, _LOG, None, None))
 
     def tick_schedules(self, at: datetime) -> None:
         """Evaluate the schedules as if it were that time, after they were last looked at an hour before."""
         iterations: dict = {}
         for moment in (at - timedelta(hours=1), at):
             with freeze_time(moment):
-                list(launch_scheduled_runs(self._workspace, _LOG, moment, iterations))
+                list(launch_scheduled_runs(self.workspace, _LOG, moment, iterations))
 
     def last_tick(self, name: str) -> InstigatorTick:
         """The newest tick of a sensor or schedule."""
-        request = self._workspace.create_request_context()
+        request = self.workspace.create_request_context()
         (location,) = request.code_locations
         (repository,) = location.get_repositories().values()
         found = repository.get_schedule(name) if repository.has_schedule(name) else repository.get_sensor(name)
         return self.instance.get_ticks(found.get_remote_origin_id(), found.selector_id, limit=1)[0]
 
-    def run_queue(self) -> list[dg.DagsterRun]:
+    def run_queue(self, *, seconds: float = _RUN_SECONDS) -> list[dg.DagsterRun]:
         """Launch what is queued, each run in a process of its own, and return the runs when they have ended."""
         queued = self.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]))
         coordinator = QueuedRunCoordinatorDaemon(interval_seconds=1)
-        deadline = time.monotonic() + _RUN_SECONDS
+        deadline = time.monotonic() + seconds
         with coordinator:
             while time.monotonic() < deadline:
-                list(coordinator.run_iteration(self._workspace))
+                list(coordinator.run_iteration(self.workspace))
                 runs = [self.instance.get_run_by_id(run.run_id) for run in queued]
                 if all(run is not None and run.is_finished for run in runs):
                     return [run for run in runs if run is not None]
                 time.sleep(0.2)
-        raise TimeoutError(f"runs still go on after {_RUN_SECONDS} s: {[run and run.status for run in runs]}")
+        raise TimeoutError(f"runs still go on after {seconds} s: {[run and run.status for run in runs]}")
 
 
 @contextmanager

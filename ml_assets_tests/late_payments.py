@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from ml_assets.calendars import BusinessCalendar
-from ml_assets.simulation.messages import Message
+from ml_assets.local.simulation.messages import Message
 from ml_assets.spec import UseCase
 
 CALENDAR = BusinessCalendar("ECB")
@@ -123,7 +123,7 @@ def make_package(folder: Path, name: str = "late_payments") -> str:
 
 
 def messages(days: int, *, per_day: int = 60, seed: int = 1, name: str = "late_payments") -> Iterator[Message]:
-    """Yield the invoices and payments of so many business days, in the order in which they became known."""
+    """Yield the invoices and payments of a number of business days, in the order in which they became known."""
     chance = random.Random(seed)
     found: list[Message] = []
     last = CALENDAR.add(FIRST, days - 1)

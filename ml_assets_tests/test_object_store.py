@@ -9,12 +9,19 @@ import fsspec
 import pyarrow as pa
 import pytest
 
-from ml_assets.embedded.postgres import EmbeddedPostgres
 from ml_assets.landing.reference import read_reference
-from ml_assets.object_store import filesystem_options, lake_options, mlflow_environment, upload_options, use_s3
-from ml_assets.resources import Platform
+from ml_assets.local.embedded.postgres import EmbeddedPostgres
+from ml_assets.local.simulation.market import MarketConfig, simulate
+from ml_assets.object_store import (
+    filesystem_options,
+    lake_options,
+    mlflow_environment,
+    upload_options,
+    use_s3,
+    write_files,
+)
+from ml_assets.platform import Platform
 from ml_assets.settings import Settings
-from ml_assets.simulation.market import MarketConfig, simulate
 from ml_assets.usecases.settlement_fails import usecase as settlement_fails
 from ml_assets_tests.s3 import S3Server
 
@@ -118,6 +125,17 @@ def test_no_key_is_shown(settings: Settings, s3: S3Server, caplog: pytest.LogCap
 
 def platform_of(settings: Settings) -> Platform:
     """The platform of made settings, which usually come from the environment."""
-    platform = Platform()
-    platform.__dict__["settings"] = settings
-    return platform
+    return Platform(settings)
+
+
+def test_files_of_a_folder_are_whole_and_the_same_bytes_are_not_written_again(tmp_path):
+    """Guards a page that is read while it is written, and a date that changes although nothing did."""
+    root = str(tmp_path / "reports")
+    write_files(root, {"a/page.html": b"one", "b.csv": b""})
+    page = tmp_path / "reports" / "a" / "page.html"
+    before = page.stat()
+    write_files(root, {"a/page.html": b"one"})
+    assert (page.stat().st_mtime_ns, page.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+    write_files(root, {"a/page.html": b"two"})
+    assert page.read_bytes() == b"two"
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["b.csv", "page.html"]

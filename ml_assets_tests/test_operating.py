@@ -27,11 +27,11 @@ import pytest
 
 from ml_assets.database.migrate import downgrade, require_newest
 from ml_assets.database.promotions import LedgerEntry, history
-from ml_assets.embedded.postgres import EmbeddedPostgres, client_programs, server_for, stop_server
 from ml_assets.lake import Lake, landing_table
 from ml_assets.landing.kafka import KafkaConnection
 from ml_assets.landing.produce import ensure_topics, produce
-from ml_assets.simulation.messages import Message
+from ml_assets.local.embedded.postgres import EmbeddedPostgres, client_programs, server_for, stop_server
+from ml_assets.local.simulation.messages import Message
 from ml_assets_tests import late_payments
 from ml_assets_tests.procedures import PAGE, ProcedureError, procedures, run, start
 from ml_assets_tests.s3 import S3Keys, S3Server, s3_server
@@ -348,7 +348,7 @@ def test_replay(site: Site, package: tuple[str, Path], broker: KafkaConnection) 
 def test_scale_runs(site: Site, free_port: int) -> None:
     """The instance that the web server and the daemon open has the limit of the environment."""
     process = start("scale-runs", {**site.environment, "PORT": str(free_port)})
-    query = "{ instance { runQueueConfig { maxConcurrentRuns tagConcurrencyLimitsYaml } } }"
+    query = "{ instance { runQueueConfig { maxConcurrentRuns } } }"
     try:
         queue = until(lambda: graphql(free_port, query))["instance"]["runQueueConfig"]
     finally:
@@ -356,7 +356,6 @@ def test_scale_runs(site: Site, free_port: int) -> None:
         said, _ = process.communicate(timeout=120)
     assert queue["maxConcurrentRuns"] == 8, said
     assert graphql(free_port, query) is None, "nothing of it goes on"
-    assert "ml_assets/lake_writer" in queue["tagConcurrencyLimitsYaml"]
 
 
 @operating

@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from ml_assets.backup.objects import Copy, Folder, copy_all
 from ml_assets.backup.postgres import dump, is_empty, load, move_artifacts, present, snapshots
+from ml_assets.errors import NotFoundError, StateError
 from ml_assets.lake import Lake
 
 _MANIFEST = "backup.json"
@@ -31,7 +32,7 @@ _LOG = re.compile(r"(?P<table>.+)/_delta_log/(?P<version>\d{20})\.[^/]+")
 
 @dataclass(frozen=True)
 class Places:
-    """Where the project keeps what it keeps.
+    """Where the project stores its data.
 
     `databases` are SQLAlchemy URLs by name, of which some may not exist; `artifacts` and `reference` are folders or
     `s3://` prefixes; `programs` is the folder of pg_dump and pg_restore, if it is not on the PATH.
@@ -105,7 +106,7 @@ def backup(places: Places, where: str, use_cases: Iterable[str], *, code: str = 
     _require_files(places.lake, tables, files)
     made = Backup(name, code, places.artifacts.rstrip("/"), databases, tables, objects, files)
     if missing := made.missing(target.sizes()):
-        raise RuntimeError(f"the backup {name} lacks {missing[0]} and {len(missing) - 1} more; make it again")
+        raise StateError(f"the backup {name} lacks {missing[0]} and {len(missing) - 1} more; make it again")
     with own.open(_MANIFEST, "wb") as file:
         file.write(msgspec.json.encode(made))
     if keep:
@@ -114,7 +115,7 @@ def backup(places: Places, where: str, use_cases: Iterable[str], *, code: str = 
 
 
 def backups(where: str) -> list[tuple[Backup, list[str]]]:
-    """Return the backups below `where`, the newest first, each with what is missing of it."""
+    """Return the backups below `where`, the newest first, each with its missing objects."""
     target = Folder(where)
     there = target.sizes()
     found = []
@@ -133,21 +134,21 @@ def restore(places: Places, where: str, name: str = "") -> Backup:
 
     Raises:
         LookupError: there is no such backup.
-        RuntimeError: it is not complete, a place is not empty, or a dump cannot be restored.
+        RuntimeError: the backup is not complete, a place is not empty, or a dump cannot be restored.
     """
     known = {made.name: (made, missing) for made, missing in backups(where)}
     if not known or (name and name not in known):
-        raise LookupError(f"there is no backup {name} in {where}; there are {', '.join(known) or 'none'}")
+        raise NotFoundError(f"there is no backup {name} in {where}; there are {', '.join(known) or 'none'}")
     made, missing = known[name or next(iter(known))]
     if missing:
-        raise RuntimeError(f"the backup {made.name} is not complete: it lacks {', '.join(missing[:3])}")
+        raise StateError(f"the backup {made.name} is not complete: it lacks {', '.join(missing[:3])}")
     _require_empty(places, made)
     source, own = Folder(where), Folder(f"{where.rstrip('/')}/{made.name}")
     roots = {kind: Folder(root) for kind, root in _roots(places).items()}
     copies = [Copy(own, path, roots[path.partition("/")[0]], path.partition("/")[2]) for path in made.objects]
     copies += [Copy(source, f"files/{path}", roots["lake"], path) for path in made.files]
     if lost := copy_all(copies):
-        raise RuntimeError(f"{lost[0].path} was removed from {where} while it was restored")
+        raise StateError(f"{lost[0].path} was removed from {where} while it was restored")
     for database, dumped in made.databases.items():
         _load(own, database, dumped, places)
     if "mlflow" in made.databases:
@@ -163,8 +164,8 @@ def _roots(places: Places) -> dict[str, str]:
 def _logs(there: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
     """Return the newest version of each table, and the sizes of its log's files.
 
-    What tells readers where the newest checkpoint lies, `_last_checkpoint`, is left out: it may be ahead of the copy,
-    and is made anew.
+    `_last_checkpoint`, which names the newest checkpoint, is left out: it may be ahead of the copy, and is created
+    again.
     """
     logs = {path: size for path, size in there.items() if _LOG.fullmatch(path)}
     tables: dict[str, int] = {}
@@ -191,21 +192,21 @@ def _require_files(lake: Lake, tables: Mapping[str, int], there: Mapping[str, in
     for name, version in tables.items():
         table = lake.table(name, version)
         if table is None:
-            raise RuntimeError(f"the table {lake.uri(name)} has gone")
+            raise StateError(f"the table {lake.uri(name)} has gone")
         for path in pa.table(table.get_add_actions(flatten=True))["path"].to_pylist():
             if f"{name}/{unquote(path)}" not in there:
-                raise RuntimeError(f"version {version} of {lake.uri(name)} lacks its file {path}")
+                raise StateError(f"version {version} of {lake.uri(name)} lacks its file {path}")
 
 
 def _require_empty(places: Places, made: Backup) -> None:
     for kind, root in _roots(places).items():
         if taken := Folder(root).sizes():
-            raise RuntimeError(f"{root} is not empty, it has {min(taken)}: a backup is restored into an empty {kind}")
+            raise StateError(f"{root} is not empty, it has {min(taken)}: a backup is restored into an empty {kind}")
     for database in made.databases:
         if database not in places.databases:
-            raise RuntimeError(f"nothing says where the database {database} is restored to")
+            raise StateError(f"nothing says where the database {database} is restored to")
         if not is_empty(places.databases[database]):
-            raise RuntimeError(
+            raise StateError(
                 f"the database {database} is not empty: a backup is restored into one that `createdb` has just made"
             )
 
@@ -215,7 +216,7 @@ def _load(own: Folder, database: str, dumped: Dump, places: Places) -> None:
         with own.open(_dump_path(database), "rb") as file:
             content = file.read()
         if hashlib.sha256(content).hexdigest() != dumped.sha256:
-            raise RuntimeError(f"the dump of {database} is not the one that was written: its SHA-256 differs")
+            raise StateError(f"the dump of {database} is not the one that was written: its SHA-256 differs")
         copied.write(content)
         copied.flush()
         load(places.databases[database], Path(copied.name), places.programs)

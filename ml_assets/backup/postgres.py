@@ -1,8 +1,9 @@
 """The databases as they were at one moment: dumped and restored by pg_dump and pg_restore.
 
 The server is one and the databases are several, and each dump has a snapshot of its own. What must agree across them
-is who is champion: the ledger says so in one database, and the registry's alias in another. Both move in one
-transaction that holds a lock of the ledger, so the snapshots are taken while that lock is held, which is a moment.
+is who is champion: the ledger says so in one database, and the registry's alias in another. Each moves while the ledger
+is held, so the snapshots are taken while it is held, which is a moment. Between a line and the move of the alias that
+follows it they differ; the first caller after a restore moves the alias, as after a crash.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import psycopg
 from sqlalchemy import make_url
 
 from ml_assets.database.promotions import hold_ledger
+from ml_assets.errors import StateError
 
 LEDGER: Final = "ml_assets"  # the database that has the ledger
 _CHUNK = 1 << 20
@@ -53,7 +55,7 @@ def dump(url: str, snapshot: str, target: IO[bytes], programs: Path | None) -> t
     `programs` is the folder of pg_dump; None: wherever the PATH finds it.
 
     Raises:
-        RuntimeError: pg_dump is missing or failed; with what it said.
+        RuntimeError: pg_dump is missing or failed; the message has its output.
     """
     command = [_program("pg_dump", programs), "--format=custom", f"--snapshot={snapshot}", f"--dbname={_libpq(url)}"]
     digest, size = hashlib.sha256(), 0
@@ -71,7 +73,7 @@ def load(url: str, dumped: Path, programs: Path | None) -> None:
     """Restore a dump into an empty database, with owners and rights, all or nothing.
 
     Raises:
-        RuntimeError: pg_restore is missing or failed, for example since a role does not exist; with what it said.
+        RuntimeError: pg_restore is missing or failed, for example since a role does not exist; with its output.
     """
     command = [
         _program("pg_restore", programs), "--exit-on-error", "--single-transaction", f"--dbname={_libpq(url)}",
@@ -92,7 +94,7 @@ def is_empty(url: str) -> bool:
         with _connect(url) as connection:
             found = connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone()
     except psycopg.OperationalError as error:
-        raise RuntimeError(f"nothing can be restored into the database {name}: {str(error).strip()}") from error
+        raise StateError(f"nothing can be restored into the database {name}: {str(error).strip()}") from error
     return found == (0,)
 
 
@@ -147,7 +149,7 @@ def _started(command: list[str], url: str, stdout: int | None = None) -> Iterato
             command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, env=environment
         )
     except FileNotFoundError as error:
-        raise RuntimeError(
+        raise StateError(
             f"{command[0]} is not installed here: it comes with PostgreSQL's client package, of the server's version "
             "or newer"
         ) from error
@@ -159,7 +161,7 @@ def _wait(process: subprocess.Popen[bytes], program: str, url: str) -> None:
     assert process.stderr is not None  # noqa: S101 - asked for
     said = process.stderr.read().decode(errors="replace").strip()
     if process.wait():
-        raise RuntimeError(f"{program} of {make_url(url).database} failed: {said[-2000:]}")
+        raise StateError(f"{program} of {make_url(url).database} failed: {said[-2000:]}")
 
 
 def _program(name: str, programs: Path | None) -> str:

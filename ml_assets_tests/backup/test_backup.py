@@ -14,9 +14,9 @@ import pytest
 from ml_assets.backup import Places, backup, backups, restore
 from ml_assets.backup.objects import copy_all
 from ml_assets.backup.postgres import move_artifacts
-from ml_assets.database.promotions import Actor, history, record, writing
-from ml_assets.embedded.postgres import EmbeddedPostgres, client_programs
+from ml_assets.database.promotions import Actor, ModelIdentity, declare_tiers, history, record, writing
 from ml_assets.lake import Lake
+from ml_assets.local.embedded.postgres import EmbeddedPostgres, client_programs
 
 MONDAY, TUESDAY = date(2026, 1, 5), date(2026, 1, 6)
 
@@ -63,11 +63,11 @@ def rows(day: date, number: int) -> pa.Table:
 
 
 def promote(url: str, reason: str) -> None:
+    declare_tiers(url, {"fails": "low"})
+    model = ModelIdentity(1, "run", "1" * 64, "0" * 64)
     with writing(url, "fails") as ledger:
-        record(
-            ledger, "fails", "promoted", from_version=None, to_version=1, actor=Actor.run("r"), reason=reason,
-            evidence_hash="0" * 64,
-        )  # fmt: skip
+        for action in ("registered", "promoted"):
+            record(ledger, "fails", action, model=model, actor=Actor.run("r"), reason=reason)
 
 
 def content(places: Places) -> dict[str, object]:

@@ -9,7 +9,7 @@ from confluent_kafka.admin import AdminClient
 
 from ml_assets.landing.kafka import KafkaConnection
 from ml_assets.landing.produce import ensure_topics, produce
-from ml_assets.simulation.messages import Message
+from ml_assets.local.simulation.messages import Message
 from ml_assets_tests.kafka import apache
 from ml_assets_tests.kafka.certificates import issue
 from ml_assets_tests.kafka.topics import delete_topic

@@ -14,8 +14,9 @@ from ml_assets.lake import Lake
 from ml_assets.landing.accounting import accept_loss, account
 from ml_assets.landing.kafka import KafkaConnection, KafkaUnreachableError
 from ml_assets.landing.lag import measure_lag
-from ml_assets.landing.lander import FlushLimits, Lander, LostOffsetsError
+from ml_assets.landing.lander import Lander, LostOffsetsError
 from ml_assets.landing.produce import ensure_topics, produce
+from ml_assets.landing.session import FlushLimits
 from ml_assets_tests.landing.conftest import moved
 from ml_assets_tests.landing.messages import Message, body
 from ml_assets_tests.landing.test_service import running, wait_until

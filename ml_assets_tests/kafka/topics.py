@@ -3,11 +3,19 @@
 import time
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from ml_assets.landing.kafka import KafkaConnection
 
 _TIMEOUT = 20.0
+# Apache Kafka takes no record whose time is an hour ahead, unless the topic says so.
+_ANY_TIME = {"message.timestamp.after.max.ms": f"{2**63 - 1}", "message.timestamp.before.max.ms": f"{2**63 - 1}"}
+
+
+def create_topic_of_any_time(kafka: KafkaConnection, topic: str, partitions: int = 1) -> None:
+    """Create a topic that takes records of any time."""
+    admin = AdminClient(kafka.config(log_level=0))
+    admin.create_topics([NewTopic(topic, partitions, 1, config=_ANY_TIME)])[topic].result()
 
 
 def delete_topic(kafka: KafkaConnection, topic: str) -> None:

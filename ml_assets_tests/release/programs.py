@@ -11,7 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ml_assets_tests.k8s.programs import cache, jobs
+from k8s.image.build import cache
+from ml_assets_tests.k8s.programs import jobs
 
 _PACKAGES = {
     "registry": ("github.com/distribution/distribution/v3/cmd/registry", "v3.1.2"),

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from ml_assets_tests.k8s.image import docker, docker_daemon
-from ml_assets_tests.k8s.programs import find, install
+from k8s.image.build import docker, docker_daemon, find
+from ml_assets_tests.k8s.programs import install
 from ml_assets_tests.release import programs
 
 pytestmark = pytest.mark.release

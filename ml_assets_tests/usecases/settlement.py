@@ -16,15 +16,15 @@ from ml_assets.landing.curate import curate
 from ml_assets.landing.reference import read_reference
 from ml_assets.landing.schemas import DEAD_LETTERS, event_schema
 from ml_assets.learning.training_set import build_training_set
-from ml_assets.simulation.market import Market
+from ml_assets.local.simulation.market import Market
 from ml_assets.spec import EventSpec, UseCase
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE
 
 Known = tuple[Event, datetime]
 
 
-def curated(event: EventSpec, known: Iterable[Known]) -> pa.Table:
-    """The curated table of events, each given with the time at which it was known."""
+def landed_rows(event: EventSpec, known: Iterable[Known]) -> pa.Table:
+    """The landed rows of events, each given with the time at which it was known."""
     rows = list(known)
     moments = pa.array([moment for _, moment in rows], TIMESTAMP)
     columns = {
@@ -36,8 +36,12 @@ def curated(event: EventSpec, known: Iterable[Known]) -> pa.Table:
         "known_at": moments,
         "business_date": pa.array([row.business_date for row, _ in rows], pa.date32()),
     }
-    landed = pa.table(columns, schema=event_schema(event))
-    return curate(event, landed, DEAD_LETTERS.empty_table(), threads=1).curated
+    return pa.table(columns, schema=event_schema(event))
+
+
+def curated(event: EventSpec, known: Iterable[Known]) -> pa.Table:
+    """The curated table of events, each given with the time at which it was known."""
+    return curate(event, landed_rows(event, known), DEAD_LETTERS.empty_table(), threads=1).curated
 
 
 def curated_market(market: Market) -> dict[str, pa.Table]:

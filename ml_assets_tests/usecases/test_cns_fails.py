@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from ml_assets.contracts import TIMESTAMP, to_columns
 from ml_assets.features import AsOfDatabase
-from ml_assets.simulation.sec_ftd import publication_time
 from ml_assets.usecases.cns_fails.contracts import CnsFail
+from ml_assets.usecases.cns_fails.publication import publication_time
 from ml_assets.usecases.cns_fails.usecase import USE_CASE
 
 JUNE = list(USE_CASE.calendar.between(date(2020, 6, 1), date(2020, 6, 30)))
@@ -128,6 +128,15 @@ def test_a_date_that_no_file_covers_has_no_outcome():
     assert labels([], OUTCOME, ["BIG", "TINY"]) == {}
 
 
+def test_no_outcome_is_told_at_the_decision():
+    """Guards the check on outcomes before decisions: a large balance may stay until tomorrow without a leak."""
+    with history(MARKET) as db:
+        assert db.outcomes_at(DECISION, db.features(DECISION)).num_rows == 0
+        published = [fail(OUTCOME, "BIG", 50_000)]
+    with history([*MARKET, *published], [publication_time(JUNE[0])] * (len(MARKET) + 1)) as db:
+        assert db.outcomes_at(DECISION, db.features(DECISION))["early"].to_pylist() == [1, 0]
+
+
 def test_a_balance_that_never_had_a_price_has_no_outcome():
     rows = [fail(OUTCOME, "BIG", 1), fail(OUTCOME, "ODD", 10**6, None)]
     assert labels(rows, OUTCOME, ["BIG", "ODD"]) == {"BIG": 0}
@@ -203,3 +212,37 @@ def test_words_of_the_description_tell_of_the_other_securities_that_have_them():
     calm = market(10)
     assert calm["S1"]["words_mean"] < seen["S1"]["words_mean"]
     assert calm["S0"]["words_mean"] > seen["S0"]["words_mean"]
+
+
+def test_a_corrected_file_replaces_the_earlier_one_from_its_publication_on():
+    """Guards a correction that was added to what it corrects: a removed balance stayed, a changed one counted twice."""
+    newest = JUNE[-1]
+    corrected = [
+        msgspec.structs.replace(row, event_id=f"{row.event_id}-2", quantity=row.quantity * 3, published=at)
+        for at in (datetime(2020, 7, 18, 9, tzinfo=DECISION.as_of.tzinfo),)
+        for row in MARKET
+        if row.settlement_date == newest and row.symbol == "BIG"
+    ]
+    known = [publication_time(row.settlement_date) for row in MARKET] + [corrected[0].published]
+    (before,) = USE_CASE.decision_times(date(2020, 7, 17))
+    with history([*MARKET, *corrected], known) as db:
+        old = {row["entity_id"]: row for row in db.features(before).to_pylist()}
+        new = {row["entity_id"]: row for row in db.features(DECISION).to_pylist()}
+    assert old["BIG"]["last_fail_value"] == 500_000
+    assert new["BIG"]["last_fail_value"] == 1_500_000
+    assert old["TINY"]["last_fail_value"] == 100
+    assert new["TINY"]["last_fail_value"] == 0, "it is not in the corrected file"
+    assert new["BIG"]["second_last_fail_value"] == 500_000, "other dates stand"
+
+
+def test_a_history_without_corrections_has_the_features_that_it_had():
+    with (
+        history(MARKET) as plain,
+        history([msgspec.structs.replace(row, published=known_at(row)) for row in MARKET]) as db,
+    ):
+        assert plain.features(DECISION).equals(db.features(DECISION))
+
+
+def known_at(row: CnsFail) -> datetime:
+    """When the file of a row was published."""
+    return publication_time(row.settlement_date)

@@ -17,9 +17,9 @@ from ml_assets.features import AsOfDatabase
 from ml_assets.learning.candidates import hist_gradient_boosting, lightgbm, logistic
 from ml_assets.learning.fit import FittedCandidate, fit_candidate
 from ml_assets.learning.frames import model_frame
-from ml_assets.learning.metrics import average_precision
+from ml_assets.learning.statistics import average_precision
 from ml_assets.learning.training_set import part_of
-from ml_assets.simulation.market import MarketConfig
+from ml_assets.local.simulation.market import MarketConfig
 from ml_assets.spec import DecisionTime, SplitSpec
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE
 from ml_assets_tests.usecases.settlement import training_set_of
@@ -115,7 +115,8 @@ def test_what_is_put_on_hold_fails_more_and_what_is_released_does_not(model, mar
         due = pc.equal(instructions["intended_settlement_date"], pa.scalar(decision.decision_date))
         ids = instructions.filter(due)["instruction_id"].to_pylist()
         seen = dict.fromkeys(("event_time", "known_at", "broker_time"), moment) | {"status": "PEND", "reason": reason}
-        rows = [status.slice(0, 1).to_pylist()[0] | seen | {"instruction_id": name} for name in ids]
+        first = status.slice(0, 1).to_pylist()[0] | seen
+        rows = [first | {"instruction_id": name, "event_id": f"{name} {reason} {moment}"} for name in ids]
         dated = [row | {"business_date": moment.date()} for row in rows]
         return pa.concat_tables([status, pa.Table.from_pylist(dated, status.schema)])
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from ml_assets.contracts import TIMESTAMP
 from ml_assets.features import AsOfDatabase
-from ml_assets.simulation.truth import SLOTS
+from ml_assets.local.simulation.truth import SLOTS
 from ml_assets.spec import DecisionTime
 from ml_assets.usecases.settlement_fails.contracts import (
     InventoryPosition,
@@ -27,6 +28,8 @@ from ml_assets.usecases.settlement_fails.contracts import (
 )
 from ml_assets.usecases.settlement_fails.usecase import CALENDAR, USE_CASE
 from ml_assets_tests.usecases.settlement import Known, curated
+
+pytestmark = pytest.mark.long
 
 FIRST = date(2026, 1, 5)
 DAYS = 7
@@ -124,7 +127,7 @@ def features(history: dict[str, list[Known]], reference_data: dict[str, pa.Table
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(trades=TRADES, evenings=EVENINGS, day=st.integers(1, DAYS - 1), slot=st.sampled_from(list(SLOTS)))
 def test_features_are_those_of_a_history_cut_at_the_decision(reference_data, trades, evenings, day, slot):
-    """Guards curation as well: of copies the first that was known stays, so a correction cannot reach back."""
+    """Guards curation as well: a newer version counts from when it was known, so a correction cannot reach back."""
     decision = DecisionTime(slot, datetime.combine(CALENDAR.add(FIRST, day), SLOTS[slot][0], tzinfo=UTC))
     history = landed(reference_data, trades, evenings)
     cut = {name: [known for known in rows if known[1] <= decision.as_of] for name, rows in history.items()}
@@ -149,7 +152,7 @@ def test_the_histories_above_have_decisions_that_later_events_would_change(refer
     assert before.num_rows == 4
     cancelled = [(*trade[:4], [("cancel", 0, 0), *trade[4]]) for trade in trades]
     assert features(landed(reference_data, cancelled, []), reference_data, decision).equals(before), "quarantined"
-    corrected = [(*trade[:4], [("correct", 0, 0), *trade[4]]) for trade in trades]
+    corrected = [(*trade[:4], [*trade[4], ("correct", 2, 0)]) for trade in trades]
     assert not features(landed(reference_data, corrected, []), reference_data, decision).equals(before)
     matched = [(*trade[:4], [*trade[4], ("match", 22, 0)]) for trade in trades]
     assert not features(landed(reference_data, matched, []), reference_data, decision).equals(before)

@@ -12,19 +12,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ml_assets.contracts import TIMESTAMP
 from ml_assets.features import AsOfDatabase
+from ml_assets.features.sound import lacking
 from ml_assets.learning.calibration import log_odds
 from ml_assets.learning.fit import fit_candidate
+from ml_assets.learning.leaks import settled_when_decided
 from ml_assets.learning.metrics import evaluate
 from ml_assets.learning.reasons import reason_codes
 from ml_assets.learning.training_set import part_of
 from ml_assets.learning.window import Window
-from ml_assets.simulation.events import instruction_ids
-from ml_assets.simulation.market import MarketConfig, simulate
-from ml_assets.simulation.truth import SLOTS, truth_table
-from ml_assets.simulation.world import ASSET_CLASSES
+from ml_assets.lifecycle.audit import beside
+from ml_assets.local.simulation.events import instruction_ids
+from ml_assets.local.simulation.market import MarketConfig, simulate
+from ml_assets.local.simulation.truth import SLOTS, truth_table
+from ml_assets.local.simulation.world import ASSET_CLASSES
 from ml_assets.spec import DecisionTime, SplitSpec
 from ml_assets.usecases import discover
+from ml_assets.usecases.settlement_fails.codes import CANCELLED
 from ml_assets.usecases.settlement_fails.contracts import (
     InventoryPosition,
     SecuritiesLending,
@@ -41,6 +46,8 @@ from ml_assets_tests.usecases.settlement import (
     row_of,
     training_set_of,
 )
+
+pytestmark = pytest.mark.long
 
 TRADE_DATE, ISD_MINUS_1, ISD = date(2026, 1, 8), date(2026, 1, 9), date(2026, 1, 12)  # a weekend before the ISD
 
@@ -226,6 +233,37 @@ def test_what_has_settled_early_is_not_decided(reference_data):
     assert desk.decisions("isd_minus_1").num_rows == 0
 
 
+@pytest.mark.parametrize("status", sorted(CANCELLED))
+def test_a_cancelled_instruction_is_off_the_list_from_then_on_and_has_no_label(reference_data, status):
+    """Guards: it stayed open in all slots and was labelled as a fail, though nobody wanted it to settle any more."""
+    desk = Desk(reference_data)
+    desk.status(at(ISD_MINUS_1, 16), status, "CANI")
+    decided = desk.decisions("end_of_trade_date", "isd_minus_1", "isd_morning")
+    assert decided["slot"].to_pylist() == ["end_of_trade_date", "isd_minus_1"], "what was decided before stays"
+    with desk.history() as db:
+        assert db.labels(ISD, db.features(decision_at("isd_minus_1"))).num_rows == 0
+
+
+def test_a_cancellation_that_is_asked_for_or_comes_after_the_cut_off_changes_nothing(reference_data):
+    """What was not settled by the cut-off has failed, whatever becomes of it later."""
+    desk = Desk(reference_data)
+    desk.status(at(ISD_MINUS_1, 16), "CANP")
+    assert desk.features("isd_morning")["matching_status"] == "NONE"
+    desk.status(at(ISD, 20), "CAND")
+    assert desk.label() == 1
+
+
+def test_a_place_without_a_cut_off_is_named(reference_data):
+    """Guards: its decisions had no label, and nothing said so."""
+    desk = Desk(reference_data)
+    cut_offs = reference_data["cut_offs"]
+    known = cut_offs.filter(pc.not_equal(cut_offs["pset"], desk.instruction.pset))
+    assert lacking(USE_CASE, desk.decisions("isd_morning")) == {}
+    desk.references = {**reference_data, "cut_offs": known}
+    (told,) = lacking(USE_CASE, desk.decisions("isd_morning")).items()
+    assert told == (f"pset {desk.instruction.pset}: no cut-off is known: such decisions get no label", 1)
+
+
 def test_the_label_is_full_settlement_by_the_cut_off(reference_data):
     outcomes = {}
     for name, confirmations in {
@@ -314,7 +352,7 @@ def test_the_prior_follows_the_fails_of_the_newest_settlement_date(reference_dat
 
 
 def test_a_stress_that_is_over_does_not_stay_in_the_rates(reference_data):
-    """Guards against 60 days of too high probabilities after a stress: its dates count as so many more instructions."""
+    """Guards against 60 days of too high probabilities after a stress: its dates count as more instructions."""
     calm, over = (
         history_of(reference_data, *fails).features("end_of_trade_date")["prior_log_odds"]
         for fails in ((USUAL,) * 3, (USUAL, STRESSED, USUAL))
@@ -538,3 +576,23 @@ def test_formulas_of_features_are_those_of_the_sql(market, events, market_refere
     kinds = list(zip(columns["asset_class"], features["decision_time"].to_pylist(), strict=True))
     by_kind = dict(zip(kinds, own, strict=True))
     assert own == pytest.approx([by_kind[kind] for kind in kinds], abs=1e-9, nan_ok=True), "the rest is the class"
+
+
+def test_no_fail_had_happened_when_it_was_decided(market, events, market_references):
+    """Guards the check on outcomes before decisions: what has not settled yet has the label 1, which says nothing."""
+    features, labels = decide(USE_CASE, market, events, market_references)
+    found, early = [], 0
+    with AsOfDatabase(USE_CASE, events, market_references, threads=1) as db:
+        times = {(row["decision_time"], row["slot"]) for row in features.to_pylist()}
+        for moment, slot in sorted(times, reverse=True):
+            decision = DecisionTime(slot, moment.astimezone(UTC))
+            db.forget_after(decision.as_of)
+            made = db.features(decision)
+            outcomes = db.outcomes_at(decision, made)
+            early += pc.sum(outcomes["early"]).as_py() or 0
+            stored = labels.filter(pc.equal(labels["decision_time"], pa.scalar(decision.as_of, TIMESTAMP)))
+            found.append(beside(outcomes, made, stored))
+    settled = settled_when_decided(pa.concat_tables(found))
+    assert early > 800, "label.sql says 1 of nearly all, as nothing has been confirmed"
+    assert settled.positives > 20
+    assert settled.settled == 0

@@ -1,11 +1,10 @@
-"""The use case on real data: the SEC's fails-to-deliver files, known weeks after the date that they tell of."""
+"""The use case on real data: the SEC's fails-to-deliver files, known weeks after the dates that they cover."""
 
-from datetime import date, datetime, time, timedelta
+from datetime import date, time, timedelta
 from pathlib import Path
 
 from ml_assets.calendars import BusinessCalendar
 from ml_assets.learning.candidates import hist_gradient_boosting, lightgbm, logistic, rule
-from ml_assets.simulation.sec_ftd import TOPIC, publication_time
 from ml_assets.spec import (
     ActionSpec,
     Cause,
@@ -21,12 +20,7 @@ from ml_assets.spec import (
     UseCase,
 )
 from ml_assets.usecases.cns_fails.contracts import CnsFail
-
-
-def known_at(outcome_date: date) -> datetime:
-    """Return when the outcome of a settlement date is published."""
-    return publication_time(outcome_date)
-
+from ml_assets.usecases.cns_fails.publication import TOPIC, publication_time
 
 CAUSES = (
     Cause("RECENT", "a balance now", "borrow or recall before settlement; buy in what is old"),
@@ -153,17 +147,22 @@ USE_CASE = UseCase(
             name="cns_fails",
             topic=TOPIC,
             contract=CnsFail,
+            edition="published",
+            edition_of=("settlement_date",),
             description="Balances of fails to deliver by security and settlement date, as the SEC publishes them.",
             rules={
                 "the quantity is not positive": "quantity <= 0",
                 "the price is negative": "price < 0",
                 "the symbol is empty": "symbol = ''",
+                # One row would be the newest date of all securities, or replace a whole date.
+                "the settlement date is not that of the event": "settlement_date <> event_time::DATE",
+                "it was published after it was known": "published > known_at + INTERVAL 5 MINUTE",
             },
             # 200 settlement dates, and up to seven weeks for which nothing has been published.
             history=timedelta(days=340),
         ),
     ),
-    slots=(Slot("noon", time(12)),),
+    slots=(Slot("noon", time(12), days_before=1),),
     features=FEATURES,
     causes=CAUSES,
     limits=(
@@ -175,7 +174,7 @@ USE_CASE = UseCase(
     label=LabelSpec(
         name="large_fail",
         description="The balance of the security on the next business day is worth more than 100,000 USD.",
-        known_at=known_at,
+        known_at=publication_time,
     ),
     # Markets change: with more than 70 days of them a trial was no better; see docs/models.md.
     split=SplitSpec(train_days=70, calibration_days=10, test_days=40, folds=2, fold_days=10, refit=True),
@@ -205,7 +204,7 @@ USE_CASE = UseCase(
         max_score_psi=0.5,
         slices=(
             SliceSpec("price", "attributes.price_band"),
-            # Its label is another one: a large balance anew, where the newest published date had none.
+            # It asks for another outcome: a new large balance, where the newest published date had none.
             SliceSpec("onset", "attributes.onset", focus="yes", focus_gain=0.15),
         ),
     ),

@@ -5,11 +5,6 @@ from typing import Literal
 
 from ml_assets.contracts import Event, ReferenceRow
 
-Status = Literal["MACH", "NMAT", "PEND", "PENF"]
-Reason = Literal[
-    "LACK", "CLAC", "MONY", "CMON", "PREA", "PRCY", "FUTU", "LATE", "LINK", "CMIS", "DDAT", "DDEA", "DMON", "DEPT"
-]
-
 
 class Trade(Event, frozen=True, kw_only=True):
     """A trade with a counterparty, told by its unique transaction identifier (UTI)."""
@@ -44,15 +39,16 @@ class SettlementInstruction(Event, frozen=True, kw_only=True):
 
 
 class SettlementStatus(Event, frozen=True, kw_only=True):
-    """A status of an instruction: matched, not matched, pending, or failing (PENF), with the reason.
+    """A status of an instruction, with the reason: matched, not matched, pending, failing (PENF), cancelled (CANC).
 
+    Both are codes of ISO 20022; `codes.py` lists them. A code that is not known is kept: markets have their own.
     PREA: our instruction is on hold. It is so until a status says that it is pending for another reason: once released,
     it awaits its settlement date (FUTU).
     """
 
     instruction_id: str
-    status: Status
-    reason: Reason | None
+    status: str
+    reason: str | None
 
 
 class SettlementConfirmation(Event, frozen=True, kw_only=True):

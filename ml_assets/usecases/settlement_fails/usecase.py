@@ -18,12 +18,15 @@ from ml_assets.spec import (
     Feature,
     GateSpec,
     LabelSpec,
+    Need,
+    PlaceSpec,
     ReferenceSpec,
     SliceSpec,
     Slot,
     SplitSpec,
     UseCase,
 )
+from ml_assets.usecases.settlement_fails.codes import REASONS, STATUSES
 from ml_assets.usecases.settlement_fails.contracts import (
     Counterparty,
     CutOff,
@@ -37,17 +40,18 @@ from ml_assets.usecases.settlement_fails.contracts import (
     StandingSettlementInstruction,
     Trade,
 )
+from ml_assets.usecases.settlement_fails.places import CALENDARS, TARGET
 
-CALENDAR = BusinessCalendar("ECB")
+CALENDAR = TARGET
 # Outcomes of so long ago still count for the track record of a counterparty.
 _TRACK_RECORD = timedelta(days=60)
 # From its instruction to the end of its settlement date, and to a late status of it.
 _OPEN = timedelta(days=20)
 
 
-def known_at(outcome_date: date) -> datetime:
-    """Return when the outcome of an intended settlement date is known: early on the next business day."""
-    return datetime.combine(CALENDAR.next(outcome_date), time(6), tzinfo=UTC)
+def known_at(outcome_date: date, calendar: BusinessCalendar = CALENDAR) -> datetime:
+    """Return when the outcome of an intended settlement date is known: early on the next business day of the place."""
+    return datetime.combine(calendar.next(outcome_date), time(6), tzinfo=UTC)
 
 
 EVENTS = (
@@ -77,7 +81,10 @@ EVENTS = (
         name="settlement_status",
         topic="settlement_status",
         contract=SettlementStatus,
-        description="Statuses of instructions: matched, not matched, on hold, pending for another reason, failing.",
+        description=(
+            "Statuses of instructions: matched, not matched, on hold, pending for another reason, failing, cancelled."
+        ),
+        codes={"status": STATUSES, "reason": REASONS},
         history=_OPEN,
     ),
     EventSpec(
@@ -116,8 +123,24 @@ REFERENCES = (
         ("lei", "pset"),
         "Accounts in which counterparties settle.",
     ),
-    ReferenceSpec("cut_offs", CutOff, ("pset",), "Cut-offs of the places of settlement."),
-    ReferenceSpec("penalty_rates", PenaltyRate, ("asset_class",), "Cash penalties for fails."),
+    ReferenceSpec(
+        "cut_offs",
+        CutOff,
+        ("pset",),
+        "Cut-offs of the places of settlement.",
+        rules={
+            "the cut-off is not a time of day, HH:MM": (
+                "NOT regexp_full_match(cut_off, '([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?')"
+            )
+        },
+    ),
+    ReferenceSpec(
+        "penalty_rates",
+        PenaltyRate,
+        ("asset_class",),
+        "Cash penalties for fails.",
+        rules={"the rate is not between 0 and 10,000 basis points a day": "bp_per_day NOT BETWEEN 0 AND 10000"},
+    ),
 )
 # Reason codes of ISO 20022, but SSI; what operations do about each.
 CAUSES = (
@@ -206,8 +229,8 @@ USE_CASE = UseCase(
     references=REFERENCES,
     daily=(DailySpec("outcomes", "Instructions and fails by counterparty and asset class.", _TRACK_RECORD),),
     slots=(
-        Slot("isd_morning", time(7)),
-        Slot("isd_minus_1", time(15)),
+        Slot("isd_morning", time(7), days_before=0),
+        Slot("isd_minus_1", time(15), days_before=1),
         Slot("end_of_trade_date", time(20)),
     ),
     features=FEATURES,
@@ -253,5 +276,7 @@ USE_CASE = UseCase(
     # A few minutes of an analyst; one fail in two that is chased in time is settled in time.
     action=ActionSpec(cost=5.0, effectiveness=0.5, until=time(16)),
     value="attributes.amount",
+    needs=(Need("cut_off", by="pset", without="no cut-off is known: such decisions get no label"),),
+    places=PlaceSpec("pset", CALENDARS, known_at),
     currency="EUR",
 )

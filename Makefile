@@ -12,17 +12,24 @@ key = $(if $(wildcard $($(1))),$($(1)),env://$(1))
 # Nothing of a bank's image goes into the public log of signatures.
 PRIVATE = --tlog-upload=false
 PUSHED = $(or $(filter-out ml-assets:dev,$(IMAGE)),$(shell cat dist/image 2>/dev/null))
-WORKLOADS = $(addprefix deployment/ml-assets-,webserver webserver-writable daemon code-location mlflow) statefulset/ml-assets-lander
+WORKLOADS = $(addprefix deployment/ml-assets-,webserver webserver-writable daemon code-location mlflow scoring) statefulset/ml-assets-lander
 ASK = kubectl -n ml-assets exec
 get = import urllib.request; print(urllib.request.urlopen('$(1)', timeout=30).read().decode())
+# Asked by a client of MLflow's, which checks its certificate.
+MLFLOW_HEALTH = import os, ssl, urllib.request as r; print(r.urlopen(os.environ['ML_ASSETS_MLFLOW_URI'] + '/health', timeout=30, \
+	context=ssl.create_default_context(cafile=os.environ['MLFLOW_TRACKING_SERVER_CERT_PATH'])).read().decode())
+# In its own pod, which no certificate names; it says what it is not fit for.
+SCORING_HEALTH = import http.client as h, ssl, sys; c = ssl.create_default_context(cafile='/etc/ml_assets/ca/ca.crt'); \
+	c.check_hostname = False; a = h.HTTPSConnection('localhost', 8000, timeout=30, context=c); a.request('GET', '/health/ready'); \
+	r = a.getresponse(); print(r.read().decode()); sys.exit(r.status != 200)
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-sec ui test test-kafka test-k8s test-faults test-operating test-release image push sign verify sbom security audit deploy rollback \
-	smoke model-report check bench bench-features bench-landing reach lock lock-image clean
+.PHONY: help install demo demo-sec ui serve test test-kafka test-k8s test-faults test-end-to-end test-operating test-release image push sign verify sbom security audit deploy rollback \
+	smoke model-report check bench bench-features bench-landing bench-serving reach lock lock-image clean
 
 help: ## list the tasks
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 install: $(INSTALLED) ## make .venv with exactly the locked packages
 
@@ -40,11 +47,17 @@ demo-sec: $(INSTALLED) ## the same on the SEC's fails-to-deliver files: make dem
 	@test -n "$(DATA)" || { echo "give the folder of the SEC's files: make demo-sec DATA=<folder>"; exit 2; }
 	$(BIN)/ml-assets demo --use-case cns_fails --data "$(DATA)"
 
-ui: $(INSTALLED) ## the Dagster UI with its daemon, on http://localhost:3000
+ui: $(INSTALLED) ## the Dagster UI with its daemon, on http://localhost:3000, and the MLflow UI, on http://localhost:5000
 	$(BIN)/ml-assets ui
+
+serve: $(INSTALLED) ## the scoring service, on http://localhost:8000, beside `make ui`
+	$(BIN)/ml-assets serve
 
 test-k8s: $(INSTALLED) ## the project on a cluster: that of KUBECONFIG, else one made here (root on Debian, Go 1.24)
 	$(BIN)/python -m pytest -q -m k8s ml_assets_tests/k8s
+
+test-end-to-end: $(INSTALLED) ## what people do from end to end: the demo, README's walk, both UIs, runs that queue
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m end_to_end ml_assets_tests
 
 test-operating: $(INSTALLED) ## the procedures of docs/operating.md, as the page has them, on real servers
 	$(BIN)/python -m pytest -q -m operating ml_assets_tests/test_operating.py
@@ -53,7 +66,7 @@ test-release: $(INSTALLED) ## push, sign and verify, on a registry and with a co
 	$(BIN)/python -m pytest -q -m release ml_assets_tests/release
 
 image: $(INSTALLED) ## build the image: make image IMAGE=<name:tag> BASE=<base with Python 3.11>
-	$(BIN)/python -m ml_assets_tests.k8s.image runtime $(IMAGE) $(if $(BASE),--base $(BASE))
+	$(BIN)/python -m k8s.image.build runtime $(IMAGE) $(if $(BASE),--base $(BASE))
 
 push: ## push the image; its name with the digest, which is what is signed and deployed, goes to dist/image
 	@mkdir -p dist
@@ -82,15 +95,16 @@ security: $(INSTALLED) ## bandit on the code, hadolint on the Containerfile, det
 audit: $(INSTALLED) ## known vulnerabilities of what the image holds; a package that cannot be checked is a failure
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r k8s/image/image.lock
 
-deploy: $(INSTALLED) ## migrate and roll out IMAGE, else what was pushed: make deploy OVERLAY=production IMAGE=<image>@sha256:...
-	$(BIN)/python k8s/deploy.py k8s/overlays/$(OVERLAY) $(addprefix --image ,$(PUSHED))
+deploy: $(INSTALLED) ## migrate and roll out IMAGE, else what was pushed: make deploy OVERLAY=production IMAGE=<image>@sha256:... PROXY_IMAGE=...
+	$(BIN)/python k8s/deploy.py k8s/overlays/$(OVERLAY) $(addprefix --image ,$(PUSHED)) $(addprefix --proxy-image ,$(PROXY_IMAGE))
 
 smoke: ## ask what is deployed whether it is well
 	$(ASK) deployment/ml-assets-webserver -- python -c "$(call get,http://localhost:3000/server_info)"
-	$(ASK) deployment/ml-assets-mlflow -- python -c "$(call get,http://localhost:5000/health)"
+	$(ASK) deployment/ml-assets-code-location -- python -c "$(MLFLOW_HEALTH)"
 	$(ASK) statefulset/ml-assets-lander -- python -c "$(call get,http://localhost:9400/ready)"
 	$(ASK) deployment/ml-assets-code-location -- dagster api grpc-health-check --port 4000
 	$(ASK) deployment/ml-assets-daemon -- dagster-daemon liveness-check
+	$(ASK) deployment/ml-assets-scoring -- python -c "$(SCORING_HEALTH)"
 
 rollback: ## back to the rollout before; the schema stays, see docs/operating.md
 	for each in $(WORKLOADS); do kubectl -n ml-assets rollout undo $$each || exit 1; done
@@ -100,34 +114,39 @@ model-report: $(INSTALLED) ## what a change does to the models it touches: make 
 	$(BIN)/ml-assets model-report --against $(or $(AGAINST),origin/main) $(if $(DATA),--data "$(DATA)")
 
 bench: $(INSTALLED) ## measure, landing too, and write docs/benchmarks.md and docs/benchmarks-landing.md
-	$(BIN)/python -m ml_assets_tests.bench
+	$(BIN)/python -m benchmarks.bench
 	$(MAKE) bench-landing
 
 bench-features: $(INSTALLED) ## measure as-of joins and a day's cost after years, and write docs/benchmarks-features.md
-	$(BIN)/python -m ml_assets_tests.bench_features
+	$(BIN)/python -m benchmarks.bench_features
 
 bench-landing: $(INSTALLED) ## measure landing on Apache Kafka, and write docs/benchmarks-landing.md
-	$(BIN)/python -m ml_assets_tests.bench_landing
+	$(BIN)/python -m benchmarks.bench_landing
+
+bench-serving: $(INSTALLED) ## measure the scoring service beside mlflow and the bare server, and write docs/benchmarks-serving.md
+	$(BIN)/python -m benchmarks.bench_serving
 
 reach: $(INSTALLED) ## measure settlement_fails against the simulator's truth, and write docs/reach.md
-	$(BIN)/python -m ml_assets_tests.reach
+	$(BIN)/python -m benchmarks.reach
 
 test: check ## set up, then lint, types and all tests
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not kafka and not faults and not k8s and not operating and not release"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not end_to_end and not kafka and not faults and not k8s and not operating and not release"
 
 test-kafka: $(INSTALLED) ## landing on Apache Kafka, TLS and SASL included (needs Java 17 and Maven)
 	$(BIN)/python -m ml_assets_tests.kafka.apache
-	$(BIN)/python -m pytest -q --broker apache -m "not faults" ml_assets_tests/landing ml_assets_tests/kafka \
-		ml_assets_tests/sensors/test_lag.py
+	$(BIN)/python -m pytest -q --broker apache -m "not faults" ml_assets_tests/landing ml_assets_tests/kafka ml_assets_tests/hostile/test_records.py \
+		ml_assets_tests/defs/sensors/test_lag.py
 
 test-faults: $(INSTALLED) ## the fault campaign, as long as you like: make test-faults ROUNDS=200 SEED=1
 	$(BIN)/python -m ml_assets_tests.kafka.apache
-	$(BIN)/python -m pytest -q ml_assets_tests/faults/test_campaign.py --rounds $(or $(ROUNDS),25) --seed $(or $(SEED),1)
+	$(BIN)/python -m pytest -q ml_assets_tests/faults/test_campaign.py --rounds $(or $(ROUNDS),27) --seed $(or $(SEED),1)
 
-check: $(INSTALLED) ## ruff, mypy and Dagster's definitions
+check: $(INSTALLED) ## ruff, mypy, who imports whom, the use cases and Dagster's definitions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports > /dev/null || { $(BIN)/lint-imports; exit 1; }
+	$(BIN)/ml-assets check
 	home=$$(mktemp -d) && touch $$home/dagster.yaml && DAGSTER_HOME=$$home \
 		$(BIN)/dagster definitions validate --log-level warning -m ml_assets.definitions
 

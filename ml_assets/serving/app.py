@@ -15,8 +15,8 @@ from uuid import uuid4
 
 import msgspec
 import structlog
+from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -113,7 +113,7 @@ def build_app(
     concurrency: int = 64,
     rate: RateLimit | None = None,
     run: bool = True,
-) -> Starlette:
+) -> FastAPI:
     """Return the service. With `run`, the threads that keep `scoring` up to date live as long as it does.
 
     More than `concurrency` requests at a time are refused with 503, more of a client than `rate` lets it send with 429;
@@ -132,7 +132,7 @@ def build_app(
     life, requests_made, answers_made = uuid4().hex, count(), count()
 
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if run:
             scoring.start()
         yield
@@ -285,9 +285,6 @@ def build_app(
     async def exposition(_: Request) -> Response:
         return Response(metrics.exposition(scoring), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    async def openapi(_: Request) -> Response:
-        return Response(encode(document()), media_type="application/json")
-
     async def elsewhere(request: Request, error: Exception) -> Response:
         """Answer a path that there is not (404), or a verb that it does not take (405)."""
         assert isinstance(error, HTTPException)  # noqa: S101 - what it is registered for
@@ -299,7 +296,9 @@ def build_app(
         response.headers.update(error.headers or {})
         return response
 
-    return Starlette(
+    app = FastAPI(
+        docs_url=None,
+        redoc_url=None,
         routes=[
             Route("/v1/{use_case}/score", answered("score", score), methods=["POST"]),
             Route("/v1/{use_case}/explain", answered("explain", reasons), methods=["POST"]),
@@ -307,11 +306,12 @@ def build_app(
             Route("/health/live", live, methods=["GET"]),
             Route("/health/ready", ready, methods=["GET"]),
             Route("/metrics", exposition, methods=["GET"]),
-            Route("/openapi.json", openapi, methods=["GET"]),
         ],
         exception_handlers={HTTPException: elsewhere},
         lifespan=lifespan,
     )
+    app.openapi = document  # type: ignore[method-assign] # FastAPI's way to a document of one's own
+    return app
 
 
 class _Endpoint:

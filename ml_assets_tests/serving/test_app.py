@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pytest
 import schemathesis
 import uvicorn
+from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
@@ -31,7 +32,6 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from starlette.applications import Starlette
 
 from ml_assets.answers import ServedScore
 from ml_assets.database.connect import connect
@@ -142,7 +142,7 @@ def bench(
 
 
 @contextmanager
-def listening(app: Starlette) -> Iterator[int]:
+def listening(app: FastAPI) -> Iterator[int]:
     """Serve an app on a port of its own, which is given."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", access_log=False, http="httptools"))
     thread = threading.Thread(target=server.run, daemon=True)

@@ -18,7 +18,8 @@ from ml_assets.errors import InputError, StateError
 if TYPE_CHECKING:
     from ml_assets.landing.lander import Lander
     from ml_assets.landing.metrics import Health, LanderMetrics
-    from ml_assets.landing.session import Assignment, TopicReport
+    from ml_assets.landing.partitions import Assignment
+    from ml_assets.landing.session import TopicReport
     from ml_assets.settings import Settings
     from ml_assets.spec import EventSpec
 
@@ -88,7 +89,7 @@ def _warn_of_late(settings: Settings, console: Console) -> None:
 
 def _land_anew(settings: Settings, console: Console, name: str, *, drop_earlier: bool, ask: bool) -> None:
     from ml_assets.landing.anew import dates_landed, plan_anew, take_out
-    from ml_assets.landing.session import GROUP
+    from ml_assets.landing.partitions import GROUP
     from ml_assets.local.embedded.environment import kafka_connection
 
     usecase, lake = usecase_of(settings, name), lake_of(settings)

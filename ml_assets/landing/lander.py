@@ -28,8 +28,10 @@ from ml_assets.landing.decode import Decoder, Records
 from ml_assets.landing.heartbeat import HEARTBEAT, Heartbeats
 from ml_assets.landing.kafka import TIMEOUT, Complaints, KafkaConnection, KafkaUnreachableError
 from ml_assets.landing.metrics import Health, LanderMetrics
+from ml_assets.landing.partitions import GROUP, Assignment
 from ml_assets.landing.schemas import PARTITIONED_BY
-from ml_assets.landing.session import GROUP, Assignment, FlushLimits, Session, StoppedError, Topic, TopicReport
+from ml_assets.landing.session import FlushLimits, Session, StoppedError, TopicReport
+from ml_assets.landing.topic import LandedTopic
 from ml_assets.landing.writer import Writer
 from ml_assets.spec import EventSpec
 
@@ -80,7 +82,7 @@ class Lander:
         self._heartbeat = heartbeat
         self._at_step = at_step
         self._topics = {
-            event.topic: Topic(
+            event.topic: LandedTopic(
                 event, Decoder(event.contract, records), lake.appender(landing_table(event.topic), PARTITIONED_BY)
             )
             for event in events

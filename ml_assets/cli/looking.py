@@ -18,6 +18,7 @@ from ml_assets.errors import InputError, StateError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ml_assets.database.promotions import LedgerEntry
     from ml_assets.lifecycle.lineage import PredictionLineage
 
 
@@ -27,7 +28,7 @@ def add_looking_commands(app: typer.Typer, console: Console) -> None:
     @app.command()
     def status() -> None:
         """Show for each use case what has landed, who is champion and what was scored last."""
-        from ml_assets.database.promotions import LedgerError, last_change, open_request
+        from ml_assets.database.promotions import LedgerError, last_change, newest_of_canaries, open_request
         from ml_assets.database.status import scored_dates
         from ml_assets.lake import features_table
         from ml_assets.landing.anew import known_too_late
@@ -69,9 +70,12 @@ def add_looking_commands(app: typer.Typer, console: Console) -> None:
                 said.append(Text(late, "yellow"))
             if request := open_request(platform.engine, usecase.name):
                 said.append(
-                    f"{usecase.name}: version {request.to_version} awaits approval, asked for by {request.actor}; "
+                    f"{usecase.name}: version {request.to_version} awaits approval"
+                    f"{'' if request.share is None else ' as canary'}, asked for by {request.actor}; "
                     f"`ml-assets approve {usecase.name}`"
                 )
+            if canary := newest_of_canaries(platform.engine, usecase.name):
+                said.append(_of_canary(canary))
         console.print(table)
         for line in said:
             console.print(line)
@@ -222,3 +226,15 @@ def _causes(codes: dict[str, Any] | None) -> str:
     ordered = sorted(codes["contributions"].items(), key=lambda item: -item[1])
     shared = " ".join(f"{value:+.3f} {cause}" for cause, value in ordered)
     return f"log-odds {codes['log_odds']:.3f} = {codes['base']:.3f} base {shared}; {codes['action'] or 'no action'}"
+
+
+def _of_canary(line: LedgerEntry) -> str | Text:
+    """Return what a person should know of the canary that runs, or of the one that ended last."""
+    when = f"{line.recorded_at.astimezone(UTC):%Y-%m-%d %H:%M}"
+    if line.action == "canary":
+        return (
+            f"{line.use_case}: version {line.to_version} is in canary for {line.percent} of the entities since {when}, "
+            f'by {line.actor}; `ml-assets canary {line.use_case} --end --reason "..."` ends it'
+        )
+    said = f"{line.use_case}: the canary of version {line.to_version} was ended {when} by {line.actor}: {line.reason}"
+    return said if line.is_person else Text(said, "yellow")

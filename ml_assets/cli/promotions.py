@@ -1,4 +1,4 @@
-"""The commands of `ml-assets` about who scores: promote, approve, rollback, history."""
+"""The commands of `ml-assets` about who scores: promote, approve, canary, rollback, history."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from rich.text import Text
 
 from ml_assets.cli.opened import UseCaseName, platform_of, read_settings, usecase_of
 from ml_assets.cli.printed import show
-from ml_assets.errors import StateError
+from ml_assets.errors import InputError, StateError
 
 if TYPE_CHECKING:
-    from ml_assets.database.promotions import Actor
+    from ml_assets.database.promotions import Actor, LedgerEntry
+    from ml_assets.lifecycle.promotion import Promotion
     from ml_assets.settings import Settings
 
 
@@ -30,7 +31,6 @@ def add_promotions_commands(app: typer.Typer, console: Console) -> None:
         ] = "",
     ) -> None:
         """Make the challenger champion, if the evidence on its run passes the gate; in the tier high, ask for it."""
-        from ml_assets.governance.conditions import condition_rows, said
         from ml_assets.lifecycle.promotion import promote_challenger
 
         settings = read_settings()
@@ -39,12 +39,7 @@ def add_promotions_commands(app: typer.Typer, console: Console) -> None:
             platform.registry, platform.engine, usecase_of(settings, use_case), _actor(settings), override=override
         )
         version = made.challenger.version
-        table = Table("condition", "holds", "measured", "asked", title=f"gate of {use_case} version {version}")
-        for row in condition_rows(made.verdict.conditions):
-            table.add_row(
-                row["condition"], "yes" if row["holds"] else Text("no", "red"), said(row["measured"]), row["asked"]
-            )
-        console.print(table)
+        console.print(_gate(use_case, made))
         if made.outcome == "refused":
             raise StateError(
                 f"version {version} was not promoted: {made.why}. A person may decide otherwise: "
@@ -68,6 +63,37 @@ def add_promotions_commands(app: typer.Typer, console: Console) -> None:
             decline=decline,
         )  # fmt: skip
         console.print(f"{use_case} version {entry.to_version} {entry.action} by {entry.actor}")
+
+    @app.command()
+    def canary(
+        use_case: UseCaseName,
+        share: Annotated[
+            float | None, typer.Option(help="share of the entities for which it answers, for example 0.1")
+        ] = None,
+        version: Annotated[int | None, typer.Option(min=1, help="the challenger if not given")] = None,
+        end: Annotated[bool, typer.Option("--end", help="end the canary that runs")] = False,
+        reason: Annotated[str, typer.Option(help="with --end: why, for the ledger")] = "",
+    ) -> None:
+        """Let a version that passed the gate answer for a share of the entities, or end that.
+
+        A breach of the use case's limits takes it back by itself; `promote` makes it champion.
+        """
+        from ml_assets.lifecycle.canary import end_canary, start_canary
+
+        if end == (share is not None) or end != bool(reason) or (end and version is not None):
+            raise InputError('give either --share 0.1, and --version if you like, or --end --reason "the reason"')
+        settings = read_settings()
+        platform, usecase = platform_of(settings), usecase_of(settings, use_case)
+        if share is None:
+            entry = end_canary(platform.engine, usecase, _actor(settings), reason=reason)
+            console.print(f"{use_case} version {entry.to_version}: its canary is ended by {entry.actor}")
+            return
+        made = start_canary(platform.registry, platform.engine, usecase, _actor(settings), share=share, version=version)
+        console.print(_gate(use_case, made))
+        number = made.challenger.version
+        if made.outcome == "refused":
+            raise StateError(f"version {number} does not go into canary: {made.why}")
+        console.print(f"{use_case} version {number}: {made.outcome}; {made.why}")
 
     @app.command()
     def rollback(
@@ -122,7 +148,7 @@ def add_promotions_commands(app: typer.Typer, console: Console) -> None:
             table.add_row(
                 str(line.id) + (f" (answers {line.request_id})" if line.request_id else ""),
                 f"{line.recorded_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
-                line.action.replace("_", " "),
+                _what(line),
                 f"{line.from_version or 'none'} -> {line.to_version}",
                 line.actor,
                 line.reason,
@@ -132,6 +158,25 @@ def add_promotions_commands(app: typer.Typer, console: Console) -> None:
         console.print(table)
         now = agreement(platform.registry, platform.engine, usecase)
         console.print(str(now), style="" if now.agrees else "red")
+
+
+def _what(line: LedgerEntry) -> str:
+    share = (
+        "" if line.share is None else f" {line.percent}" if line.action == "canary" else f" as canary {line.percent}"
+    )
+    return line.action.replace("_", " ") + share
+
+
+def _gate(use_case: str, made: Promotion) -> Table:
+    from ml_assets.governance.conditions import condition_rows, said
+
+    title = f"gate of {use_case} version {made.challenger.version}"
+    table = Table("condition", "holds", "measured", "asked", title=title)
+    for row in condition_rows(made.verdict.conditions):
+        table.add_row(
+            row["condition"], "yes" if row["holds"] else Text("no", "red"), said(row["measured"]), row["asked"]
+        )
+    return table
 
 
 def _actor(settings: Settings) -> Actor:

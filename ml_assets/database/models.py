@@ -121,8 +121,10 @@ class Promotion(Base):
     """One line of the promotion ledger. The database adds rows and refuses to change or delete them.
 
     `action` is `registered` (a model with its evidence entered the ledger), `requested` (a version awaits approval),
-    `declined`, `promoted`, `rolled_back`, or `restored` (a person confirmed the champion). `actor` is a person, or the
-    Dagster run that acted by itself. A model is its MLflow run, the SHA-256 of its files (`model_hash`) and that of the
+    `declined`, `promoted`, `rolled_back`, `restored` (a person confirmed the champion), `canary` (a version answers for
+    a `share` of the entities beside the champion) or `canary_ended`. The next line that makes a champion ends a canary
+    too. A request with a `share` asks for a canary. `actor` is a person, the Dagster run that acted by itself, or the
+    guard that took a canary back. A model is its MLflow run, the SHA-256 of its files (`model_hash`) and that of the
     evidence that the decision rests on (`evidence_hash`); its version is only a number for people, which MLflow may
     give again. Lines from before revision 0004 have no run and no model hash. `request_id` is the request that an
     approval answers. The database itself sets `from_version`, `from_run_id` (the champion before), `needs_approval`
@@ -147,16 +149,27 @@ class Promotion(Base):
     mlflow_run_id: Mapped[str | None]
     model_hash: Mapped[str | None]
     from_run_id: Mapped[str | None]
+    share: Mapped[float | None]
 
     __table_args__ = (
         CheckConstraint(
-            "action IN ('registered', 'requested', 'declined', 'promoted', 'rolled_back', 'restored')", name="action"
+            "action IN ('registered', 'requested', 'declined', 'promoted', 'rolled_back', 'restored', 'canary', "
+            "'canary_ended')",
+            name="action",
         ),
         CheckConstraint(
-            "action <> 'promoted' OR NOT needs_approval OR (request_id IS NOT NULL AND is_person)", name="approved"
+            "action NOT IN ('promoted', 'canary') OR NOT needs_approval OR (request_id IS NOT NULL AND is_person)",
+            name="approved",
         ),
         CheckConstraint("actor <> '' AND reason <> ''", name="said"),
-        CheckConstraint("action NOT IN ('requested', 'promoted') OR evidence_hash IS NOT NULL", name="evidence"),
+        CheckConstraint(
+            "action NOT IN ('requested', 'promoted', 'canary') OR evidence_hash IS NOT NULL", name="evidence"
+        ),
+        CheckConstraint(
+            "(action <> 'canary' OR share IS NOT NULL) AND "
+            "(share IS NULL OR (action IN ('requested', 'canary') AND share > 0 AND share < 1))",
+            name="share",
+        ),
         Index(None, "use_case", "id"),
     )
 

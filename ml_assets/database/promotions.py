@@ -19,9 +19,11 @@ from ml_assets.database.connect import begin
 from ml_assets.database.models import Promotion, UseCaseTier
 from ml_assets.errors import StateError
 
-Action = Literal["registered", "requested", "declined", "promoted", "rolled_back", "restored"]
+Action = Literal["registered", "requested", "declined", "promoted", "rolled_back", "restored", "canary", "canary_ended"]
 # After these the version is champion.
 CHAMPION_ACTIONS: Final[tuple[Action, ...]] = ("promoted", "rolled_back", "restored")
+# The newest of these says whether a canary runs.
+CANARY_ACTIONS: Final[tuple[Action, ...]] = ("canary", "canary_ended", *CHAMPION_ACTIONS)
 _MAY_NOT: Final = "use case {}: this login may not write to the ledger; members of the role ml_assets_load may"
 _COLUMNS: Final = tuple(Promotion.__table__.columns)
 
@@ -68,6 +70,12 @@ class LedgerEntry:
     mlflow_run_id: str | None
     model_hash: str | None
     from_run_id: str | None
+    share: float | None
+
+    @property
+    def percent(self) -> str:
+        """The share as people read it; empty if there is none."""
+        return "" if self.share is None else f"{100 * self.share:g} %"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +152,11 @@ def record(
     actor: Actor,
     reason: str,
     request_id: int | None = None,
+    share: float | None = None,
 ) -> LedgerEntry:
     """Add a line and return it, with what the database itself sets: champion before, approval, time and login.
+
+    `share`, in (0, 1), is the share of the entities for which a canary answers; only it and a request for it have one.
 
     Raises:
         LedgerError: the database refuses it; the message says why.
@@ -161,6 +172,7 @@ def record(
         "is_person": actor.is_person,
         "request_id": request_id,
         "reason": reason,
+        "share": share,
     }
     try:
         row = connection.execute(insert(Promotion).values(values).returning(*_COLUMNS)).one()
@@ -209,10 +221,80 @@ def open_request(where: Engine | Connection | str, use_case: str) -> LedgerEntry
     """Return the request that awaits approval, or None.
 
     A later request, or a change of champion, overtakes an earlier request: its evidence compares with another model.
+    A canary overtakes none, unless a request was for it.
     """
-    decided = select(*_COLUMNS).where(Promotion.use_case == use_case, Promotion.action != "registered")
+    decided = select(*_COLUMNS).where(
+        Promotion.use_case == use_case,
+        Promotion.action.not_in(("registered", "canary_ended")),
+        or_(Promotion.action != "canary", Promotion.request_id.is_not(None)),
+    )
     newest = _first(where, decided)
     return newest if newest is not None and newest.action == "requested" else None
+
+
+def running_canary(where: Engine | Connection | str, use_case: str) -> LedgerEntry | None:
+    """Return the line of the canary that runs now, or None."""
+    newest = newest_of_canaries(where, use_case)
+    return newest if newest is not None and newest.action == "canary" else None
+
+
+def newest_of_canaries(where: Engine | Connection | str, use_case: str) -> LedgerEntry | None:
+    """Return the newest line that began or ended a canary of this champion, or None."""
+    query = select(*_COLUMNS).where(Promotion.use_case == use_case, Promotion.action.in_(CANARY_ACTIONS))
+    newest = _first(where, query)
+    return newest if newest is not None and newest.action not in CHAMPION_ACTIONS else None
+
+
+def canary_of(where: Engine | Connection | str, use_case: str, run_id: str, moment: datetime) -> LedgerEntry | None:
+    """Return the line by which the model of a run was in canary last before a moment, or None."""
+    query = select(*_COLUMNS).where(
+        Promotion.use_case == use_case,
+        Promotion.action == "canary",
+        Promotion.mlflow_run_id == run_id,
+        Promotion.recorded_at <= moment,
+    )
+    return _first(where, query)
+
+
+def was_taken_back(where: Engine | Connection | str, use_case: str, run_id: str) -> bool:
+    """Return whether the last that the ledger says of the model of a run is that the guard took back its canary."""
+    query = select(*_COLUMNS).where(
+        Promotion.use_case == use_case, Promotion.mlflow_run_id == run_id, Promotion.action.in_(CANARY_ACTIONS)
+    )
+    newest = _first(where, query)
+    return newest is not None and newest.action == "canary_ended" and not newest.is_person
+
+
+def take_back(where: Engine | str, canary: LedgerEntry, why: str) -> bool:
+    """End a canary as the guard, for a login that may write nothing else; return False if it had ended already.
+
+    Raises:
+        LedgerError: this login may not do that either.
+    """
+    try:
+        with begin(where) as connection:
+            call = text("SELECT public.promotions_end_canary(:line, :why)")
+            return connection.scalar(call, {"line": canary.id, "why": why}) is not None
+    except ProgrammingError as error:
+        if isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
+            raise LedgerError(
+                f"use case {canary.use_case}: this login may not end a canary; members of the role ml_assets_serve may"
+            ) from error
+        raise
+
+
+def judged_beside(where: Engine | Connection | str, use_case: str, champion: LedgerEntry) -> LedgerEntry | None:
+    """Return the newest line about a model that passed the gate, or a person's decision, and is not the champion.
+
+    What was only registered was not asked for: the gate refused it. After a promotion it is the predecessor.
+    """
+    query = select(*_COLUMNS).where(
+        Promotion.use_case == use_case,
+        Promotion.action.in_(("requested", "canary", *CHAMPION_ACTIONS)),
+        Promotion.mlflow_run_id.is_not(None),
+        Promotion.mlflow_run_id != champion.mlflow_run_id,
+    )
+    return _first(where, query)
 
 
 def registered(where: Engine | Connection | str, use_case: str, run_id: str) -> LedgerEntry | None:

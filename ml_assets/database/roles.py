@@ -1,11 +1,12 @@
-"""Who may do what in the application's database: four groups, to which a bank gives its users and services.
+"""Who may do what in the application's database: five groups, to which a bank gives its users and services.
 
 | role | may |
 | --- | --- |
 | ml_assets_migrate | own and change the tables; the migration Job |
 | ml_assets_load | write and withdraw rows, drop old months of predictions, add to the ledger; batch runs, people |
 | ml_assets_score | add and change rows, never delete; the ledger it reads; a service that writes scores |
-| ml_assets_read | look; people, and the scoring service |
+| ml_assets_read | look; people |
+| ml_assets_serve | look, and end a canary that runs; the scoring service |
 
 An administrator runs `create_roles_sql` once, since roles belong to the server. Each migration then grants what the
 tables of that time need.
@@ -21,12 +22,14 @@ MIGRATE: Final = "ml_assets_migrate"
 LOAD: Final = "ml_assets_load"
 SCORE: Final = "ml_assets_score"
 READ: Final = "ml_assets_read"
-ROLES: Final = (MIGRATE, LOAD, SCORE, READ)
+SERVE: Final = "ml_assets_serve"
+ROLES: Final = (MIGRATE, LOAD, SCORE, READ, SERVE)
 
 _RIGHTS: Final = {
     LOAD: "SELECT, INSERT, UPDATE, DELETE",
     SCORE: "SELECT, INSERT, UPDATE",
     READ: "SELECT",
+    SERVE: "SELECT",
 }
 # Each writer makes the month that it writes to; only batch runs take turns, and drop what is past its retention.
 _FUNCTIONS: Final = {
@@ -36,11 +39,13 @@ _FUNCTIONS: Final = {
         "runs_hold(text, boolean)",
     ),
     SCORE: ("predictions_make_month(timestamptz)",),
+    SERVE: ("promotions_end_canary(bigint, text)",),
 }
 # What a writer says of a line of the ledger. The rest is the database's own, as is the order of the lines.
 _LEDGER: Final = "promotions"
 _LEDGER_COLUMNS: Final = (
-    "use_case, action, to_version, mlflow_run_id, model_hash, evidence_hash, actor, is_person, request_id, reason"
+    "use_case, action, to_version, mlflow_run_id, model_hash, evidence_hash, actor, is_person, request_id, reason, "
+    "share"
 )
 # Who decides on a champion; and the backup, which must see none decided on: it can read everything.
 _HOLD: Final = "promotions_hold(text)"
@@ -65,7 +70,7 @@ def create_roles_sql(database: str, others: tuple[str, ...] = ("dagster", "mlflo
     return f"""{make}
 REVOKE ALL ON DATABASE {database} FROM PUBLIC;
 GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {LOAD}, {SCORE}, {MIGRATE};
-GRANT CONNECT ON DATABASE {database} TO {READ}, {_READ_ALL};
+GRANT CONNECT ON DATABASE {database} TO {READ}, {SERVE}, {_READ_ALL};
 DO $$
 DECLARE name text;
 BEGIN
@@ -80,7 +85,7 @@ BEGIN
 END $$;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 GRANT USAGE, CREATE ON SCHEMA public TO {MIGRATE};
-GRANT USAGE ON SCHEMA public TO {LOAD}, {SCORE}, {READ};
+GRANT USAGE ON SCHEMA public TO {LOAD}, {SCORE}, {READ}, {SERVE};
 """
 
 

@@ -20,7 +20,7 @@ from sqlalchemy import Engine
 from ml_assets.answers import SERVED_SCORES
 from ml_assets.contracts import TIMESTAMP, arrow_schema
 from ml_assets.database.predictions import find_prediction
-from ml_assets.database.promotions import LedgerEntry, in_force
+from ml_assets.database.promotions import LedgerEntry, canary_of, in_force
 from ml_assets.errors import NotFoundError, StateError
 from ml_assets.features import daily_days
 from ml_assets.lake import Lake, curated_table, features_table, landing_table, reference_table
@@ -151,7 +151,8 @@ def explain_answer(
         )
     slots = usecase.slots_at(said["decision_time"].astimezone(UTC))
     decision = next(slot for slot in slots if slot.slot == said["slot"])
-    promotion = in_force(engine, usecase.name, said["mlflow_run_id"], said["event_time"])
+    line_of = canary_of if said["stage"] == "canary" else in_force
+    promotion = line_of(engine, usecase.name, said["mlflow_run_id"], said["event_time"])
     scorer = _scorer(registry, said["mlflow_run_id"], promotion, threads)
     versions = {name: version for name in _read_by(usecase) if (version := lake.version(name)) is not None}
     again = features_again(lake, usecase, entity_id, decision, versions, threads)

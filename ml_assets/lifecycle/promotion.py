@@ -21,6 +21,7 @@ from ml_assets.database.promotions import (
     promotion_of,
     record,
     was_rolled_back,
+    was_taken_back,
 )
 from ml_assets.errors import NotFoundError, StateError
 from ml_assets.learning.gate import Verdict
@@ -32,13 +33,13 @@ from ml_assets.spec import UseCase
 
 __all__ = ["Promotion", "agreement", "approve", "promote_challenger", "roll_back"]
 
-Outcome = Literal["promoted", "awaiting approval", "champion already", "refused"]
+Outcome = Literal["promoted", "canary", "awaiting approval", "champion already", "refused"]
 Step = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """The result for a challenger: the gate's verdict, the outcome with its reason, and the ledger's line if any."""
+    """The result for a version: the gate's verdict, the outcome with its reason, and the ledger's line if any."""
 
     challenger: ModelVersion
     verdict: Verdict
@@ -61,7 +62,7 @@ def promote_challenger(
     The verdict of an earlier step is not trusted: a later run of only this step would slip past it. Without evidence
     there is no promotion. In the tier `high` a promotion is only requested; `approve` by another person completes it.
     A person may override a failed gate by giving the reason as `override`. A run never promotes a version that was
-    rolled back.
+    rolled back, or whose canary the guard took back.
 
     Raises:
         LookupError: there is no challenger, its run carries no evidence, or the ledger does not know it.
@@ -87,11 +88,14 @@ def promote_challenger(
         if was_rolled_back(ledger, usecase.name, challenger.run_id) and not by_person:
             why = f"version {challenger.version} was rolled back; only a person promotes it again, with a reason"
             return Promotion(challenger, verdict, "refused", why)
+        if was_taken_back(ledger, usecase.name, challenger.run_id) and not by_person:
+            why = f"the canary of version {challenger.version} was taken back; only a person promotes it, with a reason"
+            return Promotion(challenger, verdict, "refused", why)
         require_registered(ledger, usecase, model)
         reason = f"{AGAINST_THE_GATE}{override}" if override and not verdict.passed else override or "the gate passed"
         if usecase.needs_approval:
             entry = open_request(ledger, usecase.name)
-            if entry is None or identity_of(entry) != model:
+            if entry is None or entry.share is not None or identity_of(entry) != model:
                 entry = record(ledger, usecase.name, "requested", model=model, actor=actor, reason=reason)
             why = f"tier {usecase.tier}: another person than {entry.actor} approves it"
             return Promotion(challenger, verdict, "awaiting approval", why, entry)
@@ -112,7 +116,7 @@ def approve(
     decline: bool = False,
     at_step: Step = lambda _: None,
 ) -> LedgerEntry:
-    """Answer the open request: make the version champion, or decline it; return the ledger's line.
+    """Answer the open request: make the version champion or a canary, or decline it; return the ledger's line.
 
     Raises:
         LookupError: no request is open, or its model is no longer registered.
@@ -122,7 +126,8 @@ def approve(
     asked = open_request(engine, usecase.name)
     if asked is None:
         raise NotFoundError(f"use case {usecase.name}: nothing awaits approval; see `ml-assets history {usecase.name}`")
-    again = f"ask again with `ml-assets promote {usecase.name}`"
+    command = "promote" if asked.share is None else "canary"
+    again = f"ask again with `ml-assets {command} {usecase.name}`"
     model = identity_of(asked)
     if model is None:
         raise NotFoundError(
@@ -142,27 +147,28 @@ def approve(
         if evidence_hash != model.evidence_hash:
             raise StateError(
                 f"use case {usecase.name}: the evidence of version {version.version} has changed since "
-                f"{asked.actor} asked for its promotion; retrain, and {again}"
+                f"{asked.actor} asked for it; retrain, and {again}"
             )
         found = identify(registry, usecase, version, evidence, evidence_hash)
         if found.model_hash != model.model_hash:
             raise ModelChangedError(
                 f"use case {usecase.name}: the model of version {version.version} has changed since {asked.actor} "
-                f"asked for its promotion; restore its artifacts, or retrain, and {again}"
+                f"asked for it; restore its artifacts, or retrain, and {again}"
             )
     with deciding(engine, usecase) as ledger:
         entry = record(
             ledger,
             usecase.name,
-            "declined" if decline else "promoted",
+            "declined" if decline else "promoted" if asked.share is None else "canary",
             model=model,
             actor=actor,
             reason=reason,
             request_id=asked.id,
+            share=None if decline else asked.share,
         )
         at_step("before_ledger")
     at_step("after_ledger")
-    if not decline:
+    if entry.action == "promoted":
         settle(registry, engine, usecase, force=True, at_step=at_step)
     return entry
 

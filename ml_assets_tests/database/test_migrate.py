@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from typing import Any
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -13,6 +14,7 @@ from ml_assets.database.migrate import _config, downgrade, migrate
 from ml_assets.database.models import Base, is_declared
 from ml_assets.database.newest import is_newest, newest_revision
 from ml_assets.database.predictions import upsert_predictions
+from ml_assets.database.promotions import Action, Actor, ModelIdentity, declare_tiers, record, writing
 from ml_assets_tests.database.factories import prediction, predictions
 
 
@@ -93,6 +95,28 @@ def test_models_of_one_version_number_stay_apart_and_are_put_together_on_the_way
     # A of the new model speaks and stays; B is of the old one alone.
     assert [tuple(row) for row in found] == [("B", 0.2), ("A", 0.3), ("A", 0.9)]
     assert migrate(database_url)
+
+
+def test_lines_about_canaries_are_dropped_on_the_way_back(application_url: str) -> None:
+    """Guards the ledger of a bank that migrates back: the older code knows no canary, and a request would be one."""
+    declare_tiers(application_url, {"fails": "high"})
+
+    def add(action: Action, version: int, *, actor: str = "ann", **said: Any) -> int:
+        model = ModelIdentity(version, f"run{version}", "a" * 64, "e" * 64)
+        with writing(application_url, "fails") as ledger:
+            return record(ledger, "fails", action, model=model, actor=Actor.person(actor), reason="x", **said).id
+
+    for version in (1, 2):
+        add("registered", version)
+    add("promoted", 1, actor="bob", request_id=add("requested", 1))
+    add("canary", 2, actor="bob", share=0.1, request_id=add("requested", 2, share=0.1))
+    add("canary_ended", 2)
+    downgrade(application_url, "0007")
+    with begin(application_url) as connection:
+        actions = connection.execute(text("SELECT action FROM promotions ORDER BY id")).scalars().all()
+    assert actions == ["registered", "registered", "requested", "promoted"]
+    assert migrate(application_url)
+    assert add("requested", 2)
 
 
 def test_a_changed_view_is_made_anew(application_url: str) -> None:

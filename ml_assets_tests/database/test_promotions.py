@@ -11,16 +11,22 @@ from ml_assets.database.promotions import (
     Actor,
     LedgerError,
     ModelIdentity,
+    canary_of,
     champion_before,
     declare_tiers,
     former_champions,
     history,
     in_force,
+    judged_beside,
     last_change,
+    newest_of_canaries,
     open_request,
     record,
     registered,
+    running_canary,
+    take_back,
     was_rolled_back,
+    was_taken_back,
     writing,
 )
 
@@ -105,3 +111,62 @@ def test_the_promotion_in_force_is_that_of_the_moment(url):
         (first.recorded_at - timedelta(seconds=1), "run1", None),
     ):
         assert in_force(url, "fails", run_id, moment) == line
+
+
+def test_the_newest_line_says_whether_a_canary_runs(url):
+    assert running_canary(url, "fails") is None
+    champion = add(url, "promoted", 1)
+    first = add(url, "canary", 2, share=0.1)
+    assert (running_canary(url, "fails"), first.from_version, first.share) == (first, 1, 0.1)
+    wider = add(url, "canary", 2, share=0.5)
+    assert running_canary(url, "fails") == wider
+    assert last_change(url, "fails") == champion
+    assert canary_of(url, "fails", "run2", first.recorded_at) == first
+    assert canary_of(url, "fails", "run3", wider.recorded_at) is None
+    ended = add(url, "canary_ended", 2, actor=ANN)
+    assert (running_canary(url, "fails"), newest_of_canaries(url, "fails")) == (None, ended)
+    add(url, "canary", 3, share=0.2)
+    add(url, "promoted", 3)
+    assert running_canary(url, "fails") is None, "the next champion ends a canary"
+    assert newest_of_canaries(url, "fails") is None
+
+
+def test_the_guard_ends_the_canary_that_it_means_once(url):
+    """Guards against a pod that judges late: it must not end the canary that a person has begun since."""
+    add(url, "promoted", 1)
+    first = add(url, "canary", 2, share=0.1)
+    assert take_back(url, first, "PSI 0.9, limit 0.5")
+    assert not take_back(url, first, "PSI 0.9, limit 0.5")
+    line = newest_of_canaries(url, "fails")
+    assert (line.action, line.actor, line.is_person, line.reason) == (
+        "canary_ended", "canary guard", False, "PSI 0.9, limit 0.5",
+    )  # fmt: skip
+    assert was_taken_back(url, "fails", "run2")
+    with pytest.raises(LedgerError, match="only a person promotes it"):
+        add(url, "promoted", 2)
+    again = add(url, "canary", 2, share=0.1, actor=ANN)
+    assert not take_back(url, first, "late")
+    assert running_canary(url, "fails") == again
+    assert not was_taken_back(url, "fails", "run2")
+
+
+def test_a_canary_hides_no_request(url):
+    add(url, "promoted", 1)
+    asked = add(url, "requested", 2)
+    add(url, "canary", 3, share=0.1)
+    add(url, "canary_ended", 3, actor=ANN)
+    assert open_request(url, "fails") == asked
+    as_canary = add(url, "requested", 2, share=0.1)
+    assert open_request(url, "fails") == as_canary
+    add(url, "canary", 2, share=0.1, request_id=as_canary.id, actor=ANN)
+    assert open_request(url, "fails") is None
+
+
+def test_the_challenger_is_the_newest_that_was_judged_and_after_a_promotion_the_predecessor(url):
+    first = add(url, "promoted", 1)
+    assert judged_beside(url, "fails", first) is None, "what was only registered was refused by the gate"
+    asked = add(url, "requested", 3)
+    assert judged_beside(url, "fails", first) == asked
+    third = add(url, "promoted", 3)
+    assert judged_beside(url, "fails", third) == first
+    assert judged_beside(url, "fails", add(url, "rolled_back", 1, actor=ANN)) == third

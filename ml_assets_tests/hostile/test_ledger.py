@@ -13,10 +13,13 @@ from sqlalchemy import make_url
 from ml_assets.database.connect import begin
 from ml_assets.database.migrate import migrate
 from ml_assets.database.promotions import declare_tiers
-from ml_assets.database.roles import LOAD, READ, SCORE, create_roles_sql
+from ml_assets.database.roles import LOAD, READ, SCORE, SERVE, create_roles_sql
 
 A, B, EVIDENCE, OTHER = "a" * 64, "b" * 64, "e" * 64, "f" * 64
-LOGINS = {"hostile_scorer": LOAD, "hostile_ann": LOAD, "hostile_service": SCORE, "hostile_reader": READ}
+LOGINS = {
+    "hostile_scorer": LOAD, "hostile_ann": LOAD, "hostile_service": SCORE, "hostile_reader": READ,
+    "hostile_serving": SERVE,
+}  # fmt: skip
 
 
 @dataclass
@@ -265,13 +268,63 @@ def test_what_is_written_stays_and_so_do_the_rules(server: Server, login: str, s
         connection.execute(statement)
 
 
-@pytest.mark.parametrize("login", ["hostile_service", "hostile_reader"])
+@pytest.mark.parametrize("login", ["hostile_service", "hostile_reader", "hostile_serving"])
 def test_the_scoring_service_and_readers_write_no_line(server: Server, login: str) -> None:
-    for action in ("registered", "requested", "promoted", "rolled_back", "restored"):
+    for action in ("registered", "requested", "promoted", "rolled_back", "restored", "canary", "canary_ended"):
         refused(lambda action=action: server.add(login, action, use_case="easy"), "permission denied")
 
 
-@pytest.mark.parametrize("login", ["hostile_service", "hostile_reader"])
+SECOND = {"to_version": 2, "mlflow_run_id": "run2", "model_hash": B}
+
+
+def test_a_canary_of_the_tier_high_is_approved_as_it_was_asked_for(server: Server) -> None:
+    """Guards four eyes: a canary answers callers, so nobody starts one alone, nor a wider one than was asked for."""
+    ann = {"actor": "ann", "is_person": True, **SECOND}
+    refused(lambda: asked(server, **SECOND, share=0.1), "no champion beside which")
+    approve(server, asked(server))
+    refused(lambda: server.add("hostile_ann", "canary", **ann, share=0.1), "ck_promotions_approved")
+    promotion = asked(server, **SECOND)
+    refused(lambda: server.add("hostile_ann", "canary", **ann, share=0.1, request_id=promotion), "and no canary")
+    request = asked(server, **SECOND, share=0.1)
+    refused(lambda: approve(server, request, **SECOND), "asks for a canary with the share 0.1")
+    refused(lambda: server.add("hostile_ann", "canary", **ann, share=0.2, request_id=request), "the share 0.1")
+    refused(lambda: server.add("hostile_scorer", "canary", **ann, share=0.1, request_id=request), "login of their own")
+    refused(
+        lambda: server.add("hostile_ann", "canary", **ann | {"model_hash": A}, share=0.1, request_id=request),
+        "has changed since",
+    )
+    assert server.add("hostile_ann", "canary", **ann, share=0.1, request_id=request)
+    refused(lambda: server.add("hostile_ann", "canary", **ann, share=0.1, request_id=request), "no open request")
+
+
+@pytest.mark.parametrize("share", [None, 0.0, 1.0, -0.1, float("nan"), float("inf")])
+def test_a_canary_has_a_share_and_nothing_else_has(server: Server, share: float | None) -> None:
+    server.add("hostile_scorer", "promoted", use_case="easy")
+    refused(lambda: server.add("hostile_scorer", "canary", use_case="easy", **SECOND, share=share), "promotions_share")
+    refused(lambda: server.add("hostile_scorer", "canary", use_case="easy", share=0.1), "is champion")
+    refused(lambda: server.add("hostile_scorer", "promoted", use_case="easy", **SECOND, share=0.1), "promotions_share")
+
+
+def test_the_service_ends_a_canary_and_can_do_nothing_else_by_it(server: Server) -> None:
+    easy = {"use_case": "easy"}
+    server.add("hostile_scorer", "promoted", **easy)
+    refused(lambda: server.add("hostile_scorer", "canary_ended", **easy, **SECOND), "is in no canary")
+    canary = server.add("hostile_scorer", "canary", **easy, **SECOND, share=0.1)
+    refused(lambda: server.add("hostile_scorer", "canary_ended", **easy), "is in no canary")
+    call = "SELECT public.promotions_end_canary(%s, %s)"
+    for login in ("hostile_reader", "hostile_service"):
+        with server.connect(login) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute(call, [canary, "said"])
+    with server.connect("hostile_serving") as serving:
+        assert serving.execute(call, [canary - 1, "said"]).fetchone() == (None,), "the champion stays"
+        (ended,) = serving.execute(call, [canary, "errors 0.2, limit 0.01"]).fetchone()
+        assert ended > canary
+        assert serving.execute(call, [canary, "said"]).fetchone() == (None,)
+        said = serving.execute("SELECT database_user, actor, is_person FROM promotions WHERE id = %s", [ended])
+        assert said.fetchone() == ("hostile_serving", "canary guard", False)
+
+
+@pytest.mark.parametrize("login", ["hostile_service", "hostile_reader", "hostile_serving"])
 def test_readers_and_the_service_hold_nobody_up(server: Server, login: str) -> None:
     """Guards: everybody may take advisory locks unless told otherwise, so a reader could stop each promotion."""
     for call in (

@@ -96,7 +96,7 @@ def init_sql(passwords: dict[str, str]) -> str:
     ]  # fmt: skip
     members = (
         "GRANT ml_assets_migrate TO migrator;\nGRANT ml_assets_load TO scorer, ben;\n"
-        "GRANT ml_assets_read TO reader, scoring;"
+        "GRANT ml_assets_read TO reader;\nGRANT ml_assets_serve TO scoring;"
     )
     roles = create_roles_sql("ml_assets")
     return "\n".join([*logins, *databases, "\\connect ml_assets", roles, members])

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import pytest
 
 from ml_assets.database.connect import begin
-from ml_assets.database.promotions import Actor, LedgerError, history
+from ml_assets.database.promotions import Actor, LedgerError, history, running_canary, take_back
 from ml_assets.learning.gate import Condition, Evidence, ModelEvidence, Verdict
-from ml_assets.lifecycle import promotion
+from ml_assets.lifecycle import canary, promotion
+from ml_assets.lifecycle.canary import end_canary, start_canary
 from ml_assets.lifecycle.champion import ChampionError, StrayAliasError, settle
 from ml_assets.lifecycle.evaluation import EVIDENCE, read_evidence
 from ml_assets.lifecycle.promotion import agreement, approve, promote_challenger, roll_back
@@ -77,6 +78,7 @@ def bank(request, registry, low, model_folder, application_url, monkeypatch):
         return Verdict(passed=gate["passes"], conditions=(condition,))
 
     monkeypatch.setattr(promotion, "judge_now", judged)
+    monkeypatch.setattr(canary, "judge", judged)
     bank = SimpleNamespace(registry=registry, url=application_url, low=usecase, gate=gate)
     bank.high = dataclasses.replace(usecase, tier="high")
 
@@ -282,6 +284,57 @@ def test_a_champion_from_before_hashes_is_confirmed_by_a_person(bank):
     entry = roll_back(bank.registry, bank.url, bank.low, ANN, reason="looked at it", to_version=1)
     assert (entry.action, entry.mlflow_run_id) == ("restored", version.run_id)
     assert settle(bank.registry, bank.url, bank.low).version == bank.champion()
+
+
+def test_a_canary_is_a_version_that_passed_the_gate_beside_the_champion(bank):
+    bank.register()
+    said = (bank.registry, bank.url, bank.low, ANN)
+    with pytest.raises(LookupError, match="has no champion"):
+        start_canary(*said, share=0.1)
+    bank.promote(bank.low)
+    with pytest.raises(RuntimeError, match="version 1 is champion"):
+        start_canary(*said, share=0.1)
+    bank.register()
+    bank.gate["passes"] = False
+    assert start_canary(*said, share=0.1).outcome == "refused"
+    bank.gate["passes"] = True
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        start_canary(*said, share=1.0)
+    assert start_canary(*said, share=0.1, version=2).entry.percent == "10 %"
+    assert bank.champion().version == 1
+    assert end_canary(bank.url, bank.low, BOB, reason="seen enough").to_version == 2
+    with pytest.raises(LookupError, match="no canary runs"):
+        end_canary(bank.url, bank.low, BOB, reason="seen enough")
+    assert [line[:3] for line in bank.lines()] == [("canary_ended", 1, 2), ("canary", 1, 2), ("promoted", None, 1)]
+
+
+def test_a_run_does_not_promote_what_the_guard_took_back(bank):
+    """Guards the night: the gate still passes, and the run would give everybody what a tenth was spared."""
+    bank.register()
+    bank.promote(bank.low)
+    bank.register()
+    made = start_canary(bank.registry, bank.url, bank.low, ANN, share=0.1)
+    assert take_back(bank.url, made.entry, "PSI 0.9, limit 0.5")
+    refused = bank.promote(bank.low)
+    assert (refused.outcome, "was taken back" in refused.why) == ("refused", True)
+    assert bank.promote(bank.low, ANN, override="the feed was down").outcome == "promoted"
+
+
+def test_in_the_high_tier_another_person_starts_the_canary(bank):
+    bank.register()
+    bank.promote(bank.high)
+    approve(bank.registry, bank.url, bank.high, BOB, reason="fine")
+    bank.register()
+    for_promotion = bank.promote(bank.high, ANN).entry
+    made = start_canary(bank.registry, bank.url, bank.high, ANN, share=0.1)
+    assert (made.outcome, made.entry.id > for_promotion.id) == ("awaiting approval", True)
+    with pytest.raises(LedgerError, match="another person"):
+        approve(bank.registry, bank.url, bank.high, ANN, reason="fine")
+    entry = approve(bank.registry, bank.url, bank.high, BOB, reason="fine")
+    assert (entry.action, entry.share, bank.champion().version) == ("canary", 0.1, 1)
+    assert bank.promote(bank.high, ANN).entry.share is None, "a canary is no promotion: that is asked for anew"
+    approve(bank.registry, bank.url, bank.high, BOB, reason="it did well")
+    assert (bank.champion().version, running_canary(bank.url, bank.high.name)) == (2, None)
 
 
 STEPS = ("before_ledger", "after_ledger", "before_alias", "after_alias")

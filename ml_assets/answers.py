@@ -21,6 +21,9 @@ class ServedScore(Event, frozen=True, kw_only=True):
 
     `decision_time` is the time of the decision, `slot` the slot that applies then. `expected_cost` is in the currency
     of the use case, `latency_ms` the milliseconds from request to answer. `stale` says that the live table was behind.
+
+    The stage `shadow` answers nobody: the challenger's score of an open decision, when it is new or has changed.
+    `request_id` is then `shadow`, `latency_ms` the milliseconds in which all open decisions were scored.
     """
 
     request_id: str

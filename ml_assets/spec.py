@@ -427,6 +427,25 @@ class BatchSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class CanarySpec:
+    """Limits for a canary in the scoring service. Beyond one of them it is taken back by itself.
+
+    - `min_scores`: fewer scores of the canary, or fewer timed ones, are not judged
+    - `max_errors` limits the share of scores that it fails to give, for which the champion answers
+    - `max_latency_ratio` limits the time in which it scores one decision, over the champion's; of each the p99
+    - `max_log_odds` limits the mean absolute difference of its log-odds from the champion's on the same decisions
+      (probabilities below 0.001 count as 0.001, those above 0.999 as 0.999)
+    - `max_psi` limits the population stability index of its scores against the champion's
+    """
+
+    min_scores: int = 100
+    max_errors: float = 0.01
+    max_latency_ratio: float = 3.0
+    max_log_odds: float = 1.0
+    max_psi: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
 class GateSpec:
     """The conditions that a challenger must meet on the unseen window. A condition without a value fails.
 
@@ -448,6 +467,7 @@ class GateSpec:
       acting, in the use case's currency: a list must not cost more than it saves. -math.inf sets no limit
     - `max_serving_ms` limits the median time of scoring one decision with the saved model, in milliseconds
     - `batch` has the limits for the scores of a date before they are published
+    - `canary` has the limits for a version that answers for a share of the entities
     - `max_feature_auc`: a training set in which one feature alone has a higher AUC is refused, since no honest feature
       is that good
     - `max_settled`: a training set is refused if a larger share of its positives had already happened when decided
@@ -469,6 +489,7 @@ class GateSpec:
     min_saved_per_day: float = 0.0
     max_serving_ms: float = 20.0
     batch: BatchSpec = BatchSpec()
+    canary: CanarySpec = CanarySpec()
     max_feature_auc: float = 0.95
     max_settled: float = 0.1
 

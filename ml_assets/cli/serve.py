@@ -48,7 +48,7 @@ def add_serve(app: typer.Typer, console: Console) -> None:
         import structlog
 
         from ml_assets.serving.app import Metrics, build_app
-        from ml_assets.serving.around import AnswerRecorder, ChangesTold, bearer
+        from ml_assets.serving.around import AnswerRecorder, ChangesTold, ShadowTold, bearer
         from ml_assets.serving.clock import clock_of
         from ml_assets.serving.drain import DrainingServer
         from ml_assets.serving.limits import RateLimit, answer_first
@@ -75,6 +75,7 @@ def add_serve(app: typer.Typer, console: Console) -> None:
             platform.lake, engine_of(platform), usecases, fetch_beside(settings), clock=clock,
             threads=settings.threads or 1,
             tell=ChangesTold(recorder, least_change=settings.serving_least_change) if recorder else None,
+            tell_shadow=ShadowTold(recorder) if recorder else None,
         )  # fmt: skip
         console.print(
             f"Scoring: http{'s' if tls else ''}://{host}:{port}, as of {clock():%Y-%m-%d %H:%M} UTC; "

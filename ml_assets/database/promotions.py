@@ -284,17 +284,17 @@ def take_back(where: Engine | str, canary: LedgerEntry, why: str) -> bool:
 
 
 def judged_beside(where: Engine | Connection | str, use_case: str, champion: LedgerEntry) -> LedgerEntry | None:
-    """Return the newest line about a model that passed the gate, or a person's decision, and is not the champion.
+    """Return the newest line since this champion that asks for another model or a canary; else the predecessor's.
 
-    What was only registered was not asked for: the gate refused it. After a promotion it is the predecessor.
+    What was only registered the gate has refused. None if there has been no other champion either.
     """
-    query = select(*_COLUMNS).where(
+    others = select(*_COLUMNS).where(
         Promotion.use_case == use_case,
-        Promotion.action.in_(("requested", "canary", *CHAMPION_ACTIONS)),
         Promotion.mlflow_run_id.is_not(None),
         Promotion.mlflow_run_id != champion.mlflow_run_id,
     )
-    return _first(where, query)
+    since = others.where(Promotion.action.in_(("requested", "canary")), Promotion.id > champion.id)
+    return _first(where, since) or _first(where, others.where(Promotion.action.in_(CHAMPION_ACTIONS)))
 
 
 def registered(where: Engine | Connection | str, use_case: str, run_id: str) -> LedgerEntry | None:

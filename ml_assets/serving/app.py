@@ -23,13 +23,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from ml_assets.answers import ServedScore
+from ml_assets.answers import ServedScore, Stage
+from ml_assets.database.promotions import LedgerEntry
+from ml_assets.serving.beside import Beside
 from ml_assets.serving.bodies import ExplainRequest, ScoreRequest
 from ml_assets.serving.limits import RateLimit
+from ml_assets.serving.models import OpenModel
 from ml_assets.serving.openapi import document
 from ml_assets.serving.parts import Authorise, NoRecorder, Recorder, RefusedError, Verb, let_in
 from ml_assets.serving.problems import ProblemError, of_decoding, problem
-from ml_assets.serving.scoring import NotServedError, Scoring, State, WhatIfError, ask_what_if, decode_what_if, explain
+from ml_assets.serving.scoring import NotServedError, Scoring, WhatIfError, ask_what_if, decode_what_if, explain
+from ml_assets.serving.state import State
 
 _MOST_BYTES = 2 * 1024 * 1024
 _BODY_SECONDS = 10.0
@@ -57,6 +61,14 @@ class Metrics:
         self.version = Gauge("scoring_model_version", "Version that answers", ["use_case"], **of)
         self.refused = Gauge("scoring_model_refused", "1 while the ledger's champion is refused", ["use_case"], **of)
         self.age = Gauge("scoring_newest_event_age_seconds", "Age of the newest event", ["use_case"], **of)
+        self.scores = Counter("scoring_scores", "Scores given, by stage", ["use_case", "stage"], **of)
+        self.share = Gauge("scoring_canary_share", "Share of entities a canary answers for", ["use_case"], **of)
+        self.canary = Gauge(
+            "scoring_canary_measured", "What the guard measured, over its limit", ["use_case", "condition"], **of
+        )
+        self.taken_back = Counter("scoring_canary_taken_back", "Canaries taken back here", ["use_case"], **of)
+        self._stages: dict[tuple[str, Stage], Counter] = {}
+        self._counted: dict[tuple[str, str], int] = {}  # what of counts kept elsewhere has been added
 
     def count(self, verb: str, status: int) -> None:
         """Count a request that was answered."""
@@ -64,16 +76,36 @@ class Metrics:
             counter = self._counters[verb, status] = self.requests.labels(verb, status)
         counter.inc()
 
+    def told(self, use_case: str, stage: Stage, scores: int) -> None:
+        """Count scores that were given."""
+        if (counter := self._stages.get((use_case, stage))) is None:
+            counter = self._stages[use_case, stage] = self.scores.labels(use_case, stage)
+        counter.inc(scores)
+
     def exposition(self, scoring: Scoring) -> bytes:
         """Return the text that Prometheus reads."""
         for name, served in scoring.served.items():
             self.refused.labels(name).set(served.state is not None and bool(served.keeper.trouble))
+            self._beside(name, served.beside)
             if (state := served.state) is not None:
                 self.open.labels(name).set(state.table.rows.num_rows)
                 self.version.labels(name).set(state.model.version)
                 if state.table.newest_event is not None:
                     self.age.labels(name).set((datetime.now(UTC) - state.table.newest_event).total_seconds())
         return generate_latest(self.registry)
+
+    def _beside(self, name: str, beside: Beside) -> None:
+        canary = beside.canary
+        self.share.labels(name).set((canary.line.share or 0.0) if canary is not None else 0.0)
+        for condition in beside.conditions:
+            if isinstance(condition.value, float) and isinstance(condition.threshold, float):
+                self.canary.labels(name, condition.name).set(condition.value / condition.threshold)
+        for what, counter, now in (
+            ("shadow", self.scores.labels(name, "shadow"), beside.shadow_scores),
+            ("taken back", self.taken_back.labels(name), beside.taken_back),
+        ):
+            counter.inc(now - self._counted.get((name, what), 0))
+            self._counted[name, what] = now
 
 
 class _Gatherer:
@@ -196,19 +228,24 @@ def build_app(
             raise ProblemError(status, str(error), retry_after=5 if error.known else 0) from None
 
     def note(state: State, answers: Sequence[Mapping[str, Any]], request_id: str, begun: float, what_if: bool) -> None:
+        by_canary = sum(one["stage"] == "canary" for one in answers) if state.canary is not None else 0
+        metrics.told(state.usecase.name, "champion", len(answers) - by_canary)
+        if by_canary:
+            metrics.told(state.usecase.name, "canary", by_canary)
         if isinstance(notes, NoRecorder):
             return
         now, latency = datetime.now(UTC), (time.perf_counter() - begun) * 1000
         stale = bool(scoring.served[state.usecase.name].is_stale())
-        model = state.model
         for one in answers:
+            stage: Stage = one["stage"]
+            model = state.models[stage]
             notes.record(
                 ServedScore(
                     event_id=f"{life}-{next(answers_made)}", event_time=now,
                     request_id=request_id, use_case=state.usecase.name, entity_id=one["entity_id"], slot=one["slot"],
                     decision_time=one["decision_time"], outcome_date=one["outcome_date"],
                     probability=one["probability"], expected_cost=one["expected_cost"], model_version=model.version,
-                    mlflow_run_id=model.run_id, stage="champion", feature_set_hash=state.usecase.feature_set_hash,
+                    mlflow_run_id=model.run_id, stage=stage, feature_set_hash=state.usecase.feature_set_hash,
                     what_if=what_if, stale=stale, latency_ms=latency,
                 )
             )  # fmt: skip
@@ -380,12 +417,37 @@ def _said(
 def _models(scoring: Scoring) -> list[dict[str, Any]]:
     found = []
     for name, served in scoring.served.items():
-        model = served.keeper.model
-        champion = None
-        if model is not None:
-            champion = {
-                "version": model.version, "mlflow_run_id": model.run_id, "model_hash": model.model_hash,
-                "since": model.since, "by": model.by,
-            }  # fmt: skip
-        found.append({"use_case": name, "champion": champion, "refused": served.keeper.trouble or None})
+        beside, line = served.beside, served.beside.canary_line
+        canary = ended = None
+        if line is not None and line.action == "canary":
+            answers = beside.canary is not None and beside.canary.line.id == line.id
+            canary = {**_line(line), "share": line.share, "answers": answers}
+        elif line is not None:
+            ended = {**_line(line), "reason": line.reason}
+        challenger = beside.challenger_keeper.model
+        troubles = (served.keeper.trouble, beside.canary_keeper.trouble, beside.challenger_keeper.trouble)
+        found.append({
+            "use_case": name,
+            "champion": _opened(served.keeper.model),
+            "challenger": _opened(challenger),
+            "canary": canary,
+            "canary_ended": ended,
+            "refused": "; ".join(dict.fromkeys(filter(None, troubles))) or None,
+        })  # fmt: skip
     return found
+
+
+def _opened(model: OpenModel | None) -> dict[str, Any] | None:
+    if model is None:
+        return None
+    return {
+        "version": model.version, "mlflow_run_id": model.run_id, "model_hash": model.model_hash, "since": model.since,
+        "by": model.by,
+    }  # fmt: skip
+
+
+def _line(line: LedgerEntry) -> dict[str, Any]:
+    return {
+        "version": line.to_version, "mlflow_run_id": line.mlflow_run_id, "model_hash": line.model_hash,
+        "since": line.recorded_at, "by": line.actor,
+    }  # fmt: skip

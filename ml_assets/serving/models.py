@@ -4,7 +4,8 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -12,9 +13,8 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from sqlalchemy import Engine
 
-from ml_assets.database.promotions import LedgerEntry, last_change
+from ml_assets.database.promotions import LedgerEntry
 from ml_assets.errors import StateError
 from ml_assets.learning.golden import GoldenSample, sample_rows
 from ml_assets.learning.reasons import Explainer
@@ -26,6 +26,8 @@ from ml_assets.spec import UseCase
 # How far a probability of the golden sample may be from what the pipeline gave.
 GOLDEN_TOLERANCE = 1e-5
 _FETCH_SECONDS = 180
+# A model beside the champion that was refused is tried again after so many seconds, then after twice as many.
+_FIRST_WAIT, _LONGEST_WAIT = 2.0, 300.0
 
 
 class ModelRefusedError(StateError):
@@ -46,7 +48,7 @@ Fetch = Callable[[str, str], ModelFiles]
 
 @dataclass(frozen=True)
 class OpenModel:
-    """A version of a use case's model , opened and tried. `since` and `by` are of its line in the ledger."""
+    """A version of a use case's model, opened and tried. `since` and `by` are of its line in the ledger."""
 
     usecase: UseCase
     version: int
@@ -55,6 +57,10 @@ class OpenModel:
     since: datetime
     by: str
     scorer: Scorer
+
+    def is_of(self, line: LedgerEntry) -> bool:
+        """Return whether this is the model of a line, whatever line it was opened for."""
+        return (self.run_id, self.model_hash) == (line.mlflow_run_id, line.model_hash)
 
     @cached_property
     def explainer(self) -> Explainer:
@@ -103,25 +109,19 @@ def open_model(usecase: UseCase, line: LedgerEntry, fetch: Fetch, *, threads: in
 class ChampionKeeper:
     """Keeps the champion of a use case open; a bad one, or an outage, leaves the one before."""
 
-    def __init__(self, usecase: UseCase, engine: Callable[[], Engine], fetch: Fetch, *, threads: int = 1) -> None:
-        self._usecase, self._engine, self._fetch, self._threads = usecase, engine, fetch, threads
+    def __init__(self, usecase: UseCase, fetch: Fetch, *, threads: int = 1) -> None:
+        self._usecase, self._fetch, self._threads = usecase, fetch, threads
         self.model: OpenModel | None = None
         # Why the ledger's champion is not the one that answers; empty if it is.
         self.trouble = ""
         self.refused = 0
 
-    def look(self) -> bool:
-        """Ask the ledger, open a new champion; return whether the model is another one now.
-
-        Raises:
-            sqlalchemy.exc.SQLAlchemyError: the database does not answer.
-        """
-        line = last_change(self._engine(), self._usecase.name)
+    def follow(self, line: LedgerEntry | None) -> bool:
+        """Open the champion of the ledger's line if it is a new one; return whether the model is another one now."""
         if line is None:
             self.trouble = f"use case {self._usecase.name} has no champion yet"
             return False
-        model = self.model
-        if model is not None and (model.run_id, model.model_hash) == (line.mlflow_run_id, line.model_hash):
+        if self.model is not None and self.model.is_of(line):
             self.trouble = ""
             return False
         try:
@@ -131,6 +131,40 @@ class ChampionKeeper:
             return False
         self.trouble = ""
         return True
+
+
+class SideKeeper:
+    """Keeps a model open that stands beside the champion; one that cannot be opened is none, and is tried again later.
+
+    `known` are open models that are used again, not opened twice.
+    """
+
+    def __init__(self, usecase: UseCase, fetch: Fetch, known: Callable[[], Iterable[OpenModel | None]], *,
+                 threads: int = 1) -> None:  # fmt: skip
+        self._usecase, self._fetch, self._known, self._threads = usecase, fetch, known, threads
+        self.model: OpenModel | None = None
+        self.trouble = ""
+        self._again, self._wait = 0.0, _FIRST_WAIT
+        self._refused: LedgerEntry | None = None
+
+    def follow(self, line: LedgerEntry | None) -> None:
+        """Open the model of a line, which takes seconds if it has to be fetched; no line, no model."""
+        if line is None:
+            self.model, self.trouble, self._refused = None, "", None
+            return
+        if self.model is not None and self.model.is_of(line):
+            return
+        if line != self._refused:
+            self._again, self._wait = 0.0, _FIRST_WAIT
+        elif time.monotonic() < self._again:
+            return
+        self.model = next((model for model in self._known() if model is not None and model.is_of(line)), None)
+        try:
+            self.model = self.model or open_model(self._usecase, line, self._fetch, threads=self._threads)
+            self.trouble, self._refused = "", None
+        except ModelRefusedError as error:
+            self.trouble, self._refused = str(error), line
+            self._again, self._wait = time.monotonic() + self._wait, min(2 * self._wait, _LONGEST_WAIT)
 
 
 def fetch_beside(settings: Settings) -> Fetch:

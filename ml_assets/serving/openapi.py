@@ -29,6 +29,7 @@ EXAMPLES: dict[str, Any] = {
 _TEXT, _TIME, _ANY = {"type": "string"}, {"type": "string", "format": "date-time"}, {"type": "object"}
 _NUMBER, _INTEGER = {"type": "number"}, {"type": "integer"}
 _OR_NOT: dict[str, Any] = {"type": ["string", "null"]}
+_MODEL: dict[str, Any] = {"type": ["object", "null"]}
 
 
 def _object(**properties: Any) -> dict[str, Any]:
@@ -48,6 +49,7 @@ _SCORE = _object(
     entity_id=_TEXT, decision_time=_TIME, decision_date={"type": "string", "format": "date"}, slot=_TEXT,
     outcome_date={"type": "string", "format": "date"}, cost_if_fail=_NUMBER,
     probability={"type": "number", "minimum": 0, "maximum": 1}, expected_cost=_NUMBER, currency=_TEXT, attributes=_ANY,
+    stage={"enum": ["champion", "canary"]}, model_version=_INTEGER,
 )  # fmt: skip
 _PROBLEM = _object(type=_TEXT, title=_TEXT, status=_INTEGER, detail=_TEXT, instance=_TEXT, request_id=_TEXT)
 _PROBLEM["properties"]["errors"] = _list(_object(field=_TEXT, reason=_TEXT))
@@ -68,7 +70,11 @@ _SCHEMAS = {
     },
     "Models": _object(
         request_id=_TEXT,
-        models=_list(_object(use_case=_TEXT, champion={"type": ["object", "null"]}, refused=_OR_NOT)),
+        models=_list(
+            _object(
+                use_case=_TEXT, champion=_MODEL, challenger=_MODEL, canary=_MODEL, canary_ended=_MODEL, refused=_OR_NOT
+            )
+        ),
     ),
     "Live": _object(live={"type": "boolean"}),
     "Ready": _object(ready={"type": "boolean"}, troubles=_ANY, refused_models=_ANY, newest_event=_ANY),

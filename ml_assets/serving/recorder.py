@@ -119,6 +119,11 @@ class Recorder:
         """How many events the broker has not confirmed yet."""
         return self._accepted - self._settled
 
+    @property
+    def room(self) -> int:
+        """How many more events would be taken now."""
+        return max(0, self._capacity - self.waiting)
+
     def start(self) -> int:
         """Begin to produce; return how many events the process before on this file lost, as far as it is known."""
         lost = self._counts.lost()

@@ -1,6 +1,5 @@
-"""All use cases that are served: their live tables and models, kept up to date by two threads, and their answers."""
+"""All use cases that are served: their live tables and models, kept up to date by three threads, and their answers."""
 
-import json
 import logging
 import os
 import sys
@@ -8,25 +7,25 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from typing import Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine
 
 from ml_assets.contracts import TIMESTAMP, to_columns
+from ml_assets.database.promotions import LedgerEntry, judged_beside, last_change, newest_of_canaries
 from ml_assets.errors import InputError, NotFoundError
 from ml_assets.features.days import day_start
-from ml_assets.features.tables import KEYS_SCHEMA
 from ml_assets.lake import Lake
 from ml_assets.landing.decode import Decoder, RefusedError
 from ml_assets.learning.reasons import as_seen_by
 from ml_assets.lifecycle.waiting import daily_progress, reached
+from ml_assets.serving.beside import Beside, TellShadow
 from ml_assets.serving.history import LiveHistory
-from ml_assets.serving.models import ChampionKeeper, Fetch, OpenModel
+from ml_assets.serving.models import ChampionKeeper, Fetch
+from ml_assets.serving.state import State, make_state, score_rows
 from ml_assets.serving.table import LiveTable, make_table, what_if_rows
 from ml_assets.spec import UseCase
 
@@ -53,35 +52,35 @@ class WhatIfError(InputError):
         self.field = field
 
 
-@dataclass(frozen=True)
-class State:
-    """What answers are taken from, all of one moment: nothing in it changes, it is replaced."""
-
-    usecase: UseCase
-    table: LiveTable
-    model: OpenModel
-    probabilities: NDArray[np.float64]
-    answers: Sequence[dict[str, Any]]
-
-    @cached_property
-    def encoded(self) -> Sequence[msgspec.Raw]:
-        """Each of the answers as JSON: made once, sent many times."""
-        encode = msgspec.json.Encoder().encode
-        return [msgspec.Raw(encode(answer)) for answer in self.answers]
-
-
 Tell = Callable[[State], object]
 
 
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """What the ledger says of a use case: lines of the champion, of the newest canary beside it, of the challenger."""
+
+    champion: LedgerEntry | None
+    canary: LedgerEntry | None
+    challenger: LedgerEntry | None
+
+
+def read_lines(ledger: Connection, use_case: str) -> Lines:
+    """Return what the ledger says now."""
+    champion = last_change(ledger, use_case)
+    beside = judged_beside(ledger, use_case, champion) if champion is not None else None
+    return Lines(champion, newest_of_canaries(ledger, use_case), beside)
+
+
 class Served:
-    """One use case: its history, its model, and the state that answers. Each new state is given to `tell`."""
+    """One use case: its history, its models, and the state that answers. Each new state is given to `tell`."""
 
     def __init__(
         self, lake: Lake, usecase: UseCase, engine: Callable[[], Engine], fetch: Fetch, clock: Callable[[], datetime],
-        threads: int, tell: Tell | None = None,
+        threads: int, tell: Tell | None = None, tell_shadow: TellShadow | None = None,
     ) -> None:  # fmt: skip
         self.usecase = usecase
-        self.keeper = ChampionKeeper(usecase, engine, fetch, threads=threads)
+        self.keeper = ChampionKeeper(usecase, fetch, threads=threads)
+        self.beside = Beside(usecase, engine, fetch, lambda: self.keeper.model, threads=threads, tell=tell_shadow)
         self.state: State | None = None
         self.table_trouble = "the live table has not been made yet"
         self.stale = ""
@@ -111,23 +110,24 @@ class Served:
         self._compose()
         return True
 
-    def look_at_model(self) -> bool:
-        """Open the ledger's champion if it is another; return whether it is."""
-        changed = self.keeper.look()
-        if changed:
+    def follow(self, lines: Lines) -> bool:
+        """Open the ledger's champion if it is another, and return whether it is; let go of a canary that has ended."""
+        changed = self.keeper.follow(lines.champion)
+        ended = self.beside.follow(lines.canary, lines.challenger)
+        if changed or ended:
             self._compose()
         return changed
+
+    def look_beside(self) -> None:
+        """Open what stands beside the champion, score in the shadow, and watch the canary."""
+        if self.beside.turn(self.state, stale=bool(self.is_stale())):
+            self._compose()
 
     def _compose(self) -> None:
         with self._lock:
             table, model = self._table, self.keeper.model
             if table is not None and model is not None:
-                probabilities = model.scorer.score(table.rows)
-                state = State(
-                    self.usecase, table, model, probabilities, _answers(self.usecase, table.rows, probabilities)
-                )
-                _ = state.encoded, table.index  # here, not while a request waits
-                self.state = state
+                self.state = make_state(self.usecase, table, model, self.beside.canary)
                 if self._tell is not None:
                     self._tell(self.state)
 
@@ -139,14 +139,20 @@ class Served:
 
 
 class Scoring:
-    """The use cases by name. `start` begins to keep them up to date, `stop` ends it. `tell` hears each new state."""
+    """The use cases by name. `start` begins to keep them up to date, `stop` ends it. `tell` hears each new state.
+
+    `tell_shadow` hears what challengers say of it.
+    """
 
     def __init__(
         self, lake: Lake, engine: Callable[[], Engine], usecases: Sequence[UseCase], fetch: Fetch, *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC), threads: int = 1, every: float = 0.5,
-        tell: Tell | None = None,
+        tell: Tell | None = None, tell_shadow: TellShadow | None = None,
     ) -> None:  # fmt: skip
-        self.served = {usecase.name: Served(lake, usecase, engine, fetch, clock, threads, tell) for usecase in usecases}
+        self.served = {
+            usecase.name: Served(lake, usecase, engine, fetch, clock, threads, tell, tell_shadow)
+            for usecase in usecases
+        }
         self._engine, self._every = engine, every
         self._ended = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -154,7 +160,8 @@ class Scoring:
 
     def start(self) -> None:
         """Keep tables and models up to date from now on."""
-        for name, turn in (("live-tables", self.look_at_data), ("champions", self.look_at_models)):
+        turns = {"live-tables": self.look_at_data, "champions": self.look_at_models, "beside": self.look_beside}
+        for name, turn in turns.items():
             thread = threading.Thread(target=self._keep, args=(turn,), name=name, daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -186,13 +193,21 @@ class Scoring:
         """Look once whether the ledger names another champion; without the database all stays as it is."""
         try:
             with self._engine().connect() as connection:
-                connection.execute(text("SELECT 1"))
-            for served in self.served.values():
-                if served.look_at_model() and served.keeper.model is not None:
+                lines = {name: read_lines(connection, name) for name in self.served}
+            for name, served in self.served.items():
+                if served.follow(lines[name]) and served.keeper.model is not None:
                     _LOG.info("use case %s: version %d answers", served.usecase.name, served.keeper.model.version)
             self.database_trouble = ""
         except Exception as error:
             self.database_trouble = f"the database does not answer: {str(error).splitlines()[0]}"
+
+    def look_beside(self) -> None:
+        """Look once at canaries and challengers, of each use case; what fails there hinders no champion."""
+        for served in self.served.values():
+            try:
+                served.look_beside()
+            except Exception:
+                _LOG.exception("use case %s: what stands beside the champion failed", served.usecase.name)
 
     def state(self, use_case: str) -> State:
         """Return what answers for a use case.
@@ -272,7 +287,7 @@ def ask_what_if(state: State, asked: Sequence[Mapping[str, pa.Table]]) -> list[t
         names = {name for at in turn for name in asked[at]}
         merged = {name: pa.concat_tables(asked[at][name] for at in turn if name in asked[at]) for name in names}
         mine = what_if_rows(state.usecase, state.table, merged, {key for at in turn for key in keys[at].values()})
-        answers = _answers(state.usecase, mine, state.model.scorer.score(mine))
+        answers = score_rows(state.usecase, mine, state.model, state.canary).answers
         by_id = {answer["entity_id"]: answer for answer in answers}
         for at in turn:
             found[at] = next(((key, by_id[key]) for key in keys[at].values() if key in by_id), found[at])
@@ -287,22 +302,15 @@ def _keys(usecase: UseCase, request: Mapping[str, pa.Table]) -> dict[str, str]:
 def explain(state: State, entities: Sequence[str]) -> list[dict[str, Any]]:
     """Return scores with their reasons, which sum to the log-odds, of entities that are in the table."""
     at = [state.table.index[entity] for entity in entities]
-    rows = state.table.rows.take(pa.array(at, pa.int64()))
-    probabilities = state.probabilities[at]
-    found = []
-    for place, reasons in zip(at, state.model.explainer.explain(rows, probabilities), strict=True):
-        answer = state.answers[place]
-        seen = as_seen_by(state.usecase, reasons, answer["attributes"])
-        found.append({**answer, "reasons": msgspec.structs.asdict(seen)})
-    return found
-
-
-def _answers(usecase: UseCase, rows: pa.Table, probabilities: NDArray[np.float64]) -> list[dict[str, Any]]:
-    """Return what is said of each row."""
-    said: list[dict[str, Any]] = rows.select(KEYS_SCHEMA.names).to_pylist()
-    for row, probability in zip(said, probabilities.tolist(), strict=True):
-        row["probability"] = probability
-        row["expected_cost"] = probability * row["cost_if_fail"]
-        row["currency"] = usecase.currency
-        row["attributes"] = json.loads(row["attributes"] or "{}")
-    return said
+    found: dict[int, dict[str, Any]] = {}
+    for stage, model in state.models.items():
+        mine = [place for place in at if state.answers[place]["stage"] == stage]
+        if not mine:
+            continue
+        rows = state.table.rows.take(pa.array(mine, pa.int64()))
+        probabilities = np.array([state.answers[place]["probability"] for place in mine])
+        for place, reasons in zip(mine, model.explainer.explain(rows, probabilities), strict=True):
+            answer = state.answers[place]
+            seen = as_seen_by(state.usecase, reasons, answer["attributes"])
+            found[place] = {**answer, "reasons": msgspec.structs.asdict(seen)}
+    return [found[place] for place in at]

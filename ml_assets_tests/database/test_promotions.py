@@ -167,6 +167,7 @@ def test_the_challenger_is_the_newest_that_was_judged_and_after_a_promotion_the_
     assert judged_beside(url, "fails", first) is None, "what was only registered was refused by the gate"
     asked = add(url, "requested", 3)
     assert judged_beside(url, "fails", first) == asked
+    add(url, "canary", 2, share=0.1)
     third = add(url, "promoted", 3)
     assert judged_beside(url, "fails", third) == first
     assert judged_beside(url, "fails", add(url, "rolled_back", 1, actor=ANN)) == third

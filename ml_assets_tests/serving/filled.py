@@ -17,12 +17,19 @@ from ml_assets.learning.training_set import part_of
 from ml_assets.local.simulation.market import Market, MarketConfig
 from ml_assets.registry.integrity import file_hashes, model_hash
 from ml_assets.serving.models import ModelFiles
-from ml_assets.spec import SplitSpec, UseCase
+from ml_assets.spec import CanarySpec, SplitSpec, UseCase
 from ml_assets_tests.usecases.settlement import USE_CASE, training_set_of
 
 MARKET = MarketConfig(days=10, instructions_per_day=80, counterparties=3, securities=8, dirty=0)
 NAME = USE_CASE.name
-SMALL: UseCase = replace(USE_CASE, tier="low", split=SplitSpec(train_days=4, calibration_days=2, test_days=2))
+RUN = Actor.run("4711")
+SMALL: UseCase = replace(
+    USE_CASE,
+    tier="low",
+    split=SplitSpec(train_days=4, calibration_days=2, test_days=2),
+    # Of two like models one is at times slower by that much on a machine that does other things.
+    gate=replace(USE_CASE.gate, canary=CanarySpec(min_scores=20, max_latency_ratio=50.0)),
+)
 
 
 def fill(home: Path, market: Market, events: Mapping[str, pa.Table], references: Mapping[str, pa.Table]) -> Lake:
@@ -57,9 +64,17 @@ def open_ledger(url: str) -> None:
     declare_tiers(url, {NAME: "low"})
 
 
-def promote(url: str, home: Path, version: int, action: str = "promoted", approved: str = "") -> None:
-    """Write a line into the ledger, with the hash of the model's files or another one."""
+def identity_of(home: Path, version: int, approved: str = "") -> ModelIdentity:
+    """Return what the ledger says of a model: the hash of its files, or another one."""
     folder = home / "models" / f"run{version}"
-    identity = ModelIdentity(version, folder.name, approved or model_hash(file_hashes(folder)), "e" * 64)
+    return ModelIdentity(version, folder.name, approved or model_hash(file_hashes(folder)), "e" * 64)
+
+
+def promote(
+    url: str, home: Path, version: int, action: str = "promoted", approved: str = "", share: float | None = None,
+    by: Actor = RUN,
+) -> None:  # fmt: skip
+    """Write a line into the ledger, with the hash of the model's files or another one."""
+    identity = identity_of(home, version, approved)
     with writing(url, NAME) as ledger:
-        record(ledger, NAME, action, model=identity, actor=Actor.run("4711"), reason="test")  # type: ignore[arg-type]
+        record(ledger, NAME, action, model=identity, actor=by, reason="test", share=share)  # type: ignore[arg-type]

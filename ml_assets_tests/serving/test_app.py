@@ -4,24 +4,16 @@ import json
 import socket
 import subprocess
 import sys
-import threading
-import time as clock
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from http.client import HTTPConnection
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import schemathesis
-import uvicorn
-from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
@@ -33,124 +25,20 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from ml_assets.answers import ServedScore
-from ml_assets.database.connect import connect
-from ml_assets.landing.kafka import KafkaConnection
 from ml_assets.learning.scorer import Scorer
-from ml_assets.local.embedded.postgres import EmbeddedPostgres
-from ml_assets.local.simulation.market import Market
 from ml_assets.registry.integrity import file_hashes, model_hash
 from ml_assets.serving.app import build_app
-from ml_assets.serving.around import ChangesTold, bearer
+from ml_assets.serving.around import bearer
 from ml_assets.serving.auth import Authoriser, Keys
 from ml_assets.serving.limits import RateLimit
 from ml_assets.serving.openapi import document
-from ml_assets.serving.recorder import Recorder
-from ml_assets.serving.scoring import STALE_AFTER, Scoring
-from ml_assets.spec import UseCase
+from ml_assets.serving.scoring import STALE_AFTER
+from ml_assets_tests.serving.bench import Bench, listening, wait
 from ml_assets_tests.serving.filled import MARKET as SMALL_MARKET
-from ml_assets_tests.serving.filled import NAME, SMALL, files_of, fill, last_afternoon, open_ledger, promote
+from ml_assets_tests.serving.filled import NAME
 from ml_assets_tests.serving.test_auth import AUDIENCE, EC, ISSUER, NOW, published, token
 
 MARKET = SMALL_MARKET
-
-
-class Kept:
-    """A recorder that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.answers: list[ServedScore] = []
-
-    def record(self, answer: ServedScore) -> None:
-        self.answers.append(answer)
-
-
-class KeptEvents(Recorder):
-    """A recorder of events that keeps what it is told, as if the broker had it at once."""
-
-    def __init__(self) -> None:
-        super().__init__(KafkaConnection("127.0.0.1:1"))
-        self.kept: list[Any] = []
-
-    def record(self, topic: str, key: str, event: Any, settled: Any = None) -> bool:
-        self.kept.append(event)
-        settled(True)
-        return True
-
-
-@dataclass
-class Bench:
-    """The service, and what it runs on."""
-
-    port: int
-    scoring: Scoring
-    usecase: UseCase
-    models: Path
-    url: str
-    recorder: Kept
-    changes: KeptEvents
-    at: datetime
-    events: dict[str, pa.Table]
-
-    def ask(
-        self, path: str, body: Any = None, headers: dict[str, str] | None = None, port: int = 0
-    ) -> tuple[int, dict[str, Any]]:
-        connection = HTTPConnection("127.0.0.1", port or self.port, timeout=60)
-        raw = body if isinstance(body, bytes) else None if body is None else json.dumps(body)
-        connection.request("GET" if raw is None else "POST", path, raw, headers or {})
-        response = connection.getresponse()
-        said = response.read()
-        connection.close()
-        found = json.loads(said) if "json" in response.getheader("content-type", "") else {"text": said.decode()}
-        return response.status, {**found, "_type": response.getheader("content-type")}
-
-    def promote(self, version: int, action: str = "promoted", approved: str = "") -> None:
-        promote(self.url, self.models.parent, version, action, approved)
-
-    def entities(self) -> list[str]:
-        return list(self.scoring.state(NAME).table.index)
-
-
-@pytest.fixture(scope="module")
-def bench(
-    market: Market, events: dict[str, pa.Table], market_references: dict[str, pa.Table],
-    postgres_server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Bench]:  # fmt: skip
-    home = tmp_path_factory.mktemp("serving")
-    lake = fill(home, market, events, market_references)
-    database = f"serving_{uuid4().hex[:8]}"
-    postgres_server.create_databases(database)
-    url = postgres_server.url(database)
-    open_ledger(url)
-    engine = connect(url)
-    at = last_afternoon(market)
-    scoring = Scoring(
-        lake, lambda: engine, [SMALL], lambda run, _: files_of(home, run),
-        clock=lambda: at, every=0.1, tell=ChangesTold(changes := KeptEvents(), least_change=0.01),
-    )  # fmt: skip
-    recorder = Kept()
-    with listening(build_app(scoring, recorder=recorder, concurrency=2)) as port:
-        made = Bench(port, scoring, SMALL, home / "models", url, recorder, changes, at, events)
-        assert made.ask("/health/ready")[0] == 503  # no champion yet
-        assert made.ask(f"/v1/{NAME}/score", {"entity_ids": ["x"]})[0] == 503
-        made.promote(1, "registered")
-        made.promote(1)
-        wait(lambda: made.ask("/health/ready")[0] == 200)
-        yield made
-    engine.dispose()
-    postgres_server.drop_database(database)
-
-
-@contextmanager
-def listening(app: FastAPI) -> Iterator[int]:
-    """Serve an app on a port of its own, which is given."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", access_log=False, http="httptools"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    wait(lambda: server.started)
-    yield server.servers[0].sockets[0].getsockname()[1]
-    server.should_exit = True
-    thread.join(60)
 
 
 @dataclass
@@ -172,13 +60,6 @@ def secured(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     let_in = bearer(Authoriser(keys, issuer=ISSUER, audience=AUDIENCE, now=lambda: NOW))
     with listening(build_app(bench.scoring, authorise=let_in, rate=RateLimit(0.01, burst=3), run=False)) as port:
         yield Secured(port)
-
-
-def wait(until: Any, seconds: float = 120) -> None:
-    ends = clock.monotonic() + seconds
-    while not until():
-        assert clock.monotonic() < ends
-        clock.sleep(0.05)
 
 
 def test_a_score_is_the_saved_model_s_of_the_live_row(bench: Bench) -> None:

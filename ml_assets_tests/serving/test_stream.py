@@ -40,9 +40,16 @@ def table(**probabilities: float) -> dict[str, Score]:
     return {entity: Score(p, date(2026, 1, 5), "open", "run1") for entity, p in probabilities.items()}
 
 
-def tell(stream, scores) -> int:
-    costs = {entity: 100 * score.probability for entity, score in scores.items()}
-    return stream.tell(scores, costs, as_of=NOON, model_version=1, feature_set_hash="f00")
+def tell(stream, scores, most=None) -> int:
+    def event_of(entity: str, score: Score) -> ChangedScore:
+        return ChangedScore(
+            event_id=ChangedScore.id_of("fails", entity, score.decision_date, score.slot, "run1", score.probability),
+            event_time=NOON, use_case="fails", entity_id=entity, decision_date=score.decision_date, slot=score.slot,
+            model_version=1, mlflow_run_id="run1", feature_set_hash="f00", probability=score.probability,
+            expected_cost=100 * score.probability,
+        )  # fmt: skip
+
+    return stream.tell(scores, event_of, most=most)
 
 
 def recorder_on(kafka) -> Recorder:
@@ -53,7 +60,7 @@ def recorder_on(kafka) -> Recorder:
 
 def test_new_and_changed_scores_come_once_and_again_with_the_same_id_after_a_restart(kafka):
     recorder = recorder_on(kafka)
-    stream = ScoreStream(recorder, "settlement_fails", least_change=0.1)
+    stream = ScoreStream(recorder, CHANGED_SCORES.topic, least_change=0.1)
     assert tell(stream, table(a=0.2, b=0.4)) == 2
     assert tell(stream, table(a=0.2, b=0.45)) == 0, "nor while the first are on the way"
     assert tell(stream, table(a=0.2, b=0.6, c=0.1)) == 2
@@ -64,7 +71,7 @@ def test_new_and_changed_scores_come_once_and_again_with_the_same_id_after_a_res
     ]  # fmt: skip
     assert len({score.event_id for score in first}) == 4
     again = recorder_on(kafka)
-    assert tell(ScoreStream(again, "settlement_fails", least_change=0.1), table(a=0.2, b=0.6, c=0.1)) == 3
+    assert tell(ScoreStream(again, CHANGED_SCORES.topic, least_change=0.1), table(a=0.2, b=0.6, c=0.1)) == 3
     assert again.close(30) == 0
     both = consumed(kafka)
     assert len(both) == 7
@@ -75,7 +82,7 @@ def test_a_score_that_was_dropped_is_told_with_the_next_table():
     """Guards consumers: a full queue, or a broker that was away, must not hide a score for good."""
     recorder = Recorder(KafkaConnection("127.0.0.1:1"), capacity=1, timeout_seconds=60, idempotent=False)
     recorder.start()
-    stream = ScoreStream(recorder, "settlement_fails")
+    stream = ScoreStream(recorder, CHANGED_SCORES.topic)
     assert tell(stream, table(a=0.2, b=0.4)) == 2
     assert tell(stream, table(a=0.2, b=0.4)) == 1, "b found no room"
     recorder.close(0.1)

@@ -61,9 +61,9 @@ def test_tables_tell_their_columns(definitions):
 def test_each_use_case_has_jobs_a_schedule_and_a_sensor(definitions):
     repository = definitions.get_repository_def()
     for usecase in discover():
-        assert {f"{usecase.name}_{verb}" for verb in ("ingest", "retrain", "score", "monitor", "report")} <= set(
-            repository.job_names
-        )
+        assert {
+            f"{usecase.name}_{verb}" for verb in ("ingest", "retrain", "score", "monitor", "report", "stages")
+        } <= set(repository.job_names)
         assert repository.get_schedule_def(f"{usecase.name}_nightly_retraining").cron_schedule == "0 22 * * 1-5"
         assert repository.get_sensor_def(f"{usecase.name}_landed_data").default_status.value == "RUNNING"
 

@@ -297,6 +297,27 @@ def judged_beside(where: Engine | Connection | str, use_case: str, champion: Led
     return _first(where, since) or _first(where, others.where(Promotion.action.in_(CHAMPION_ACTIONS)))
 
 
+@dataclass(frozen=True, slots=True)
+class StageLines:
+    """What the ledger says of a use case: lines of the champion, of the newest canary beside it, of the challenger."""
+
+    champion: LedgerEntry | None
+    canary: LedgerEntry | None
+    challenger: LedgerEntry | None
+
+    @property
+    def running(self) -> LedgerEntry | None:
+        """The line of the canary, if it has not ended."""
+        return self.canary if self.canary is not None and self.canary.action == "canary" else None
+
+
+def stage_lines(where: Engine | Connection | str, use_case: str) -> StageLines:
+    """Return what the ledger says now of all stages."""
+    champion = last_change(where, use_case)
+    challenger = judged_beside(where, use_case, champion) if champion is not None else None
+    return StageLines(champion, newest_of_canaries(where, use_case), challenger)
+
+
 def registered(where: Engine | Connection | str, use_case: str, run_id: str) -> LedgerEntry | None:
     """Return the newest line by which the model of a run entered the ledger, or None."""
     query = select(*_COLUMNS).where(

@@ -5,17 +5,16 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from ml_assets.contracts import TIMESTAMP, to_columns
-from ml_assets.database.promotions import LedgerEntry, judged_beside, last_change, newest_of_canaries
+from ml_assets.database.promotions import StageLines, stage_lines
 from ml_assets.errors import InputError, NotFoundError
 from ml_assets.features.days import day_start
 from ml_assets.lake import Lake
@@ -53,22 +52,6 @@ class WhatIfError(InputError):
 
 
 Tell = Callable[[State], object]
-
-
-@dataclass(frozen=True, slots=True)
-class Lines:
-    """What the ledger says of a use case: lines of the champion, of the newest canary beside it, of the challenger."""
-
-    champion: LedgerEntry | None
-    canary: LedgerEntry | None
-    challenger: LedgerEntry | None
-
-
-def read_lines(ledger: Connection, use_case: str) -> Lines:
-    """Return what the ledger says now."""
-    champion = last_change(ledger, use_case)
-    beside = judged_beside(ledger, use_case, champion) if champion is not None else None
-    return Lines(champion, newest_of_canaries(ledger, use_case), beside)
 
 
 class Served:
@@ -110,7 +93,7 @@ class Served:
         self._compose()
         return True
 
-    def follow(self, lines: Lines) -> bool:
+    def follow(self, lines: StageLines) -> bool:
         """Open the ledger's champion if it is another, and return whether it is; let go of a canary that has ended."""
         changed = self.keeper.follow(lines.champion)
         ended = self.beside.follow(lines.canary, lines.challenger)
@@ -193,7 +176,7 @@ class Scoring:
         """Look once whether the ledger names another champion; without the database all stays as it is."""
         try:
             with self._engine().connect() as connection:
-                lines = {name: read_lines(connection, name) for name in self.served}
+                lines = {name: stage_lines(connection, name) for name in self.served}
             for name, served in self.served.items():
                 if served.follow(lines[name]) and served.keeper.model is not None:
                     _LOG.info("use case %s: version %d answers", served.usecase.name, served.keeper.model.version)

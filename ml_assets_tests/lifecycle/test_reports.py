@@ -280,7 +280,7 @@ def test_the_ledger_of_the_month_tells_who_and_how_long(desk: Desk) -> None:
     assert found["in all"] == [
         {
             "registered": 1, "requested": 1, "declined": 0, "promoted": 1, "rolled_back": 0, "restored": 0,
-            "to_version": "2",
+            "canaries": 0, "taken_back": 0, "to_version": "2",
         }
     ]  # fmt: skip
     lines = found["lines of the ledger"]

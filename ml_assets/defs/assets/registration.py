@@ -1,29 +1,37 @@
-"""Registration: the challenger in the model registry, and its promotion to champion if it passes the gate."""
+"""Registration: the challenger in the registry, its promotion if it passes the gate, and who stands beside it then."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from ml_assets.answers import SERVED_SCORES
 from ml_assets.defs.checks.registration import gate_check, judge_gate, judge_ledger, ledger_check
 from ml_assets.defs.common import (
     champion_metadata,
     common,
     dates_of,
     key,
+    landing_key,
     partitions,
     retrying_outages_only,
+    rounded,
     run_link,
+    table,
     version_link,
 )
 from ml_assets.defs.resources import Platform
 from ml_assets.spec import UseCase
+
+if TYPE_CHECKING:
+    from ml_assets.database.promotions import LedgerEntry, StageLines
 
 
 def build(usecase: UseCase) -> Iterator[dg.AssetsDefinition]:
     """Yield challenger and champion of a use case."""
     yield challenger_asset(usecase)
     yield champion_asset(usecase)
+    yield served_stages_asset(usecase)
 
 
 def challenger_asset(usecase: UseCase) -> dg.AssetsDefinition:
@@ -104,3 +112,77 @@ def champion_asset(usecase: UseCase) -> dg.AssetsDefinition:
             yield from checks
 
     return champion
+
+
+def served_stages_asset(usecase: UseCase) -> dg.AssetsDefinition:
+    """Return the asset that shows champion, canary and challenger of the scoring service side by side."""
+
+    @dg.asset(
+        key=key(usecase, "served_stages"),
+        deps=[key(usecase, "champion"), landing_key(SERVED_SCORES)],
+        kinds={"postgres", "duckdb"},
+        description=(
+            "Who answers in the scoring service, for which share, since when and by whom, and who scores in shadow; "
+            "and what each of them said in the last day: how much, how fast, and how far its log-odds are from the "
+            "champion's on the same decisions. Begin a canary with "
+            f"`ml-assets canary {usecase.name} --share 0.1`."
+        ),
+        **common(usecase, "registration"),
+    )
+    @retrying_outages_only
+    def served_stages(platform: Platform) -> dg.MaterializeResult:
+        from ml_assets.lifecycle.stages import served_stages as look
+
+        found = look(platform.lake, platform.engine, usecase, threads=platform.settings.threads)
+        rows = found.rows.to_pylist()
+        return dg.MaterializeResult(
+            metadata={
+                **_standing(found.lines),
+                "counted since": dg.MetadataValue.timestamp(found.since),
+                **{f"{row['stage']} scores": row["scores"] for row in reversed(rows)},
+                **{
+                    f"{row['stage']} log-odds difference": rounded(row["log_odds_difference"])
+                    for row in reversed(rows)
+                    if row["log_odds_difference"] is not None
+                },
+                "stages": table([_stage(row) for row in rows], digits=3),
+            }
+        )
+
+    return served_stages
+
+
+def _standing(lines: "StageLines") -> dict[str, Any]:
+    """Return which version stands where, and since when and by whom there is a canary."""
+
+    def said(line: "LedgerEntry | None") -> str:
+        return f"version {line.to_version}" if line else "none"
+
+    canary = lines.canary
+    made: dict[str, Any] = {
+        "champion": said(lines.champion), "challenger": said(lines.challenger), "canary": said(lines.running),
+    }  # fmt: skip
+    if lines.running is not None:
+        made |= {"canary's share": lines.running.share}
+    elif canary is not None:
+        made["canary"] = f"none; that of version {canary.to_version} has ended: {canary.reason}"
+    if canary is not None:
+        made |= {"canary since": dg.MetadataValue.timestamp(canary.recorded_at), "canary by": canary.actor}
+    return made
+
+
+def _stage(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "stage": row["stage"],
+        "version": row["model_version"],
+        "scores": row["scores"],
+        "requests": row["requests"],
+        "entities": row["entities"],
+        "what-ifs": row["what_ifs"],
+        "ms, median": row["p50_ms"],
+        "ms, p99": row["p99_ms"],
+        "mean probability": row["mean_probability"],
+        "compared": row["compared"],
+        "log-odds difference": row["log_odds_difference"],
+        "last": f"{row['last_at']:%Y-%m-%d %H:%M:%S}",
+    }

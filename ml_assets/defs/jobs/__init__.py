@@ -14,7 +14,7 @@ from ml_assets.defs.jobs.pods import pod_tags
 from ml_assets.lifecycle.reports import reports_of
 from ml_assets.spec import UseCase
 
-Verb = Literal["ingest", "retrain", "score", "monitor", "report"]
+Verb = Literal["ingest", "retrain", "score", "monitor", "report", "stages"]
 
 
 def ingestion_keys(usecase: UseCase) -> list[dg.AssetKey]:
@@ -106,8 +106,19 @@ def report_job(usecase: UseCase) -> UnresolvedAssetJobDefinition:
     )
 
 
+def stages_job(usecase: UseCase) -> UnresolvedAssetJobDefinition:
+    """Return the job that shows champion, canary and challenger of the scoring service."""
+    return _job(
+        usecase,
+        "stages",
+        [key(usecase, "served_stages")],
+        f"{usecase.title}: what champion, canary and challenger said in the scoring service. Usually the sensor "
+        "`champions` asks for it.",
+    )
+
+
 def build_jobs(usecase: UseCase) -> list[UnresolvedAssetJobDefinition]:
-    """Return all jobs of a use case."""
+    """Return the jobs of a use case, but `stages_job`, which comes with its sensor."""
     made = (ingestion_job, retraining_job, scoring_job, monitoring_job, report_job)
     return [job(usecase) for job in made]
 

@@ -10,11 +10,14 @@
 -- @column: promoted | Promoted | count
 -- @column: rolled_back | Rolled back | count
 -- @column: restored | Confirmed | count
+-- @column: canaries | Canaries | count
+-- @column: taken_back | Canaries taken back | count
 -- @column: line | Line | count
 -- @column: recorded_at | Recorded | time
 -- @column: action | What | code
 -- @column: from_version | Version before | code
 -- @column: to_version | Version | code
+-- @column: share | Canary's share | share
 -- @column: actor | By | text
 -- @column: is_person | A person | code
 -- @column: reason | Why | text
@@ -49,7 +52,9 @@ whole AS (
         count(*) FILTER (WHERE action = 'declined') AS declined,
         count(*) FILTER (WHERE action = 'promoted') AS promoted,
         count(*) FILTER (WHERE action = 'rolled_back') AS rolled_back,
-        count(*) FILTER (WHERE action = 'restored') AS restored
+        count(*) FILTER (WHERE action = 'restored') AS restored,
+        count(*) FILTER (WHERE action = 'canary') AS canaries,
+        count(*) FILTER (WHERE action = 'canary_ended' AND NOT is_person) AS taken_back
     FROM of_month
 )
 SELECT
@@ -60,6 +65,7 @@ SELECT
     NULL::text AS action,
     NULL::text AS from_version,
     (SELECT to_version::text FROM lines WHERE makes_champion ORDER BY id DESC LIMIT 1) AS to_version,
+    NULL::double precision AS share,
     NULL::text AS actor,
     NULL::boolean AS is_person,
     NULL::text AS reason,
@@ -73,9 +79,9 @@ WHERE EXISTS (SELECT FROM lines)
 UNION ALL
 (
     SELECT
-        'lines of the ledger', NULL, NULL, NULL, NULL, NULL, NULL,
-        id, recorded_at, replace(action, '_', ' '), from_version::text, to_version::text, actor, is_person, reason,
-        request_id, CASE WHEN request_id IS NOT NULL THEN hours_open END, in_force_days, mlflow_run_id, evidence_hash
+        'lines of the ledger', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+        id, recorded_at, replace(action, '_', ' '), from_version::text, to_version::text, share, actor, is_person,
+        reason, request_id, CASE WHEN request_id IS NOT NULL THEN hours_open END, in_force_days, mlflow_run_id, evidence_hash
     FROM of_month
     ORDER BY id
 )

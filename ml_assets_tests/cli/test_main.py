@@ -31,6 +31,10 @@ def run(home: Path, *arguments: str, **environment: str) -> subprocess.Completed
         (["replay-sec", "/nowhere"], "/nowhere is not a folder; give the folder with the SEC's"),
         (["demo", "--use-case", "cns_fails"], "cns_fails needs the SEC's files: --data"),
         (["demo", "--use-case", "nobody"], "there is no demo of 'nobody'"),
+        (["canary", "cns_fails"], 'give either --share 0.1, and --version if you like, or --end --reason "the reason"'),
+        (["canary", "cns_fails", "--end"], "or --end --reason"),
+        (["canary", "cns_fails", "--share", "0.1", "--reason", "why"], "or --end --reason"),
+        (["canary", "cns_fails", "--share", "0.1", "--end", "--reason", "why"], "or --end --reason"),
     ],
 )
 def test_errors_say_what_to_do(tmp_path, arguments, says, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -22,7 +23,7 @@ from ml_assets.database.promotions import (
 )
 from ml_assets.learning.calibration import Calibration
 from ml_assets.learning.scorer import Scorer
-from ml_assets.serving import beside
+from ml_assets.serving import beside, models
 from ml_assets.serving.canary import Canary, Guard, Seen, judge_canary, log_odds_difference, place
 from ml_assets.serving.state import make_state, score_rows
 from ml_assets.spec import CanarySpec
@@ -180,3 +181,36 @@ def test_without_the_database_a_canary_is_taken_back_here_and_the_ledger_told_la
     assert running_canary(bench.url, other.name) is None
     assert was_taken_back(bench.url, other.name, "run2")
     engine.dispose()
+
+
+def test_a_model_beside_the_champion_that_is_refused_is_none_and_is_tried_ever_more_seldom(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards the processor: a predecessor of another feature set is refused for ever, and was opened twice a second."""
+    now, fetched = [1000.0], []
+    monkeypatch.setattr(models, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    line = last_change(bench.url, NAME)
+
+    def fetch(run: str, _: str) -> models.ModelFiles:
+        fetched.append(run)
+        return files_of(bench.models.parent, run)
+
+    keeper = models.SideKeeper(SMALL, fetch, tuple)
+    keeper.follow(line)
+    assert keeper.model is not None
+    keeper.follow(swapped := replace(line, model_hash="0" * 64))
+    assert (keeper.model, "not those that were approved" in keeper.trouble) == (None, True)
+    tries = []
+    for _ in range(600):
+        keeper.follow(swapped)
+        tries.append(len(fetched))
+        now[0] += 1.0
+    assert tries[-1] - tries[0] <= 9
+    keeper.follow(None)
+    assert (keeper.model, keeper.trouble) == (None, "")
+    keeper.follow(line)
+    assert keeper.model is not None, "another line is tried at once"
+    again = models.SideKeeper(SMALL, fetch, lambda: (None, keeper.model))
+    before = len(fetched)
+    again.follow(line)
+    assert (again.model, len(fetched)) == (keeper.model, before), "what is open already is not opened twice"

@@ -86,3 +86,13 @@ def test_a_score_that_was_dropped_is_told_with_the_next_table():
     assert tell(stream, table(a=0.2, b=0.4)) == 2
     assert tell(stream, table(a=0.2, b=0.4)) == 1, "b found no room"
     recorder.close(0.1)
+
+
+def test_what_is_told_in_parts_is_told_once_and_whole():
+    """Guards answers: the shadow of 10,000 decisions must not take all the room in the queue at once."""
+    recorder = Recorder(KafkaConnection("127.0.0.1:1"), capacity=100, timeout_seconds=60, idempotent=False)
+    recorder.start()
+    stream, scores = ScoreStream(recorder, CHANGED_SCORES.topic), table(a=0.2, b=0.4, c=0.6)
+    assert [tell(stream, scores, most=2) for _ in range(3)] == [2, 1, 0]
+    assert recorder.room == 97
+    recorder.close(0.1)

@@ -495,6 +495,51 @@ class GateSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class DriftSpec:
+    """What counts as drift of a decision date; see `docs/monitoring.md`. A date of fewer than `min_rows` is not judged.
+
+    A date may differ from the model's reference by `margin` times as much as the reference's own days did, by kind of
+    day, and at least by:
+
+    - `min_psi`, in the population stability index of a column (0.1 is commonly called a minor shift)
+    - `min_share`, in the share of missing values and of categories that are new
+    - `min_log_odds`, in the mean log-odds, whole and by cause
+    - `min_volume`, a factor, in the number of decisions and of events
+
+    It is drift on `breaches` of the last `windows` decision dates, the newest among them. What has gone altogether is
+    drift at once.
+
+    `groups` are sources as in `SliceSpec`, of which each value is watched by its outcomes: on the newest `group_days`
+    complete outcome dates it may have `min_ratio` times the fails that its probabilities promise, and what `deviations`
+    standard deviations of chance explain.
+
+    Raises:
+        ValueError: a number is out of its range, or `breaches` is more than `windows`.
+    """
+
+    min_rows: int = 100
+    min_psi: float = 0.1
+    min_share: float = 0.05
+    min_log_odds: float = 0.2
+    min_volume: float = 1.5
+    margin: float = 1.5
+    breaches: int = 2
+    windows: int = 3
+    groups: tuple[str, ...] = ()
+    group_days: int = 2
+    min_ratio: float = 1.5
+    deviations: float = 4.5
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.breaches <= self.windows:
+            raise InputError(f"DriftSpec: breaches is {self.breaches}; it must be from 1 to windows, {self.windows}")
+        least = {"min_rows": 1, "min_psi": 0, "min_share": 0, "min_log_odds": 0, "min_volume": 1, "margin": 1}
+        for name, low in (least | {"group_days": 1, "min_ratio": 1, "deviations": 0}).items():
+            if getattr(self, name) < low:
+                raise InputError(f"DriftSpec: {name} is {getattr(self, name)}; the least is {low}")
+
+
+@dataclass(frozen=True, slots=True)
 class MonitoringSpec:
     """How a model is watched once it scores, and when it is retrained early; see `docs/monitoring.md`.
 
@@ -512,6 +557,8 @@ class MonitoringSpec:
       person is asked
     - nothing is judged across a gap of more than `longest_gap` between two complete outcome dates
 
+    `drift` says what counts as drift of a decision date.
+
     Raises:
         ValueError: a number is out of its range, or `breaches` is more than `windows`.
     """
@@ -526,6 +573,7 @@ class MonitoringSpec:
     max_per_week: int = 2
     max_in_vain: int = 2
     longest_gap: timedelta = timedelta(days=10)
+    drift: DriftSpec = DriftSpec()
 
     def __post_init__(self) -> None:
         if not 1 <= self.breaches <= self.windows:

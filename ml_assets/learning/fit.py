@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from ml_assets.learning.bootstrap import metric_value
 from ml_assets.learning.calibration import Calibration, choose_calibration, with_level
+from ml_assets.learning.drift_reference import drift_reference
 from ml_assets.learning.export import ExportMismatchError, round_thresholds, to_onnx
 from ml_assets.learning.folds import walk_forward
 from ml_assets.learning.frames import MISSING_CATEGORY, FeatureNames, model_frame
 from ml_assets.learning.gate import PARITY_TOLERANCE, ModelEvidence
 from ml_assets.learning.metrics import evaluate
 from ml_assets.learning.pipelines import fit_pipeline, limited_threads, predict
-from ml_assets.learning.reasons import choose_background
+from ml_assets.learning.reasons import Explainer, choose_background
 from ml_assets.learning.reference import reference_of
 from ml_assets.learning.scorer import Manifest, Scorer
 from ml_assets.learning.search import Search, score_fold, search_parameters
@@ -114,6 +115,9 @@ def fit_candidate(
         parity = prove_export(fitted.estimator, scorer, pa.concat_tables([calibration, test]), seed=usecase.seed)
     scores = scorer.score(calibration)
     reference = reference_of(scorer.manifest.features, train, calibration, scores)
+    explain = Explainer(usecase, scorer).mean_contributions if usecase.causes else None
+    drift = drift_reference(scorer.manifest.features, training_set, scorer.score, explain)
+    reference = msgspec.structs.replace(reference, drift=drift)
     scorer.manifest = msgspec.structs.replace(scorer.manifest, reference=reference)
     window = Window.of(test)
     probabilities = scorer.score(test)

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ml_assets.learning.drift_reference import DriftReference
 from ml_assets.learning.frames import MISSING_CATEGORY, FeatureNames, model_arrays
 from ml_assets.learning.stability import group_edges, group_shares
 
@@ -30,13 +31,15 @@ class SlotReference(msgspec.Struct, frozen=True):
 class ScoreReference(msgspec.Struct, frozen=True):
     """The calibration window: at each slot by name, and whole. `categories` are the values that the model has learned.
 
-    By slot, since decisions of another slot are scored another way, and a date may have had one slot so far.
+    By slot, since decisions of another slot are scored another way, and a date may have had one slot so far. `drift` is
+    the whole training set, day by day; None if the model was made before it was kept.
     """
 
     edges: tuple[float, ...]
     whole: SlotReference
     slots: dict[str, SlotReference]
     categories: dict[str, tuple[str, ...]]
+    drift: DriftReference | None = None
 
 
 def reference_of(

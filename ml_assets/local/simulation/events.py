@@ -245,9 +245,10 @@ def _evenings(world: World, clock: _Clock, rng: np.random.Generator) -> list[Str
     scarcity, short = world.scarcity.ravel(), world.short.ravel()
     n = len(day)
     spare = rng.lognormal(8, 1, n).astype(np.int64) + 1
+    basis_points = np.where(world.config.has("feed") & (day >= world.config.planted_on), 0.01, 1.0)
     lending = {
         "isin": isins,
-        "fee_bp": np.round(30 * np.exp(0.9 * scarcity + rng.normal(0, 0.05, n)), 2),
+        "fee_bp": np.round(30 * np.exp(0.9 * scarcity + rng.normal(0, 0.05, n)) * basis_points, 2),
         "utilisation": np.round(1 / (1 + np.exp(-scarcity + rng.normal(0, 0.5, n))), 4),
     }
     inventory = {"isin": isins, "available_quantity": np.where(short, -spare, spare)}

@@ -81,8 +81,10 @@ def draw_instructions(world: World, rng: np.random.Generator) -> Instructions:
     n = config.days * config.instructions_per_day
     day = np.repeat(np.arange(config.days), config.instructions_per_day)
     counterparty = rng.integers(0, config.counterparties, n)
-    security = _securities(world, rng, n)
+    security = _securities(world, rng, day)
     asset_class = world.asset_class[security]
+    degraded = world.degraded(day, counterparty)
+    quality = world.quality[counterparty] + degraded
     deliver = rng.random(n) < 0.5
     size = rng.normal(0, 1, n)
     typical = np.array([a.value for a in ASSET_CLASSES])[asset_class]
@@ -91,16 +93,14 @@ def draw_instructions(world: World, rng: np.random.Generator) -> Instructions:
     late = rng.random(n) < 0.04
 
     static = (
-        world.quality[counterparty]
+        quality
         + _SCARCITY * world.scarcity[day, security]
         + _OLD_ACCOUNT * old_account
         + _LATE * late
         + _SIZE * size
         + world.stress[day]
     )
-    unmatched_rate = _sigmoid(
-        _UNMATCHED_BASE + _UNMATCHED_QUALITY * world.quality[counterparty] + _UNMATCHED_OLD_ACCOUNT * old_account
-    )
+    unmatched_rate = _sigmoid(_UNMATCHED_BASE + _UNMATCHED_QUALITY * quality + _UNMATCHED_OLD_ACCOUNT * old_account)
     unmatched = rng.random(n) < unmatched_rate
     unmatched_at_settlement = unmatched & (rng.random(n) < STAYS_UNMATCHED)
     tonight = world.short[day, security]
@@ -142,7 +142,7 @@ def draw_instructions(world: World, rng: np.random.Generator) -> Instructions:
         unmatched_rate * STAYS_UNMATCHED,
         on_hold * (STAYS_ON_HOLD_UNTIL_AFTERNOON * STAYS_ON_HOLD_OVERNIGHT),
     )
-    calm = static - world.stress[day]
+    calm = static - world.stress[day] - degraded
     log_odds = static + _base_log_odds(asset_class, lambda base: expected(calm + base, *first_evening))
 
     def seen_from(log_odds: Floats, slot: str) -> Floats:
@@ -184,15 +184,20 @@ def draw_instructions(world: World, rng: np.random.Generator) -> Instructions:
     )
 
 
-def _securities(world: World, rng: np.random.Generator, n: int) -> NDArray[np.int64]:
-    """Return securities so that each asset class has its share of the trades, the first of a class the most."""
+def _securities(world: World, rng: np.random.Generator, day: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return securities so that each asset class has its share of the trades, the first of a class the most.
+
+    Before a new market opens, the first of the class is traded instead of those on it.
+    """
     shares = np.array([a.share for a in ASSET_CLASSES])
     weights = np.zeros(len(world.asset_class))
     for number, share in enumerate(shares):
         members = np.flatnonzero(world.asset_class == number)
         popularity = 1 / np.sqrt(1 + np.arange(len(members)))
         weights[members] = share * popularity / popularity.sum()
-    return rng.choice(len(weights), n, p=weights)
+    security = rng.choice(len(weights), len(day), p=weights)
+    not_yet = world.on_new_market[security] & (day < world.config.planted_on)
+    return np.where(not_yet, world.asset_class[security], security)
 
 
 def _base_log_odds(asset_class: NDArray[np.int64], mean_at: Callable[[Floats], Floats]) -> Floats:

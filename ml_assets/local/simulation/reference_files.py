@@ -6,7 +6,7 @@ from datetime import date, timedelta
 import fsspec
 
 from ml_assets.local.simulation.events import account
-from ml_assets.local.simulation.world import ASSET_CLASSES, COUNTRIES, PLACES, World
+from ml_assets.local.simulation.world import ASSET_CLASSES, COUNTRIES, NEW_MARKET, PLACES, World
 
 # When the annex of Delegated Regulation (EU) 2017/389 began to be applied.
 _PENALTIES_SINCE = date(2022, 2, 1)
@@ -51,7 +51,7 @@ def _securities(world: World) -> list[dict[str, object]]:
                 "name": f"{asset_class.name.replace('_', ' ').title()} {number}",
                 "cfi_code": asset_class.cfi,
                 "asset_class": asset_class.name,
-                "mic": asset_class.mic,
+                "mic": NEW_MARKET if world.on_new_market[number] else asset_class.mic,
                 "pset": places[world.place[number]],
             }
         )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,10 @@ class MarketConfig:
     """The knobs. `dirty` is the share of messages that are duplicated, late, out of order or malformed, in all.
 
     `stress` is a fortnight, two thirds into the period, in which fails are about twice as many.
+
+    `planted` is a change from the business day with the number `planted_on` on: `stress` is that fortnight; a
+    `counterparty`, the first, fails far more often; a `market` opens, on which a seventh of the securities trade; the
+    `feed` of lending fees comes in percent instead of basis points.
     """
 
     start: date = date(2026, 1, 5)
@@ -62,6 +67,12 @@ class MarketConfig:
     seed: int = 20260105
     stress: bool = False
     dirty: float = 0.002
+    planted: Literal["", "stress", "counterparty", "market", "feed"] = ""
+    planted_on: int = 0
+
+    def has(self, change: str) -> bool:
+        """Return whether this change is planted."""
+        return self.planted == change
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,17 @@ class World:
         return [isin(COUNTRIES[self.place[s]], 100_000_000 + s) for s in range(len(self.place))]
 
     @cached_property
+    def on_new_market(self) -> NDArray[np.bool_]:
+        """Which securities are on the market that opens, if one does: (s,). None is the first of its asset class."""
+        number = np.arange(len(self.place))
+        return np.asarray((number % 7 == 0) & (number > 0) & self.config.has("market"))
+
+    def degraded(self, day: NDArray[np.int64], counterparty: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return what a counterparty that degrades adds to its quality: (n,), of trades of these days."""
+        worse = (counterparty == 0) & (day >= self.config.planted_on) & self.config.has("counterparty")
+        return np.where(worse, DEGRADED_LOG_ODDS, 0.0)
+
+    @cached_property
     def leis(self) -> list[str]:
         """The LEI of each counterparty."""
         return [lei(c) for c in range(len(self.quality))]
@@ -102,6 +124,8 @@ class World:
 STAYS_SHORT = 0.70
 BECOMES_SHORT = 0.05
 STRESS_LOG_ODDS = 0.9
+DEGRADED_LOG_ODDS = 2.5
+NEW_MARKET = "XWAR"
 
 
 def make_world(config: MarketConfig, rng: np.random.Generator) -> World:
@@ -152,4 +176,6 @@ def _stress(config: MarketConfig) -> NDArray[np.float64]:
     if config.stress:
         first = config.days * 2 // 3
         log_odds[first : first + 10] = STRESS_LOG_ODDS
+    if config.has("stress"):
+        log_odds[config.planted_on : config.planted_on + 10] = STRESS_LOG_ODDS
     return log_odds

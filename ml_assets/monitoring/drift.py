@@ -1,0 +1,351 @@
+"""How far the decisions of a date are from those that their model has learned from, and whether that is too far.
+
+By effect size in the groups that are kept with the model (`learning.drift_reference`), never by a p-value: with many
+rows every difference is significant. What is too far is told by the reference's own days, of the same kind: a Monday or
+a month end that looks as others did is no drift. And in the unit that matters: by how much each column and each cause
+has moved the mean log-odds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ml_assets.calendars import BusinessCalendar
+from ml_assets.learning.calibration import log_odds
+from ml_assets.learning.drift_reference import Column, DriftReference, Level, Spread, column_of
+from ml_assets.learning.frames import FeatureNames
+from ml_assets.learning.stability import jensen_shannon, largest_by_chance, shares_of, stability_index
+from ml_assets.learning.window import SLICE_PREFIX
+from ml_assets.spec import DriftSpec, UseCase
+
+FEATURE, PREDICTION, SLICE, CAUSE, VOLUME, FEED, GROUP = (
+    "feature", "prediction", "slice", "cause", "volume", "feed", "group",
+)  # fmt: skip
+MONTH_END = "month end"
+# The reference's number of decisions or events that only one day in twenty is further from the usual one.
+_HIGH = 0.95
+# Fewer reference days than these say nothing of how days differ.
+_LEAST_DAYS = 5
+DRIFT_SCHEMA = pa.schema(
+    [
+        pa.field("use_case", pa.string(), nullable=False),
+        pa.field("decision_date", pa.date32(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("measure", pa.string(), nullable=False),
+        pa.field("value", pa.float64()),
+        pa.field("expected", pa.float64()),
+        pa.field("low", pa.float64()),
+        pa.field("high", pa.float64()),
+        pa.field("moved", pa.float64()),
+        pa.field("n", pa.int32(), nullable=False),
+        pa.field("judged", pa.bool_(), nullable=False),
+        pa.field("breached", pa.bool_(), nullable=False),
+        pa.field("drifted", pa.bool_(), nullable=False),
+        pa.field("why", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One measure of one column, cause, volume, feed or group on a date, with the range that it may have.
+
+    `moved` is by how much it has moved the mean log-odds. What is not `judged` says `why`. `at_once` is for what is
+    drift without a second date.
+    """
+
+    kind: str
+    name: str
+    measure: str
+    value: float | None
+    expected: float | None
+    low: float | None
+    high: float | None
+    n: int
+    judged: bool
+    breached: bool
+    why: str
+    moved: float | None = None
+    at_once: bool = False
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What it is that was measured."""
+        return self.kind, self.name, self.measure
+
+
+def kind_of_day(day: date, calendar: BusinessCalendar) -> str:
+    """Return what days are compared by: month end for the last business day of a month, else the day of the week."""
+    return MONTH_END if calendar.next(day).month != day.month else f"{day:%A}"
+
+
+def date_findings(
+    usecase: UseCase,
+    names: FeatureNames,
+    reference: DriftReference,
+    day: date,
+    rows: pa.Table,
+    causes: Mapping[str, Mapping[str, float]],
+    decided: Collection[str],
+) -> list[Finding]:
+    """Return what there is to say of the decisions of a date.
+
+    `rows` has slot, `probability`, the features and the slices (`slice__<name>`) of the date's decisions; a column that
+    is not there counts as empty. `causes` maps a slot to the mean contribution of each cause, `decided` are the slots
+    whose time has come: only these are missed.
+    """
+    judge = _Judge(usecase.monitoring.drift, usecase.calendar, day)
+    by_slot = _by_slot(rows)
+    found = list(_volumes(judge, reference, by_slot, decided))
+    if not rows.num_rows:
+        return found
+    for name, spread in reference.features.items():
+        there = name in rows.column_names
+        found += _column(judge, FEATURE, name, spread, column_of(names, rows, name), by_slot, there=there)
+    scores = rows["probability"].to_numpy()
+    found += _column(judge, PREDICTION, "probability", reference.scores, scores.astype(np.float32), by_slot)
+    mean = float(log_odds(scores).mean())
+    found.append(_level(judge, PREDICTION, "mean log-odds", reference.log_odds, mean, by_slot))
+    for name, spread in reference.slices.items():
+        if (column := f"{SLICE_PREFIX}{name}") in rows.column_names:
+            found += _column(judge, SLICE, name, spread, rows[column].cast(pa.string()), by_slot)
+    for cause, level in reference.causes.items():
+        total = sum(by_slot.values())
+        mean = sum(causes[slot][cause] * n for slot, n in by_slot.items()) / total
+        found.append(_level(judge, CAUSE, cause, level, mean, by_slot))
+    return found
+
+
+def drift_table(
+    usecase: UseCase, day: date, findings: Iterable[Finding], earlier: Iterable[Mapping[str, Any]]
+) -> pa.Table:
+    """Return the findings of a date in `DRIFT_SCHEMA`; `earlier` are rows of it of the dates before.
+
+    A finding is drift if it breached on `breaches` of the last `windows` decision dates, this one among them, or if
+    one date is enough (`Finding.at_once`).
+    """
+    spec = usecase.monitoring.drift
+    before = [row for row in earlier if row["decision_date"] < day]
+    last = sorted({row["decision_date"] for row in before})[-(spec.windows - 1) :] if spec.windows > 1 else []
+    breached: dict[tuple[str, str, str], int] = {}
+    for row in before:
+        if row["breached"] and row["decision_date"] in last:
+            key = (row["kind"], row["name"], row["measure"])
+            breached[key] = breached.get(key, 0) + 1
+    made = [
+        {
+            "use_case": usecase.name,
+            "decision_date": day,
+            **{name: getattr(one, name) for name in DRIFT_SCHEMA.names if hasattr(one, name)},
+            "drifted": one.breached and (one.at_once or breached.get(one.key, 0) + 1 >= spec.breaches),
+        }
+        for one in findings
+    ]
+    return pa.Table.from_pylist(made, schema=DRIFT_SCHEMA)
+
+
+def feed_findings(usecase: UseCase, day: date, feeds: Iterable[Mapping[str, Any]]) -> list[Finding]:
+    """Return what there is to say of the feeds of a business date, against the business dates before.
+
+    `feeds` has source, business_date, events and late of each event, of the date and of those before it.
+    """
+    judge = _Judge(usecase.monitoring.drift, usecase.calendar, day)
+    found = []
+    by_source: dict[str, dict[date, Mapping[str, Any]]] = {}
+    for row in feeds:
+        by_source.setdefault(row["source"], {})[row["business_date"]] = row
+    for source, by_date in by_source.items():
+        days = tuple(sorted(one for one, row in by_date.items() if one < day and row["events"]))
+        now, late = by_date[day]["events"], by_date[day]["late"]
+        found.append(judge.volume(FEED, source, "events", now, days, [by_date[one]["events"] for one in days]))
+        shares = np.array([by_date[one]["late"] / by_date[one]["events"] for one in days])
+        found.append(judge.share(FEED, source, "late", late / now if now else 0.0, days, shares, now, "came late"))
+    return found
+
+
+def group_findings(usecase: UseCase, rows: pa.Table, *, most: int = 20) -> list[Finding]:
+    """Return the groups whose fails are furthest above what their probabilities promised, at most `most` per source.
+
+    `rows` has probability, label, outcome_date and a column per source of `DriftSpec.groups`, of decisions with an
+    outcome on complete dates; the newest `group_days` of these count. Chance is that of independent fails, widened by
+    what the other groups show of shocks that decisions share (the median, as of a chi-squared of one degree).
+    """
+    spec = usecase.monitoring.drift
+    days = np.unique(rows["outcome_date"].to_numpy())[-spec.group_days :]
+    rows = rows.filter(pa.array(np.isin(rows["outcome_date"].to_numpy(), days)))
+    p, failed = rows["probability"].to_numpy(), rows["label"].to_numpy().astype(np.float64)
+    found: list[Finding] = []
+    for source in spec.groups:
+        values, at = np.unique(np.array([str(v) for v in rows[source].to_pylist()], dtype=object), return_inverse=True)
+        came, promised, variance, n = (
+            np.bincount(at, weights=column, minlength=len(values))
+            for column in (failed, p, p * (1 - p), np.ones(len(p)))
+        )
+        deviation = (came - promised) / np.sqrt(np.maximum(variance, 1e-9))
+        shared = max(1.0, float(np.median(deviation**2)) / 0.4549) if len(values) else 1.0
+        for i in np.argsort(-deviation, kind="stable")[:most]:
+            high = max(spec.min_ratio, 1 + spec.deviations * math.sqrt(shared * variance[i]) / max(promised[i], 1e-9))
+            ratio = float(came[i] / max(promised[i], 1e-9))
+            judged = n[i] >= spec.min_rows / 10 and promised[i] > 0
+            found.append(
+                Finding(
+                    GROUP, f"{source.removeprefix('attributes.')} {values[i]}", "outcomes over expected", ratio, 1.0,
+                    None, float(high), int(n[i]), bool(judged), bool(judged and ratio > high),
+                    f"{came[i]:.0f} of {n[i]:.0f}, {promised[i]:.1f} expected", at_once=True,
+                )
+            )  # fmt: skip
+    return found
+
+
+def shown_first(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return rows of `DRIFT_SCHEMA`, drift first, then breaches, then by how far they have moved the log-odds."""
+    return sorted(rows, key=lambda row: (not row["drifted"], not row["breached"], -abs(row["moved"] or 0.0)))
+
+
+class _Judge:
+    """The limits of one date."""
+
+    def __init__(self, spec: DriftSpec, calendar: BusinessCalendar, day: date) -> None:
+        self.spec, self.day = spec, day
+        self._calendar, self._kind = calendar, kind_of_day(day, calendar)
+
+    def usual(self, days: Sequence[date], off: NDArray[np.float64]) -> tuple[float, str]:
+        """Return by how much days like this one were off (0 or more), and why that is not known, if it is not."""
+        if len(days) < _LEAST_DAYS:
+            return 0.0, f"{len(days)} days to compare with are too few"
+        most: dict[str, float] = {}
+        for one, each in zip(days, off.tolist(), strict=True):
+            kind = kind_of_day(one, self._calendar)
+            most[kind] = max(each, most.get(kind, 0.0))
+        if self._kind == MONTH_END and MONTH_END not in most:
+            return 0.0, "it is a month end, and there is none to compare with"
+        # A few days of its kind may all have been near; one kind that is far says nothing of the others.
+        return max(most.get(self._kind, 0.0), float(np.median(list(most.values())))), ""
+
+    def small(self, rows: int) -> str:
+        """Return why so many rows are not judged; empty if they are."""
+        return f"fewer than {self.spec.min_rows} decisions" if rows < self.spec.min_rows else ""
+
+    def share(
+        self, kind: str, name: str, measure: str, value: float, days: Sequence[date],
+        shares: NDArray[np.float64], n: int, what: str,
+    ) -> Finding:  # fmt: skip
+        """Return the finding on a share that may only be too high."""
+        usual, why = self.usual(days, shares)
+        why = why or self.small(n)
+        chance = 3 * math.sqrt(usual * (1 - usual) / max(1, n))
+        high = min(1.0, max(self.spec.min_share, self.spec.margin * usual) + chance)
+        expected = float(np.mean(shares)) if len(shares) else 0.0
+        breached = not why and (value > high or (value == 1.0 and expected < 1.0 and usual < 1.0))
+        said = f"{value:.1%} {what}; {expected:.1%} is usual"
+        return Finding(
+            kind, name, measure, value, expected, None, high, n, not why, breached, why or said,
+            at_once=value == 1.0,
+        )  # fmt: skip
+
+    def volume(
+        self, kind: str, name: str, measure: str, n: int, days: Sequence[date], counts: Sequence[int]
+    ) -> Finding:
+        """Return the finding on a number, against those of days of the same kind, of all days if these are few."""
+        same = [one for one, at in zip(counts, days, strict=True) if kind_of_day(at, self._calendar) == self._kind]
+        alike = len(same) >= 2 or self._kind == MONTH_END
+        against = np.array(same if alike else counts, dtype=np.float64)
+        if len(days) < _LEAST_DAYS or not len(against):
+            why = f"{len(against)} days to compare with are too few"
+            return Finding(kind, name, measure, float(n), None, None, None, n, False, False, why)
+        middle = float(np.median(against))
+        off = np.abs(np.log(np.maximum(1.0, np.array(counts, dtype=np.float64)) / max(1.0, float(np.median(counts)))))
+        own = np.abs(np.log(np.maximum(1.0, against) / max(1.0, middle)))
+        spread = max(float(np.quantile(own, _HIGH)), 0.0 if alike else float(np.quantile(off, _HIGH)))
+        factor = max(self.spec.min_volume, math.exp(self.spec.margin * spread))
+        factor *= 1 + 3 / math.sqrt(max(1.0, middle))
+        low, high = middle / factor, middle * factor
+        why = f"{n:,}; {middle:,.0f} is usual on a {self._kind if alike else 'day'}"
+        return Finding(
+            kind, name, measure, float(n), middle, low, high, n, True, not low <= n <= high, why, at_once=n == 0
+        )
+
+
+def _by_slot(rows: pa.Table) -> dict[str, int]:
+    if not rows.num_rows:
+        return {}
+    return {one["values"]: one["counts"] for one in rows["slot"].value_counts().to_pylist()}
+
+
+def _volumes(
+    judge: _Judge, reference: DriftReference, by_slot: Mapping[str, int], decided: Collection[str]
+) -> Iterator[Finding]:
+    for slot in sorted({*by_slot, *(slot for slot in decided if slot in reference.rows)}):
+        counts = reference.rows.get(slot, ())
+        there = [(day, n) for day, n in zip(reference.days, counts, strict=False) if n]
+        days, numbers = [day for day, _ in there], [n for _, n in there]
+        yield judge.volume(VOLUME, slot, "decisions", by_slot.get(slot, 0), days, numbers)
+
+
+def _column(
+    judge: _Judge, kind: str, name: str, spread: Spread, column: Column, by_slot: Mapping[str, int],
+    *, there: bool = True,
+) -> Iterator[Finding]:  # fmt: skip
+    counts = np.bincount(spread.group(column), minlength=spread.groups)
+    n = int(counts.sum())
+    expected = spread.expected(by_slot)
+    yield _stability(judge, kind, name, spread, counts, expected, n)
+    what = "of the values are missing" if there else "of the values are missing: the column is not there"
+    missing = np.array(spread.missing)
+    yield judge.share(kind, name, "missing", float(counts[-1]) / n, spread.days, missing, n, what)
+    if spread.values is not None:
+        unseen = np.array(spread.unseen)
+        new = float(counts[-2]) / n
+        yield judge.share(kind, name, "new categories", new, spread.days, unseen, n, "of the values are new")
+
+
+def _stability(
+    judge: _Judge, kind: str, name: str, spread: Spread, counts: NDArray[np.int64],
+    expected: NDArray[np.float64], n: int,
+) -> Finding:  # fmt: skip
+    e, a = shares_of(expected), shares_of(counts)
+    psi = stability_index(e, a)
+    usual, why = judge.usual(spread.days, np.array(spread.psi))
+    why = why or judge.small(n)
+    m = int(expected.sum())
+    by_chance = largest_by_chance(int(np.sum((counts + expected) > 0)), n, m)
+    high = by_chance + max(judge.spec.min_psi, judge.spec.margin * usual)
+    became_constant = not why and int(np.sum(counts > 0)) == 1 and int(np.sum(expected > 0)) > 1 and psi > by_chance
+    real = counts / max(1, n) - expected / max(1.0, expected.sum())
+    said = f"Jensen-Shannon distance {jensen_shannon(e, a):.2f}; {_most_moved(spread, real, counts, n)}"
+    if became_constant:
+        said = f"every value is in one group, {spread.names[int(np.argmax(counts))]}; {said}"
+    return Finding(
+        kind, name, "psi", psi, max(0.0, float(np.median(spread.psi))) if spread.psi else 0.0, None, high, n, not why,
+        not why and (psi > high or became_constant), f"{why}; {said}" if why else said,
+        moved=float(real @ np.array(spread.levels)), at_once=became_constant and psi > high,
+    )  # fmt: skip
+
+
+def _most_moved(spread: Spread, real: NDArray[np.float64], counts: NDArray[np.int64], n: int) -> str:
+    """Return in words the group that has gained or lost most."""
+    at = int(np.argmax(np.abs(real)))
+    now = counts[at] / max(1, n)
+    return f"{spread.names[at]}: {now - real[at]:.1%} before, {now:.1%} now"
+
+
+def _level(judge: _Judge, kind: str, name: str, level: Level, value: float, by_slot: Mapping[str, int]) -> Finding:
+    expected, n = level.expected(by_slot), sum(by_slot.values())
+    usual, why = judge.usual(level.days, np.abs(np.array(level.deviations)))
+    why = why or judge.small(n)
+    allowed = max(judge.spec.min_log_odds, judge.spec.margin * usual)
+    moved = value - expected
+    said = f"the mean log-odds have moved by {moved:+.2f}; up to {allowed:.2f} is usual"
+    return Finding(
+        kind, name, "log-odds", value, expected, expected - allowed, expected + allowed, n, not why,
+        not why and abs(moved) > allowed, why or said, moved=moved,
+    )  # fmt: skip

@@ -509,9 +509,10 @@ class DriftSpec:
     It is drift on `breaches` of the last `windows` decision dates, the newest among them. What has gone altogether is
     drift at once.
 
-    `groups` are sources as in `SliceSpec`, of which each value is watched by its outcomes: on the newest `group_days`
-    complete outcome dates it may have `min_ratio` times the fails that its probabilities promise, and what `deviations`
-    standard deviations of chance explain.
+    On the newest complete outcome date there may be `min_ratio_of_all` times the outcomes that the probabilities
+    promise, or as few, and what chance explains. `groups` are sources as in `SliceSpec`, of which each value is watched
+    likewise: on the newest `group_days` complete outcome dates it may have `min_ratio` times as many, and what
+    `deviations` standard deviations of chance explain.
 
     Raises:
         ValueError: a number is out of its range, or `breaches` is more than `windows`.
@@ -522,19 +523,20 @@ class DriftSpec:
     min_share: float = 0.05
     min_log_odds: float = 0.2
     min_volume: float = 1.5
-    margin: float = 1.5
+    margin: float = 2.0
     breaches: int = 2
     windows: int = 3
     groups: tuple[str, ...] = ()
     group_days: int = 2
     min_ratio: float = 1.5
+    min_ratio_of_all: float = 1.25
     deviations: float = 4.5
 
     def __post_init__(self) -> None:
         if not 1 <= self.breaches <= self.windows:
             raise InputError(f"DriftSpec: breaches is {self.breaches}; it must be from 1 to windows, {self.windows}")
         least = {"min_rows": 1, "min_psi": 0, "min_share": 0, "min_log_odds": 0, "min_volume": 1, "margin": 1}
-        for name, low in (least | {"group_days": 1, "min_ratio": 1, "deviations": 0}).items():
+        for name, low in (least | {"group_days": 1, "min_ratio": 1, "min_ratio_of_all": 1, "deviations": 0}).items():
             if getattr(self, name) < low:
                 raise InputError(f"DriftSpec: {name} is {getattr(self, name)}; the least is {low}")
 

@@ -66,8 +66,8 @@ _FILES = {
         from ml_assets.calendars import BusinessCalendar
         from ml_assets.learning.candidates import logistic, rule
         from ml_assets.spec import (
-            EventSpec, Feature, GateSpec, LabelSpec, ReferenceSpec, SearchSpec, SliceSpec, Slot, SplitSpec,
-            Uniform, UseCase,
+            Cause, DriftSpec, EventSpec, Feature, GateSpec, LabelSpec, MonitoringSpec, ReferenceSpec, SearchSpec,
+            SliceSpec, Slot, SplitSpec, Uniform, UseCase,
         )
         from .contracts import Invoice, Payer, Payment
 
@@ -86,9 +86,10 @@ _FILES = {
             slots=(Slot("evening", time(18)),),
             features=(
                 Feature("amount", "Amount of the invoice", "EUR"),
-                Feature("payer_late_rate", "Share of the payer's earlier invoices that were late"),
+                Feature("payer_late_rate", "Share of the payer's earlier invoices that were late", cause="PAYER"),
                 Feature("payer_country", "Country of the payer", kind="categorical"),
             ),
+            causes=(Cause("PAYER", "the payer pays late", "remind the payer"),),
             label=LabelSpec(
                 "late", "Not paid by the due date.",
                 lambda day: datetime.combine(CALENDAR.next(day), time(6), tzinfo=UTC),
@@ -104,6 +105,7 @@ _FILES = {
                 min_gain_over_rule_low=-1.0, slices=(SliceSpec("country", "payer_country", 5, 0.5),),
             ),
             value="amount",
+            monitoring=MonitoringSpec(drift=DriftSpec(min_rows=40, groups=("attributes.payer",))),
         )
     """,
 }
@@ -122,8 +124,13 @@ def make_package(folder: Path, name: str = "late_payments") -> str:
     return package
 
 
-def messages(days: int, *, per_day: int = 60, seed: int = 1, name: str = "late_payments") -> Iterator[Message]:
-    """Yield the invoices and payments of a number of business days, in the order in which they became known."""
+def messages(
+    days: int, *, per_day: int = 60, seed: int = 1, name: str = "late_payments", stops: tuple[str, date] | None = None
+) -> Iterator[Message]:
+    """Yield the invoices and payments of a number of business days, in the order in which they became known.
+
+    `stops` is a payer, and the date of the first invoices that it does not pay in time.
+    """
     chance = random.Random(seed)
     found: list[Message] = []
     last = CALENDAR.add(FIRST, days - 1)
@@ -145,6 +152,7 @@ def messages(days: int, *, per_day: int = 60, seed: int = 1, name: str = "late_p
                 )
             )
             late = chance.random() < 0.05 + 0.7 * payer / PAYERS
+            late |= stops is not None and (f"P{payer}" == stops[0] and day >= stops[1])
             paid = datetime.combine(CALENDAR.next(due) if late else due, time(12), tzinfo=UTC)
             if paid.date() <= last:
                 found.append(

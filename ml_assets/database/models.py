@@ -269,6 +269,32 @@ class Estimate(Base):
     why: Mapped[str]
 
 
+class Drift(Base):
+    """One measure of the decisions of a date, with the range that it may have: see `monitoring.drift`.
+
+    `kind` is `feature`, `prediction`, `slice`, `cause`, `volume`, `feed` or `group`, `name` one of them. `moved` is by
+    how much it has moved the mean log-odds. What `breached` on enough of the last dates has `drifted`.
+    """
+
+    __tablename__ = "drift"
+
+    use_case: Mapped[str] = mapped_column(primary_key=True)
+    decision_date: Mapped[date] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    measure: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[float | None]
+    expected: Mapped[float | None]
+    low: Mapped[float | None]
+    high: Mapped[float | None]
+    moved: Mapped[float | None]
+    n: Mapped[int]
+    judged: Mapped[bool]
+    breached: Mapped[bool]
+    drifted: Mapped[bool]
+    why: Mapped[str]
+
+
 class RetrainingDecision(Base):
     """Whether a model was to be retrained early, decided once per date, with the numbers for the decision.
 

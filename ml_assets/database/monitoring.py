@@ -11,7 +11,7 @@ from sqlalchemy import Engine, delete, inspect, select, text
 
 from ml_assets.database.connect import begin
 from ml_assets.database.copying import copy_rows
-from ml_assets.database.models import Base, Estimate, Outcome, Performance, RetrainingDecision
+from ml_assets.database.models import Base, Drift, Estimate, Outcome, Performance, RetrainingDecision
 from ml_assets.errors import InputError
 
 # By which date the rows of each table are replaced.
@@ -20,6 +20,7 @@ _DATE: Final[dict[type[Base], str]] = {
     Performance: "outcome_date",
     Estimate: "outcome_date",
     RetrainingDecision: "decision_date",
+    Drift: "decision_date",
 }
 
 

@@ -141,6 +141,30 @@ def estimate_plot(
     return _png(figure)
 
 
+def drift_plot(
+    days: Sequence[date], shares: Mapping[str, Sequence[float]], *, title: str = "How near to its limit each column is"
+) -> bytes:
+    """Return a row of tiles per column, one per date: the share of its limit that its distance has; NaN has no tile.
+
+    `shares` maps a column to (days,). From the limit on a tile has the colour of an alarm.
+    """
+    figure, (axes,) = _figure(width=max(5.0, 2.6 + 0.3 * len(days)), height=1.2 + 0.28 * len(shares))
+    axes.grid(visible=False)
+    names = list(shares)[::-1]
+    for y, name in enumerate(names):
+        for x, share in enumerate(shares[name]):
+            if np.isfinite(share):
+                calm = _mixed("#e8ecf1", _COLOURS[0], min(1.0, max(0.0, share)))
+                axes.add_patch(_tile(x, y, calm if share <= 1 else _mixed(_COLOURS[1], "#b3261e", min(1.0, share - 1))))
+    axes.set_xlim(-0.6, len(days) - 0.4)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.set_yticks(range(len(names)), [_short(name) for name in names])
+    every = max(1, len(days) // 8)
+    axes.set_xticks(range(0, len(days), every), [f"{day:%d %b}" for day in days[::every]])
+    _label(axes, title, "decision date", "")
+    return _png(figure)
+
+
 def bars_plot(
     labels: Sequence[str], series: Mapping[str, Sequence[float]], *, title: str, percent: bool = False
 ) -> bytes:

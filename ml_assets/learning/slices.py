@@ -1,5 +1,8 @@
 """What a decision is about, beside its features: the value at stake, and the slices in which models are compared."""
 
+from collections.abc import Mapping
+from typing import Literal
+
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,18 +34,38 @@ def described(usecase: UseCase, rows: pa.Table, attributes: pa.Table) -> pa.Tabl
     Raises:
         ValueError: a source is neither a column nor `attributes.<key>`.
     """
-    columns = {SLICE_PREFIX + spec.name: f"{_source(usecase, spec.source, rows)}::VARCHAR"
-               for spec in usecase.gate.slices}  # fmt: skip
-    if usecase.value:
-        columns[VALUE_COLUMN] = f"try_cast({_source(usecase, usecase.value, rows)} AS DOUBLE)"
-    if not columns:
+    sources = {SLICE_PREFIX + spec.name: spec.source for spec in usecase.gate.slices}
+    rows = with_sources(usecase, rows, attributes, sources)
+    if not usecase.value:
         return rows
+    return with_sources(usecase, rows, attributes, {VALUE_COLUMN: usecase.value}, kind="DOUBLE")
+
+
+def with_sources(
+    usecase: UseCase,
+    rows: pa.Table,
+    attributes: pa.Table,
+    sources: Mapping[str, str],
+    *,
+    kind: Literal["VARCHAR", "DOUBLE"] = "VARCHAR",
+) -> pa.Table:
+    """Return rows, sorted by decision time and entity, with one more column per source; null where it has no value.
+
+    `sources` maps the name of the column to a column of the rows, or to `attributes.<key>`.
+
+    Raises:
+        ValueError: a source is neither.
+    """
+    if not sources:
+        return rows
+    columns = {name: f"try_cast({_source(usecase, source, rows)} AS {kind})" for name, source in sources.items()}
+    selected = ", ".join(f'{sql} AS "{name}"' for name, sql in columns.items())
     with duckdb.connect() as db:
         db.execute("SET timezone = 'UTC'")
         db.register("rows", rows)
         db.register("described", attributes)
         found: pa.Table = db.sql(
-            f"SELECT {', '.join(f'{sql} AS {name}' for name, sql in columns.items())} "
+            f"SELECT {selected} "
             "FROM rows LEFT JOIN described USING (entity_id, decision_time) ORDER BY decision_time, entity_id"
         ).to_arrow_table()
     for name in columns:

@@ -29,7 +29,7 @@ from ml_assets.spec import DriftSpec, UseCase
 FEATURE, PREDICTION, SLICE, CAUSE, VOLUME, FEED, GROUP = (
     "feature", "prediction", "slice", "cause", "volume", "feed", "group",
 )  # fmt: skip
-MONTH_END = "month end"
+MONTH_END, MEAN_LOG_ODDS = "month end", "mean log-odds"
 # The reference's number of decisions or events that only one day in twenty is further from the usual one.
 _HIGH = 0.95
 # Fewer reference days than these say nothing of how days differ.
@@ -114,7 +114,7 @@ def date_findings(
     scores = rows["probability"].to_numpy()
     found += _column(judge, PREDICTION, "probability", reference.scores, scores.astype(np.float32), by_slot)
     mean = float(log_odds(scores).mean())
-    found.append(_level(judge, PREDICTION, "mean log-odds", reference.log_odds, mean, by_slot))
+    found.append(_level(judge, PREDICTION, MEAN_LOG_ODDS, reference.log_odds, mean, by_slot))
     for name, spread in reference.slices.items():
         if (column := f"{SLICE_PREFIX}{name}") in rows.column_names:
             found += _column(judge, SLICE, name, spread, rows[column].cast(pa.string()), by_slot)
@@ -172,11 +172,45 @@ def feed_findings(usecase: UseCase, day: date, feeds: Iterable[Mapping[str, Any]
     return found
 
 
+def whole_finding(usecase: UseCase, rows: pa.Table) -> list[Finding]:
+    """Return how many times the promised outcomes came on the newest complete outcome date, against the dates before.
+
+    `rows` has probability, label and outcome_date, of decisions with an outcome on complete dates; none, no finding.
+    The features cannot show that: it is the law of the outcome that has changed.
+    """
+    if not rows.num_rows:
+        return []
+    spec = usecase.monitoring.drift
+    dates, at = np.unique(rows["outcome_date"].to_numpy(), return_inverse=True)
+    p, failed = rows["probability"].to_numpy(), rows["label"].to_numpy().astype(np.float64)
+    came, promised, variance = (np.bincount(at, weights=column) for column in (failed, p, p * (1 - p)))
+    ratios = (came + 0.5) / (promised + 0.5)
+    before = np.log(ratios[:-1])
+    days = tuple(one.astype("datetime64[D]").item() for one in dates)
+    judge = _Judge(spec, usecase.calendar, days[-1])
+    middle = float(np.median(before)) if len(before) else 0.0
+    usual, why = judge.usual(days[:-1], np.abs(before - middle), any_kind=True)
+    n = int(np.sum(at == len(dates) - 1))
+    why = why or judge.small(n)
+    chance = 3 * math.sqrt(variance[-1]) / max(promised[-1], 1.0)
+    factor = max(spec.min_ratio_of_all, math.exp(spec.margin * usual)) + chance
+    low, high = math.exp(middle) / factor, math.exp(middle) * factor
+    ratio = float(ratios[-1])
+    said = f"{days[-1]}: {came[-1]:,.0f} of {n:,}, {promised[-1]:,.1f} expected"
+    breached = not why and not low <= ratio <= high
+    return [
+        Finding(
+            GROUP, "all decisions", "outcomes over expected", ratio, math.exp(middle), low, high, n, not why,
+            breached, f"{why}; {said}" if why else said, at_once=True,
+        )
+    ]  # fmt: skip
+
+
 def group_findings(usecase: UseCase, rows: pa.Table, *, most: int = 20) -> list[Finding]:
     """Return the groups whose fails are furthest above what their probabilities promised, at most `most` per source.
 
-    `rows` has probability, label, outcome_date and a column per source of `DriftSpec.groups`, of decisions with an
-    outcome on complete dates; the newest `group_days` of these count. Chance is that of independent fails, widened by
+    `rows` is as for `whole_finding`, with a column per source of `DriftSpec.groups`; the newest `group_days` of the
+    dates count. Chance is that of independent fails, widened by
     what the other groups show of shocks that decisions share (the median, as of a chi-squared of one degree).
     """
     spec = usecase.monitoring.drift
@@ -218,15 +252,18 @@ class _Judge:
         self.spec, self.day = spec, day
         self._calendar, self._kind = calendar, kind_of_day(day, calendar)
 
-    def usual(self, days: Sequence[date], off: NDArray[np.float64]) -> tuple[float, str]:
-        """Return by how much days like this one were off (0 or more), and why that is not known, if it is not."""
+    def usual(self, days: Sequence[date], off: NDArray[np.float64], *, any_kind: bool = False) -> tuple[float, str]:
+        """Return by how much days like this one were off (0 or more), and why that is not known, if it is not.
+
+        With `any_kind`, a month end is compared with other days if there is no month end.
+        """
         if len(days) < _LEAST_DAYS:
             return 0.0, f"{len(days)} days to compare with are too few"
         most: dict[str, float] = {}
         for one, each in zip(days, off.tolist(), strict=True):
             kind = kind_of_day(one, self._calendar)
             most[kind] = max(each, most.get(kind, 0.0))
-        if self._kind == MONTH_END and MONTH_END not in most:
+        if self._kind == MONTH_END and MONTH_END not in most and not any_kind:
             return 0.0, "it is a month end, and there is none to compare with"
         # A few days of its kind may all have been near; one kind that is far says nothing of the others.
         return max(most.get(self._kind, 0.0), float(np.median(list(most.values())))), ""
@@ -240,7 +277,7 @@ class _Judge:
         shares: NDArray[np.float64], n: int, what: str,
     ) -> Finding:  # fmt: skip
         """Return the finding on a share that may only be too high."""
-        usual, why = self.usual(days, shares)
+        usual, why = self.usual(days, shares, any_kind=True)
         why = why or self.small(n)
         chance = 3 * math.sqrt(usual * (1 - usual) / max(1, n))
         high = min(1.0, max(self.spec.min_share, self.spec.margin * usual) + chance)

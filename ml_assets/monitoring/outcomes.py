@@ -136,6 +136,15 @@ def judged_rows(outcomes: pa.Table) -> pa.Table:
     return outcomes.filter(pc.and_(outcomes["is_complete"], pc.is_valid(outcomes["label"])))
 
 
+def known_until(rows: pa.Table, day: date) -> pa.Table:
+    """Return the judged predictions about outcome dates of which everything was known by the end of a date."""
+    if not rows.num_rows:
+        return rows
+    newest = rows.group_by("outcome_date").aggregate([("known_date", "max")])
+    known = newest.filter(pc.less_equal(newest["known_date_max"], pa.scalar(day)))["outcome_date"]
+    return rows.filter(pc.is_in(rows["outcome_date"], known.combine_chunks()))
+
+
 def _of_stage(rows: pa.Table, stage: str) -> pa.Table:
     """Return the columns of predictions that are needed, with the stage that made them."""
     rows = rows.select([*PREDICTED, "attributes"])

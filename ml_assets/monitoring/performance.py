@@ -22,7 +22,7 @@ from ml_assets.learning.gate import ModelEvidence, ServingEvidence, Verdict, jud
 from ml_assets.learning.intervals import metric_intervals
 from ml_assets.learning.statistics import decision_statistics
 from ml_assets.learning.window import Window
-from ml_assets.monitoring.outcomes import BATCH, judged_rows
+from ml_assets.monitoring.outcomes import BATCH, judged_rows, known_until
 from ml_assets.spec import UseCase
 
 WHOLE = "all"
@@ -59,10 +59,8 @@ def matured_window(usecase: UseCase, outcomes: pa.Table, until: date | None = No
     With `until`, only outcomes count that were known by the end of that date, and outcome dates of which all were.
     """
     rows = judged_rows(outcomes)
-    if until is not None and rows.num_rows:
-        newest = rows.group_by("outcome_date").aggregate([("known_date", "max")])
-        known = newest.filter(pc.less_equal(newest["known_date_max"], pa.scalar(until)))["outcome_date"]
-        rows = rows.filter(pc.is_in(rows["outcome_date"], known.combine_chunks()))
+    if until is not None:
+        rows = known_until(rows, until)
     days = np.unique(rows["decision_date"].to_numpy())[-usecase.monitoring.window_days :]
     rows = rows.filter(pc.is_in(rows["decision_date"], pa.array(days, pa.date32())))
     return rows.sort_by([("decision_time", "ascending"), ("entity_id", "ascending")])

@@ -34,6 +34,7 @@ from ml_assets.monitoring.drift import (
     feed_findings,
     group_findings,
     kind_of_day,
+    whole_finding,
 )
 from ml_assets.spec import DriftSpec, MonitoringSpec, UseCase
 from ml_assets_tests.learning.conftest import draw, explained, small_training_set, small_usecase
@@ -172,7 +173,7 @@ def test_a_month_end_is_compared_with_month_ends(usecase):
     day = date(2026, 1, 30)
     found = findings(usecase, reference, decisions(1, first=day), day)
     assert found["feature", "rate", "psi"].why.startswith("it is a month end, and there is none to compare with")
-    assert not any(one.judged for one in found.values())
+    assert {one.measure for one in found.values() if one.judged} == {"missing", "new categories"}
 
 
 def test_a_cause_that_moves_is_named_in_log_odds(usecase):
@@ -310,3 +311,26 @@ def test_the_table_has_its_schema_and_a_reference_survives_being_written(usecase
     day = FIRST + timedelta(days=30)
     found = findings(usecase, read, decisions(1, first=day), day)
     assert drift_table(usecase, day, found.values(), []).schema == DRIFT_SCHEMA
+
+
+def test_outcomes_that_no_feature_foretold_are_found_on_the_newest_date(usecase):
+    """Guards against drift of features alone: the law of the outcome changes and every column is as before."""
+    rng = np.random.default_rng(1)
+    dates = np.repeat(np.arange(12), 1500)
+    p = rng.beta(1, 12, len(dates))
+
+    def told(stress: float) -> Finding:
+        odds = p / (1 - p) * np.where(dates == 11, stress, 1)
+        label = rng.random(len(p)) < odds / (1 + odds)
+        days = pa.array([FIRST + timedelta(days=int(n)) for n in dates], pa.date32())
+        (one,) = whole_finding(
+            usecase, pa.table({"outcome_date": days, "probability": p, "label": label.astype(np.int8)})
+        )
+        return one
+
+    assert not told(1.0).breached
+    assert told(2.2).breached
+    assert told(0.3).breached
+    assert told(2.2).why.startswith("2026-01-16: ")
+    nothing = pa.table({"outcome_date": pa.array([], pa.date32()), "probability": [], "label": []})
+    assert whole_finding(usecase, nothing) == []

@@ -8,8 +8,10 @@ import dagster as dg
 from ml_assets.defs.assets.evaluation import conditions
 from ml_assets.defs.checks.monitoring import (
     completeness_check,
+    drift_check,
     estimate_check,
     judge_completeness,
+    judge_drift,
     judge_estimate,
     judge_live_gate,
     live_gate_check,
@@ -29,6 +31,7 @@ from ml_assets.defs.common import (
 )
 from ml_assets.defs.resources import Platform
 from ml_assets.lake import outcomes_table
+from ml_assets.monitoring.drift import CAUSE, FEATURE, MEAN_LOG_ODDS, shown_first
 from ml_assets.monitoring.outcomes import Completeness
 from ml_assets.spec import UseCase
 
@@ -39,6 +42,7 @@ def build(usecase: UseCase) -> Iterator[dg.AssetsDefinition]:
     """Yield the monitoring assets of a use case."""
     yield outcomes_asset(usecase)
     yield performance_asset(usecase)
+    yield drift_asset(usecase)
     yield retraining_decision_asset(usecase)
 
 
@@ -148,16 +152,71 @@ def performance_asset(usecase: UseCase) -> dg.AssetsDefinition:
     return performance
 
 
+def drift_asset(usecase: UseCase) -> dg.AssetsDefinition:
+    """Return the asset that says how far the decisions of a date are from those that the model learned from."""
+    asset_key, spec = key(usecase, "drift"), usecase.monitoring.drift
+
+    @dg.asset(
+        key=asset_key,
+        deps=[key(usecase, "outcomes")],
+        partitions_def=partitions(usecase),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        automation_condition=when_updated("outcomes are new"),
+        kinds={"postgres"},
+        description=(
+            "How far features, scores, slices, volumes, feeds and outcomes are from those that the model learned from, "
+            "and by how much each cause has moved the mean log-odds. Limits are what the training days, by weekday and "
+            f"month end, differed by; drift is a breach on {spec.breaches} of {spec.windows} dates. Table `drift` in "
+            "PostgreSQL."
+        ),
+        check_specs=[drift_check(asset_key)],
+        retry_policy=RETRY,
+        pool=lake_pool(usecase),
+        **common(usecase, _STAGE),
+    )
+    @retrying_outages_only
+    def drift(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+        from ml_assets.lifecycle.drift import measure_drift
+
+        report = measure_drift(
+            platform.lake,
+            platform.registry,
+            platform.engine,
+            usecase,
+            dates_of(context),
+            threads=platform.settings.threads,
+        )
+        rows = report.rows.to_pylist()
+        moved = next((row["moved"] for row in rows if row["name"] == MEAN_LOG_ODDS), None)
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": len(rows),
+                "drift": len(report.drifted),
+                "breaches": sum(row["breached"] for row in rows),
+                **numbers({"mean log-odds moved by": moved} if moved is not None else {}),
+                "what has drifted": table(_drifted(report.drifted), digits=2),
+                "by cause": table(_drifted([row for row in rows if row["kind"] == CAUSE]), digits=2),
+                "by feature": table(_drifted([row for row in shown_first(rows) if row["kind"] == FEATURE]), digits=2),
+                "all measures": table(_drifted(shown_first(rows)), digits=2),
+                "by feature and date": picture(report.plot, "drift by feature and date"),
+                **({"not judged": report.why} if report.why else {}),
+            },
+            check_results=[judge_drift(report.drifted, report.why)],
+        )
+
+    return drift
+
+
 def retraining_decision_asset(usecase: UseCase) -> dg.AssetsDefinition:
     """Return the asset that says each morning whether to retrain out of turn, and why or why not."""
     spec = usecase.monitoring
 
     @dg.asset(
         key=key(usecase, "retraining_decision"),
-        deps=[key(usecase, "performance")],
+        deps=[key(usecase, "performance"), key(usecase, "drift")],
         partitions_def=partitions(usecase),
         backfill_policy=dg.BackfillPolicy.single_run(),
-        automation_condition=when_updated("performance is new"),
+        automation_condition=when_updated("performance or drift is new"),
         kinds={"postgres"},
         description=(
             f"Whether to retrain beside the nightly schedule: after {spec.breaches} breaches in the last "
@@ -225,6 +284,22 @@ def _estimates(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     names = ("outcome_date", "metric", "estimated", "low", "high", "realised", "n", "published")
     newest = sorted({row["outcome_date"] for row in rows})[-_DAYS_SHOWN:]
     return [{name: row[name] for name in names} for row in reversed(rows) if row["outcome_date"] in newest]
+
+
+def _drifted(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "what": f"{row['kind']} {row['name']}",
+            "measure": row["measure"],
+            "value": row["value"],
+            "from": row["low"],
+            "to": row["high"],
+            "log-odds moved": row["moved"],
+            "drift": row["drifted"],
+            "why": row["why"],
+        }
+        for row in rows
+    ]
 
 
 def _shown(dates: Sequence[Completeness]) -> list[dict[str, object]]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 LIVE_GATE = "live_gate"
 ESTIMATE_HOLDS = "estimate_holds"
 OUTCOMES_COMPLETE = "outcomes_complete"
+NO_DRIFT = "no_drift"
 # Some decisions never get an outcome, as cancelled instructions; more than this is worth a look.
 _LEAST_SHARE = 0.8
 
@@ -89,4 +90,24 @@ def judge_estimate(rows: Sequence[Mapping[str, Any]]) -> dg.AssetCheckResult:
         passed=not withdrawn,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={metric: why or "nothing estimated" for metric, why in said.items()},
+    )
+
+
+def drift_check(asset: dg.AssetKey) -> dg.AssetCheckSpec:
+    """Return the check that decisions, feeds and outcomes are like those that the model learned from."""
+    return dg.AssetCheckSpec(
+        NO_DRIFT,
+        asset=asset,
+        description="Decisions, feeds and outcomes are as far from the model's reference as its own days were.",
+    )
+
+
+def judge_drift(drifted: Sequence[Mapping[str, Any]], why: str) -> dg.AssetCheckResult:
+    """Return the result of what has drifted, rows of the table of drift; `why` is what was not judged."""
+    said = [f"{row['kind']} {row['name']}, {row['measure']}: {row['why']}" for row in drifted]
+    return dg.AssetCheckResult(
+        check_name=NO_DRIFT,
+        passed=not drifted,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"what has drifted": "\n".join(said) or "nothing", "not judged": why or "all was"},
     )

@@ -77,7 +77,7 @@ def scoring_job(usecase: UseCase) -> UnresolvedAssetJobDefinition:
 
 def monitoring_keys(usecase: UseCase) -> list[dg.AssetKey]:
     """Return the assets that say whether the model still holds."""
-    return [key(usecase, name) for name in ("outcomes", "performance", "retraining_decision")]
+    return [key(usecase, name) for name in ("outcomes", "performance", "drift", "retraining_decision")]
 
 
 def monitoring_job(usecase: UseCase) -> UnresolvedAssetJobDefinition:

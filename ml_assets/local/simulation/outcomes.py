@@ -187,17 +187,20 @@ def draw_instructions(world: World, rng: np.random.Generator) -> Instructions:
 def _securities(world: World, rng: np.random.Generator, day: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return securities so that each asset class has its share of the trades, the first of a class the most.
 
-    Before a new market opens, the first of the class is traded instead of those on it.
+    Before a new market opens, others of the class are traded instead of those on it.
     """
     shares = np.array([a.share for a in ASSET_CLASSES])
     weights = np.zeros(len(world.asset_class))
+    instead = np.arange(len(world.asset_class))
     for number, share in enumerate(shares):
         members = np.flatnonzero(world.asset_class == number)
         popularity = 1 / np.sqrt(1 + np.arange(len(members)))
         weights[members] = share * popularity / popularity.sum()
+        opening = members[world.on_new_market[members]]
+        instead[opening] = np.resize(members[~world.on_new_market[members]], len(opening))
     security = rng.choice(len(weights), len(day), p=weights)
     not_yet = world.on_new_market[security] & (day < world.config.planted_on)
-    return np.where(not_yet, world.asset_class[security], security)
+    return np.where(not_yet, instead[security], security)
 
 
 def _base_log_odds(asset_class: NDArray[np.int64], mean_at: Callable[[Floats], Floats]) -> Floats:

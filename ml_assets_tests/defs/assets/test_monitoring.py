@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from sqlalchemy import text
 
-from ml_assets.database.models import RetrainingDecision
+from ml_assets.database.models import Drift, RetrainingDecision
 from ml_assets.database.monitoring import newest_retraining_decision, replace_dates, rows_between
 from ml_assets.defs.sensors import retraining_sensor
 from ml_assets.lake import labels_table, outcomes_table
@@ -79,6 +79,26 @@ def test_performance_is_measured_estimated_and_judged_by_the_gate(monitored: Ban
         monitored, "SELECT count(*), count(realised) FROM estimates WHERE metric = 'base_rate' AND estimated > 0"
     )
     assert counted == [(SCORED, SCORED - 3)]
+
+
+def test_drift_is_measured_shown_and_kept(monitored: Bank) -> None:
+    shown = monitored.latest("drift")
+    assert shown["by feature and date"].startswith("![drift by feature and date](data:image/png;base64,")
+    assert "| cause PAYER |" in shown["by cause"]
+    assert "| feature payer_late_rate |" in shown["by feature"]
+    assert "not judged" not in shown
+    assert abs(shown["mean log-odds moved by"]) < 1
+    days = monitored.days[-SCORED:]
+    rows = rows_between(monitored.platform.engine, Drift, monitored.usecase.name, days[0], days[-1])
+    assert {row["decision_date"] for row in rows} == set(days)
+    of_last = {(row["kind"], row["name"], row["measure"]): row for row in rows if row["decision_date"] == days[-1]}
+    assert of_last["volume", "evening", "decisions"]["value"] == 60
+    assert of_last["feature", "amount", "psi"]["judged"]
+    assert of_last["slice", "country", "psi"]["value"] < 0.1
+    assert of_last["feed", "invoices", "events"]["value"] == 60
+    assert of_last["group", "all decisions", "outcomes over expected"]["n"] == 60
+    assert sum(name.startswith("payer P") for _, name, _ in of_last) == 12
+    assert shown["drift"] == sum(row["drifted"] for row in of_last.values())
 
 
 def test_the_decision_on_retraining_is_written_down_and_the_sensor_starts_what_it_asks_for(monitored: Bank) -> None:

@@ -43,7 +43,9 @@ class Days:
 
         def replaced(ours: pa.Table, theirs: pa.Table, column: str) -> pa.Table:
             kept = ours.filter(pc.invert(pc.is_in(ours[column], dates)))
-            return pa.concat_tables([kept, theirs]).sort_by([("decision_time", "ascending"), ("entity_id", "ascending")])
+            return pa.concat_tables([kept, theirs]).sort_by(
+                [("decision_time", "ascending"), ("entity_id", "ascending")]
+            )
 
         return Days(
             [*(day for day in self.days if day < other.days[0]), *other.days],

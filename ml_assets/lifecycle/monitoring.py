@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from sqlalchemy import Engine
 
-from ml_assets.database.models import Estimate, Outcome, Performance, RetrainingDecision
+from ml_assets.database.models import Drift, Estimate, Outcome, Performance, RetrainingDecision
 from ml_assets.database.monitoring import replace_dates, rows_between
 from ml_assets.features.days import day_end
 from ml_assets.lake import Lake, features_table, labels_table, outcomes_table, predictions_table
@@ -35,7 +35,7 @@ from ml_assets.monitoring.outcomes import (
     outcomes_schema,
 )
 from ml_assets.monitoring.performance import LiveVerdict, judge_live, matured_window, performance
-from ml_assets.monitoring.retraining import Decision, Facts, Past, breaches, decide
+from ml_assets.monitoring.retraining import Decision, Facts, Past, breaches, broken, decide, with_drift
 from ml_assets.registry import ModelRegistry
 from ml_assets.spec import UseCase
 
@@ -136,8 +136,8 @@ def decide_retraining(
 ) -> list[Decision]:
     """Decide for each date, the earliest first, whether to retrain out of turn, and write each decision down.
 
-    What was estimated and came out is in PostgreSQL (`measure_performance`). A decision that is made anew for a date
-    replaces the one before.
+    What was estimated and came out (`measure_performance`) and what has drifted (`measure_drift`) are in PostgreSQL. A
+    decision that is made anew for a date replaces the one before.
     """
     champion = champion_facts(registry, engine, usecase)
     trained = _training_date(champion.training_date) if champion else None
@@ -151,14 +151,17 @@ def decide_retraining(
             for row in rows_between(engine, Estimate, usecase.name, first, day)
             if (at := known_everywhere(usecase, row["outcome_date"])) is not None and at <= day_end(day)
         ]
+        drift = rows_between(engine, Drift, usecase.name, first, day)
+        newest = sorted({row["decision_date"] for row in drift})[-usecase.monitoring.windows :]
         earlier = rows_between(engine, RetrainingDecision, usecase.name, first, day - timedelta(days=1))
         facts = Facts(
             day=day,
-            dates=breaches(usecase.monitoring, came),
+            dates=with_drift(breaches(usecase.monitoring, came), drift),
             champion=champion.line.to_version if champion else None,
             trained=trained,
             new_labels=sum(f.rows for f in labels if (trained is None or f.partition > trained) and f.partition <= day),
-            red=[
+            red=broken(drift, min(newest, default=day))
+            + [
                 f"event {name} of {of_day}: {why}`ml-assets ingest {usecase.name} --from {of_day}`"
                 for name, of_day, why in stale_for(stale, day - timedelta(days=usecase.monitoring.window_days), day)
             ],

@@ -29,7 +29,7 @@ from ml_assets.spec import DriftSpec, UseCase
 FEATURE, PREDICTION, SLICE, CAUSE, VOLUME, FEED, GROUP = (
     "feature", "prediction", "slice", "cause", "volume", "feed", "group",
 )  # fmt: skip
-MONTH_END, MEAN_LOG_ODDS = "month end", "mean log-odds"
+MONTH_END, MEAN_LOG_ODDS, MISSING = "month end", "mean log-odds", "missing"
 # The reference's number of decisions or events that only one day in twenty is further from the usual one.
 _HIGH = 0.95
 # Fewer reference days than these say nothing of how days differ.
@@ -338,7 +338,7 @@ def _column(
     yield _stability(judge, kind, name, spread, counts, expected, n)
     what = "of the values are missing" if there else "of the values are missing: the column is not there"
     missing = np.array(spread.missing)
-    yield judge.share(kind, name, "missing", float(counts[-1]) / n, spread.days, missing, n, what)
+    yield judge.share(kind, name, MISSING, float(counts[-1]) / n, spread.days, missing, n, what)
     if spread.values is not None:
         unseen = np.array(spread.unseen)
         new = float(counts[-2]) / n

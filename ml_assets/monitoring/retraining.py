@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Literal
 
+from ml_assets.monitoring.drift import CAUSE, FEED, GROUP, MISSING, PREDICTION
 from ml_assets.monitoring.estimate import differs
 from ml_assets.spec import MonitoringSpec
 
@@ -78,6 +79,34 @@ def breaches(spec: MonitoringSpec, estimated: Iterable[Mapping[str, Any]]) -> li
         if differs(spec, row["estimated"], row["low"], row["high"], row["realised"]) and not better:
             said.append(f"{row['metric']} {row['realised']:.3f}, expected {row['estimated']:.3f}")
     return [JudgedDate(day, bool(why), "; ".join(why)) for day, why in sorted(found.items())]
+
+
+def with_drift(dates: Sequence[JudgedDate], drift: Iterable[Mapping[str, Any]]) -> list[JudgedDate]:
+    """Return the outcome dates, of which those breach too on which scores, causes or outcomes have drifted.
+
+    `drift` are rows of the table of drift. What was found on a decision date counts for the newest outcome date that is
+    complete and not later. A column that differs without moving the log-odds is no reason to retrain.
+    """
+    said: dict[date, dict[str, None]] = {}
+    for row in drift:
+        before = [one.day for one in dates if one.day <= row["decision_date"]]
+        if row["drifted"] and row["kind"] in (PREDICTION, CAUSE, GROUP) and before:
+            said.setdefault(max(before), {})[f"drift of {row['kind']} {row['name']} ({row['why']})"] = None
+    return [
+        JudgedDate(one.day, True, "; ".join([*([one.why] if one.why else []), *said[one.day]]))
+        if one.day in said
+        else one
+        for one in dates
+    ]
+
+
+def broken(drift: Iterable[Mapping[str, Any]], first: date) -> list[str]:
+    """Return what is broken rather than changed, of rows of the table of drift from `first` on: feeds, lost values."""
+    return [
+        f"{row['kind']} {row['name']} of {row['decision_date']}: {row['why']}"
+        for row in drift
+        if row["drifted"] and row["decision_date"] >= first and (row["kind"] == FEED or row["measure"] == MISSING)
+    ]
 
 
 def decide(spec: MonitoringSpec, facts: Facts) -> Decision:

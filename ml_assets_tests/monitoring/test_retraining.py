@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_assets.monitoring.estimate import estimates
-from ml_assets.monitoring.retraining import Decision, Facts, JudgedDate, Past, breaches, decide
+from ml_assets.monitoring.retraining import Decision, Facts, JudgedDate, Past, breaches, broken, decide, with_drift
 from ml_assets.spec import MonitoringSpec
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE
 from ml_assets_tests.monitoring.made import CALENDAR, FIRST, outcomes
@@ -52,6 +52,29 @@ def test_each_brake_holds_by_itself_and_says_so(changes: dict[str, Any], says: s
     made = decide(SPEC, facts(BAD, **changes))
     assert made.outcome == "wait"
     assert says in made.reason
+
+
+def drift_row(day: date, kind: str, measure: str = "psi", *, drifted: bool = True) -> dict[str, Any]:
+    return {"decision_date": day, "kind": kind, "name": "x", "measure": measure, "drifted": drifted, "why": "so far"}
+
+
+def test_drift_of_what_moves_the_log_odds_is_a_breach_and_what_is_broken_holds_it_back() -> None:
+    quiet = dates(False, False, False, False, False)
+    days = [one.day for one in quiet]
+    after = CALENDAR.next(days[-1])
+    moved = [drift_row(days[2], "cause"), drift_row(days[3], "prediction"), drift_row(after, "group")]
+    judged = with_drift(quiet, moved)
+    assert [one.breached for one in judged] == [False, False, True, True, True], "what is newer counts for the newest"
+    assert decide(SPEC, facts(judged)).outcome == "retrain"
+    assert "drift of group x (so far)" in decide(SPEC, facts(judged)).reason
+    for no_reason in ("feature", "volume", "feed", "slice"):
+        assert with_drift(quiet, [drift_row(day, no_reason) for day in days]) == quiet
+    assert with_drift(quiet, [drift_row(day, "cause", drifted=False) for day in days]) == quiet
+    lost = broken([drift_row(days[1], "feature", "missing"), drift_row(days[4], "feed", "events"), *moved], days[2])
+    assert lost == [f"feed x of {days[4]}: so far"]
+    made = decide(SPEC, facts(judged, red=lost))
+    assert made.outcome == "wait"
+    assert "inputs are not whole" in made.reason
 
 
 def test_what_has_passed_is_not_trained_on() -> None:

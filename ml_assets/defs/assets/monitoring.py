@@ -221,8 +221,10 @@ def retraining_decision_asset(usecase: UseCase) -> dg.AssetsDefinition:
         description=(
             f"Whether to retrain beside the nightly schedule: after {spec.breaches} breaches in the last "
             f"{spec.windows} complete outcome dates and in the newest one, at most {spec.max_per_week} times in seven "
-            "days. Each decision, also the one not to, is in the table `retraining_decisions`; the sensor "
-            f"`{usecase.name}_retraining_out_of_turn` starts what it asks for."
+            "days. A date breaches by its performance, or by drift of scores, causes or outcomes. Each decision, also "
+            "the one not to, is in the table `retraining_decisions`; the sensor "
+            f"`{usecase.name}_retraining_out_of_turn` "
+            "starts what it asks for."
         ),
         retry_policy=RETRY,
         pool=lake_pool(usecase),

@@ -32,6 +32,8 @@ FEATURE, PREDICTION, SLICE, CAUSE, VOLUME, FEED, GROUP = (
 MONTH_END, MEAN_LOG_ODDS, MISSING = "month end", "mean log-odds", "missing"
 # The reference's number of decisions or events that only one day in twenty is further from the usual one.
 _HIGH = 0.95
+# Standard deviations that chance does not reach in a year of days.
+_SURE = 3.5
 # Fewer reference days than these say nothing of how days differ.
 _LEAST_DAYS = 5
 DRIFT_SCHEMA = pa.schema(
@@ -173,10 +175,12 @@ def feed_findings(usecase: UseCase, day: date, feeds: Iterable[Mapping[str, Any]
 
 
 def whole_finding(usecase: UseCase, rows: pa.Table) -> list[Finding]:
-    """Return how many times the promised outcomes came on the newest complete outcome date, against the dates before.
+    """Return how many times the promised outcomes came on the newest complete outcome dates, against those before.
 
     `rows` has probability, label and outcome_date, of decisions with an outcome on complete dates; none, no finding.
-    The features cannot show that: it is the law of the outcome that has changed.
+    Of the newest date and the newest `group_days` together, the one that is further off is told. The features cannot
+    show that: it is the law of the outcome that has changed. Days vary by chance, as independent outcomes do, and by
+    what decisions of a day share, which the dates before tell.
     """
     if not rows.num_rows:
         return []
@@ -184,24 +188,30 @@ def whole_finding(usecase: UseCase, rows: pa.Table) -> list[Finding]:
     dates, at = np.unique(rows["outcome_date"].to_numpy(), return_inverse=True)
     p, failed = rows["probability"].to_numpy(), rows["label"].to_numpy().astype(np.float64)
     came, promised, variance = (np.bincount(at, weights=column) for column in (failed, p, p * (1 - p)))
-    ratios = (came + 0.5) / (promised + 0.5)
-    before = np.log(ratios[:-1])
-    days = tuple(one.astype("datetime64[D]").item() for one in dates)
-    judge = _Judge(spec, usecase.calendar, days[-1])
+    by_chance = variance / np.maximum(promised, 0.5) ** 2
+    before = np.log((came[:-1] + 0.5) / (promised[:-1] + 0.5))
     middle = float(np.median(before)) if len(before) else 0.0
-    usual, why = judge.usual(days[:-1], np.abs(before - middle), any_kind=True)
-    n = int(np.sum(at == len(dates) - 1))
-    why = why or judge.small(n)
-    chance = 3 * math.sqrt(variance[-1]) / max(promised[-1], 1.0)
-    factor = max(spec.min_ratio_of_all, math.exp(spec.margin * usual)) + chance
-    low, high = math.exp(middle) / factor, math.exp(middle) * factor
-    ratio = float(ratios[-1])
-    said = f"{days[-1]}: {came[-1]:,.0f} of {n:,}, {promised[-1]:,.1f} expected"
-    breached = not why and not low <= ratio <= high
+    # Robust, since the dates of a change that goes on are among those before.
+    spread = (1.4826 * float(np.median(np.abs(before - middle)))) ** 2 if len(before) else 0.0
+    shared = max(0.0, spread - float(np.median(by_chance[:-1]))) if len(before) else 0.0
+
+    def off(last: int) -> tuple[float, float, int]:
+        """Return log ratio less the usual one, its standard deviation, and how many dates it is of."""
+        ours, theirs = came[-last:].sum(), promised[-last:].sum()
+        ratio = math.log((ours + 0.5) / (theirs + 0.5))
+        return ratio - middle, math.sqrt(shared / last + variance[-last:].sum() / max(theirs, 0.5) ** 2), last
+
+    far, deviation, last = max((off(1), off(min(spec.group_days, len(dates)))), key=lambda one: abs(one[0]) / one[1])
+    allowed = max(math.log(spec.min_ratio_of_all), _SURE * deviation)
+    n = int(np.sum(at >= len(dates) - last))
+    why = _too_few(len(before)) or (f"fewer than {spec.min_rows} decisions" if n < spec.min_rows else "")
+    since = dates[-last].astype("datetime64[D]").item()
+    said = f"{came[-last:].sum():,.0f} of {n:,}, {promised[-last:].sum():,.1f} expected, since {since}"
     return [
         Finding(
-            GROUP, "all decisions", "outcomes over expected", ratio, math.exp(middle), low, high, n, not why,
-            breached, f"{why}; {said}" if why else said, at_once=True,
+            GROUP, "all decisions", "outcomes over expected", math.exp(far + middle), math.exp(middle),
+            math.exp(middle - allowed), math.exp(middle + allowed), n, not why, not why and abs(far) > allowed,
+            f"{why}; {said}" if why else said, at_once=True,
         )
     ]  # fmt: skip
 
@@ -245,6 +255,11 @@ def shown_first(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return sorted(rows, key=lambda row: (not row["drifted"], not row["breached"], -abs(row["moved"] or 0.0)))
 
 
+def _too_few(days: int) -> str:
+    """Return why so many days say nothing of how days differ; empty if they do."""
+    return f"{days} days to compare with are too few" if days < _LEAST_DAYS else ""
+
+
 class _Judge:
     """The limits of one date."""
 
@@ -257,8 +272,8 @@ class _Judge:
 
         With `any_kind`, a month end is compared with other days if there is no month end.
         """
-        if len(days) < _LEAST_DAYS:
-            return 0.0, f"{len(days)} days to compare with are too few"
+        if why := _too_few(len(days)):
+            return 0.0, why
         most: dict[str, float] = {}
         for one, each in zip(days, off.tolist(), strict=True):
             kind = kind_of_day(one, self._calendar)

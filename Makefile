@@ -26,7 +26,7 @@ SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-sec ui serve test test-kafka test-k8s test-faults test-end-to-end test-operating test-release image push sign verify sbom security audit deploy rollback \
-	smoke model-report check bench bench-features bench-landing bench-serving reach lock lock-image clean
+	smoke model-report check bench bench-features bench-landing bench-monitoring bench-serving reach lock lock-image clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -122,6 +122,9 @@ bench-features: $(INSTALLED) ## measure as-of joins and a day's cost after years
 
 bench-landing: $(INSTALLED) ## measure landing on Apache Kafka, and write docs/benchmarks-landing.md
 	$(BIN)/python -m benchmarks.bench_landing
+
+bench-monitoring: $(INSTALLED) ## drift on planted changes and quiet months, and its speed, and write docs/benchmarks-monitoring.md
+	$(BIN)/python -m benchmarks.bench_monitoring
 
 bench-serving: $(INSTALLED) ## measure the scoring service beside mlflow and the bare server, and write docs/benchmarks-serving.md
 	$(BIN)/python -m benchmarks.bench_serving

@@ -232,16 +232,25 @@ def report(
         lines.append(f"| {change} | {len(days)} | {sum(one <= 3 for one in known)} | {said} | {often} |")
     return page(
         "Benchmarks of monitoring",
-        ["Written by `python -m benchmarks.bench_monitoring`. A change counts from the first business day that shows it."],
+        [
+            "Written by `python -m benchmarks.bench_monitoring`. A change counts from the first business day that shows it."
+        ],
         [
             f"settlement_fails, logistic trained as of day {TRAINED} of 500 instructions a day and 30 counterparties",
             f"quiet: {QUIET - TRAINED - 1} business days after training without retraining, {len(quiet)} seeds: "
-            f"{np.mean(quiet):.2f} alarms a quarter on average, at most {max(quiet)}; {sum(n <= 1 for n in quiet)} seeds "
-            "with at most one",
+            f"{np.mean(quiet):.2f} alarms a quarter on average, at most {max(quiet)}; {sum(n <= 1 for n in quiet)} of "
+            "the seeds have at most one",
         ],
-        [*lines, "", f"A million decisions of ten columns, one date, against a reference of ten days of {ROWS:,} in all.",
-         "", "| what | seconds, median of 3 | times ours |", "| --- | ---: | ---: |", *speeds],
-    )  # fmt: skip
+        [
+            *lines,
+            "",
+            f"A million decisions of ten columns on one date, against a reference of {ROWS:,} on ten days:",
+            "",
+            "| what | seconds, median of 3 | times ours |",
+            "| --- | ---: | ---: |",
+            *speeds,
+        ],
+    )
 
 
 def say(*lines: object) -> None:

@@ -232,9 +232,7 @@ def report(
         lines.append(f"| {change} | {len(days)} | {sum(one <= 3 for one in known)} | {said} | {often} |")
     return page(
         "Benchmarks of monitoring",
-        [
-            "Written by `python -m benchmarks.bench_monitoring`. A change counts from the first business day that shows it."
-        ],
+        ["Written by `make bench-monitoring`. A change counts from the first business day that shows it."],
         [
             f"settlement_fails, logistic trained as of day {TRAINED} of 500 instructions a day and 30 counterparties",
             f"quiet: {QUIET - TRAINED - 1} business days after training without retraining, {len(quiet)} seeds: "

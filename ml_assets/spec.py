@@ -521,7 +521,7 @@ class DriftSpec:
     min_rows: int = 100
     min_psi: float = 0.1
     min_share: float = 0.05
-    min_log_odds: float = 0.2
+    min_log_odds: float = 0.25
     min_volume: float = 1.5
     margin: float = 2.0
     breaches: int = 2
@@ -530,7 +530,7 @@ class DriftSpec:
     group_days: int = 2
     min_ratio: float = 1.5
     min_ratio_of_all: float = 1.25
-    deviations: float = 4.5
+    deviations: float = 4.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.breaches <= self.windows:

@@ -15,6 +15,8 @@ from ml_assets.cli.printed import show
 from ml_assets.errors import InputError, StateError
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
     from ml_assets.database.promotions import Actor, LedgerEntry
     from ml_assets.lifecycle.promotion import Promotion
     from ml_assets.settings import Settings
@@ -58,8 +60,10 @@ def add_promotions_commands(app: typer.Typer, console: Console) -> None:
 
         settings = read_settings()
         platform = platform_of(settings)
+        usecase = usecase_of(settings, use_case)
+        _say_verdict(console, platform.engine, use_case)
         entry = answer(
-            platform.registry, platform.engine, usecase_of(settings, use_case), _actor(settings), reason=reason,
+            platform.registry, platform.engine, usecase, _actor(settings), reason=reason,
             decline=decline,
         )  # fmt: skip
         console.print(f"{use_case} version {entry.to_version} {entry.action} by {entry.actor}")
@@ -158,6 +162,15 @@ def add_promotions_commands(app: typer.Typer, console: Console) -> None:
         console.print(table)
         now = agreement(platform.registry, platform.engine, usecase)
         console.print(str(now), style="" if now.agrees else "red")
+        _say_verdict(console, platform.engine, use_case)
+
+
+def _say_verdict(console: Console, engine: Engine, use_case: str) -> None:
+    """Say what outcomes have told of the model in the shadow, if something has been judged."""
+    from ml_assets.database.monitoring import newest_shadow_verdict
+
+    if verdict := newest_shadow_verdict(engine, use_case):
+        console.print(f"As of {verdict['decision_date']}, {verdict['sentence']}")
 
 
 def _what(line: LedgerEntry) -> str:

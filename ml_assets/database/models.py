@@ -295,6 +295,35 @@ class Drift(Base):
     why: Mapped[str]
 
 
+class ShadowVerdictRow(Base):
+    """What the same matured decisions said of the model in the shadow beside the champion, as of a date.
+
+    `says` is `better`, `worse`, `no difference` or `too early`; `gain` is that of the shadow in `metric`, with its
+    interval over days.
+    """
+
+    __tablename__ = "shadow_verdicts"
+
+    use_case: Mapped[str] = mapped_column(primary_key=True)
+    decision_date: Mapped[date] = mapped_column(primary_key=True)
+    champion_version: Mapped[int]
+    champion_run_id: Mapped[str]
+    shadow_version: Mapped[int]
+    shadow_run_id: Mapped[str]
+    metric: Mapped[str]
+    of_champion: Mapped[float | None]
+    of_shadow: Mapped[float | None]
+    gain: Mapped[float | None]
+    low: Mapped[float | None]
+    high: Mapped[float | None]
+    saved_per_day: Mapped[float | None]
+    n: Mapped[int]
+    positives: Mapped[int]
+    days: Mapped[int]
+    says: Mapped[str]
+    sentence: Mapped[str]
+
+
 class RetrainingDecision(Base):
     """Whether a model was to be retrained early, decided once per date, with the numbers for the decision.
 

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, delete, inspect, select, text
 
 from ml_assets.database.connect import begin
 from ml_assets.database.copying import copy_rows
-from ml_assets.database.models import Base, Drift, Estimate, Outcome, Performance, RetrainingDecision
+from ml_assets.database.models import Base, Drift, Estimate, Outcome, Performance, RetrainingDecision, ShadowVerdictRow
 from ml_assets.errors import InputError
 
 # By which date the rows of each table are replaced.
@@ -21,6 +21,7 @@ _DATE: Final[dict[type[Base], str]] = {
     Estimate: "outcome_date",
     RetrainingDecision: "decision_date",
     Drift: "decision_date",
+    ShadowVerdictRow: "decision_date",
 }
 
 
@@ -59,15 +60,12 @@ def rows_between(
 
 def newest_retraining_decision(where: Engine | str, use_case: str) -> dict[str, Any] | None:
     """Return the decision on retraining of the newest date, None if nothing has been decided."""
-    query = (
-        select(RetrainingDecision.__table__)
-        .where(RetrainingDecision.use_case == use_case)
-        .order_by(RetrainingDecision.decision_date.desc())
-        .limit(1)
-    )
-    with begin(where) as connection:
-        row = connection.execute(query).mappings().one_or_none()
-        return dict(row) if row else None
+    return _newest(where, RetrainingDecision, use_case)
+
+
+def newest_shadow_verdict(where: Engine | str, use_case: str) -> dict[str, Any] | None:
+    """Return the verdict on the model in the shadow of the newest date, None if nothing has been judged."""
+    return _newest(where, ShadowVerdictRow, use_case)
 
 
 def retire_outcomes(where: Engine | str, *, months: int, now: datetime) -> int:
@@ -79,3 +77,11 @@ def retire_outcomes(where: Engine | str, *, months: int, now: datetime) -> int:
     first = date(number // 12, number % 12 + 1, 1)
     with begin(where) as connection:
         return connection.execute(delete(Outcome).where(Outcome.outcome_date < first)).rowcount
+
+
+def _newest(where: Engine | str, table: type[Base], use_case: str) -> dict[str, Any] | None:
+    columns = table.__table__.c
+    query = select(table.__table__).where(columns.use_case == use_case)
+    with begin(where) as connection:
+        row = connection.execute(query.order_by(columns[_DATE[table]].desc()).limit(1)).mappings().one_or_none()
+        return dict(row) if row else None

@@ -374,6 +374,17 @@ def was_rolled_back(where: Engine | Connection | str, use_case: str, run_id: str
     return _first(where, query) is not None
 
 
+def rolled_back_by_run(where: Engine | Connection | str, use_case: str, run_id: str) -> bool:
+    """Return whether the model of a run has ever been rolled back by itself, without a person."""
+    query = select(*_COLUMNS).where(
+        Promotion.use_case == use_case,
+        Promotion.action == "rolled_back",
+        Promotion.from_run_id == run_id,
+        Promotion.is_person.is_(False),
+    )
+    return _first(where, query) is not None
+
+
 def _first(where: Engine | Connection | str, query: Select[Any]) -> LedgerEntry | None:
     return next(iter(_lines(where, query.order_by(Promotion.id.desc()).limit(1))), None)
 

@@ -117,6 +117,17 @@ def lake_pool(usecase: UseCase) -> str:
     return f"{usecase.name}_lake"
 
 
+def when_updated(label: str) -> dg.AutomationCondition[Any]:
+    """Return the condition that an asset is made again whenever one of those that it depends on is, and all are."""
+    ready = (
+        dg.AutomationCondition.any_deps_updated().since_last_handled()
+        & ~dg.AutomationCondition.any_deps_missing()
+        & ~dg.AutomationCondition.any_deps_in_progress()
+        & ~dg.AutomationCondition.in_progress()
+    )
+    return ready.with_label(label)
+
+
 def freshness(usecase: UseCase) -> dg.FreshnessPolicy:
     """Return the policy that each weekday has its decisions within two hours of the last decision time."""
     last = max(slot.at for slot in usecase.slots)

@@ -21,6 +21,7 @@ from ml_assets.lake.names import (
     quarantine_table,
     reference_quarantine_table,
     reference_table,
+    shadow_table,
     tables_of,
     training_set_table,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "quarantine_table",
     "reference_quarantine_table",
     "reference_table",
+    "shadow_table",
     "tables_of",
     "training_set_table",
 ]

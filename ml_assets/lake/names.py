@@ -61,6 +61,11 @@ def predictions_table(usecase: UseCase) -> str:
     return f"predictions/{usecase.name}"
 
 
+def shadow_table(usecase: UseCase) -> str:
+    """What the model in the shadow says of the same decisions; partitioned by decision_date."""
+    return f"shadow/{usecase.name}"
+
+
 def outcomes_table(usecase: UseCase) -> str:
     """Predictions with their outcomes; partitioned by outcome_date."""
     return f"outcomes/{usecase.name}"
@@ -86,6 +91,7 @@ def tables_of(usecases: Iterable[UseCase]) -> list[str]:
                 labels_table,
                 training_set_table,
                 predictions_table,
+                shadow_table,
                 outcomes_table,
             )
         ]

@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from ml_assets.database.models import Drift, Estimate, Outcome, Performance, RetrainingDecision
 from ml_assets.database.monitoring import replace_dates, rows_between
 from ml_assets.features.days import day_end
-from ml_assets.lake import Lake, features_table, labels_table, outcomes_table, predictions_table
+from ml_assets.lake import Lake, features_table, labels_table, outcomes_table, predictions_table, shadow_table
 from ml_assets.learning.plots import estimate_plot
 from ml_assets.learning.scorer import Scorer
 from ml_assets.learning.slices import slice_columns
@@ -36,13 +36,14 @@ from ml_assets.monitoring.outcomes import (
 )
 from ml_assets.monitoring.performance import LiveVerdict, judge_live, matured_window, performance
 from ml_assets.monitoring.retraining import Decision, Facts, Past, breaches, broken, decide, with_drift
+from ml_assets.monitoring.shadow import SHADOW
 from ml_assets.registry import ModelRegistry
 from ml_assets.spec import UseCase
 
 # How far back estimates and earlier decisions are looked at by the rule that retrains.
 _LOOK_BACK = timedelta(days=120)
 # Where the predictions of each stage lie. The scoring service's answers are one more, once they land in the lake.
-SOURCES = {BATCH: predictions_table}
+SOURCES = {BATCH: predictions_table, SHADOW: shadow_table}
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ def join_live_outcomes(lake: Lake, engine: Engine | str, usecase: UseCase, dates
     rows = join_outcomes(usecase, predictions, features, labels if labels is not None else _NO_LABELS, mature)
     version = lake.replace(outcomes_table(usecase), rows, "outcome_date", touched)
     replace_dates(engine, Outcome, usecase.name, touched, rows)
-    return OutcomeReport(completeness(rows), version, rows)
+    decided = rows.filter(pc.equal(rows["stage"], BATCH))
+    return OutcomeReport(completeness(decided), version, rows)
 
 
 @dataclass(frozen=True)

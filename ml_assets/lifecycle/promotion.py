@@ -188,7 +188,8 @@ def roll_back(
     Where somebody has moved the alias, or deleted the champion in MLflow, a rollback without a version (or to the
     champion's own) puts the ledger's champion back instead: the line is `restored`. If nobody has ever been approved it
     takes the alias away and returns None. A rollback needs one person, in every tier: it leads to a model that was
-    approved before, by its run and hashes.
+    approved before, by its run and hashes. A run may roll a model back once, outside the tier `high` (see
+    `lifecycle.shadow`).
 
     Raises:
         LookupError: there is no champion, nothing before it, or `to_version` has never been champion.

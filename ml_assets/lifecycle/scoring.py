@@ -100,7 +100,7 @@ def score_dates(
         ScoredTime(usecase.name, decision.as_of, champion.version, champion.run_id, usecase.decides_all(decision))
         for decision in decided_times(lake, usecase, dates, features)
     ]
-    predictions = _write(lake, predictions_table(usecase), predictions, dates)
+    predictions = write_predictions(lake, predictions_table(usecase), predictions, dates)
     upserted = upsert_predictions(engine, predictions, scored=times)
     return ScoringReport(
         champion=champion,
@@ -113,7 +113,7 @@ def score_dates(
     )
 
 
-def _write(lake: Lake, name: str, predictions: pa.Table, dates: Sequence[date]) -> pa.Table:
+def write_predictions(lake: Lake, name: str, predictions: pa.Table, dates: Sequence[date]) -> pa.Table:
     """Replace the partitions and return their rows: a row with equal values keeps its first provenance."""
     dataset = lake.dataset(name)
     if dataset is not None:

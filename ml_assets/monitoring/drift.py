@@ -32,6 +32,7 @@ FEATURE, PREDICTION, SLICE, CAUSE, VOLUME, FEED, GROUP = (
 MONTH_END, MEAN_LOG_ODDS, MISSING = "month end", "mean log-odds", "missing"
 # The reference's number of decisions or events that only one day in twenty is further from the usual one.
 _HIGH = 0.95
+_ANSCOMBE = 3 / 8
 # Standard deviations that chance does not reach in a year of days.
 _SURE = 3.5
 # Fewer reference days than these say nothing of how days differ.
@@ -230,14 +231,15 @@ def group_findings(usecase: UseCase, rows: pa.Table, *, most: int = 20) -> list[
     found: list[Finding] = []
     for source in spec.groups:
         values, at = np.unique(np.array([str(v) for v in rows[source].to_pylist()], dtype=object), return_inverse=True)
-        came, promised, variance, n = (
-            np.bincount(at, weights=column, minlength=len(values))
-            for column in (failed, p, p * (1 - p), np.ones(len(p)))
+        came, promised, n = (
+            np.bincount(at, weights=column, minlength=len(values)) for column in (failed, p, np.ones(len(p)))
         )
-        deviation = (came - promised) / np.sqrt(np.maximum(variance, 1e-9))
+        # Of Anscombe 1948: the root of a small count is nearly normal, the count is not.
+        deviation = 2 * (np.sqrt(came + _ANSCOMBE) - np.sqrt(promised + _ANSCOMBE))
         shared = max(1.0, float(np.median(deviation**2)) / 0.4549) if len(values) else 1.0
+        allowed = (np.sqrt(promised + _ANSCOMBE) + spec.deviations * math.sqrt(shared) / 2) ** 2 - _ANSCOMBE
         for i in np.argsort(-deviation, kind="stable")[:most]:
-            high = max(spec.min_ratio, 1 + spec.deviations * math.sqrt(shared * variance[i]) / max(promised[i], 1e-9))
+            high = max(spec.min_ratio, allowed[i] / max(promised[i], 1e-9))
             ratio = float(came[i] / max(promised[i], 1e-9))
             judged = n[i] >= spec.min_rows / 10 and promised[i] > 0
             found.append(

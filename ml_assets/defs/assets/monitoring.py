@@ -14,7 +14,9 @@ from ml_assets.defs.checks.monitoring import (
     judge_drift,
     judge_estimate,
     judge_live_gate,
+    judge_shadow_verdict,
     live_gate_check,
+    shadow_check,
 )
 from ml_assets.defs.common import (
     RETRY,
@@ -28,6 +30,7 @@ from ml_assets.defs.common import (
     retrying_outages_only,
     rounded,
     table,
+    when_updated,
 )
 from ml_assets.defs.resources import Platform
 from ml_assets.lake import outcomes_table
@@ -43,18 +46,8 @@ def build(usecase: UseCase) -> Iterator[dg.AssetsDefinition]:
     yield outcomes_asset(usecase)
     yield performance_asset(usecase)
     yield drift_asset(usecase)
+    yield shadow_verdict_asset(usecase)
     yield retraining_decision_asset(usecase)
-
-
-def when_updated(label: str) -> dg.AutomationCondition:
-    """Return the condition that an asset is made again whenever one of those that it depends on is, and all are."""
-    ready = (
-        dg.AutomationCondition.any_deps_updated().since_last_handled()
-        & ~dg.AutomationCondition.any_deps_missing()
-        & ~dg.AutomationCondition.any_deps_in_progress()
-        & ~dg.AutomationCondition.in_progress()
-    )
-    return ready.with_label(label)
 
 
 def outcomes_asset(usecase: UseCase) -> dg.AssetsDefinition:
@@ -205,6 +198,58 @@ def drift_asset(usecase: UseCase) -> dg.AssetsDefinition:
         )
 
     return drift
+
+
+def shadow_verdict_asset(usecase: UseCase) -> dg.AssetsDefinition:
+    """Return the asset that says whether the model in the shadow is better than the champion."""
+    asset_key = key(usecase, "shadow_verdict")
+
+    @dg.asset(
+        key=asset_key,
+        deps=[key(usecase, "outcomes"), key(usecase, "shadow_predictions")],
+        partitions_def=partitions(usecase),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        automation_condition=when_updated("outcomes are new"),
+        kinds={"postgres"},
+        description=(
+            "The model in the shadow and the champion on the same live decisions whose outcomes have come, by the "
+            "gate's paired bootstrap over days. `ml-assets approve` and `history` show it. "
+            + (
+                "A person decides what follows."
+                if usecase.needs_approval
+                else "A champion that does worse than its predecessor is rolled back, once."
+            )
+        ),
+        check_specs=[shadow_check(asset_key)],
+        retry_policy=RETRY,
+        pool=lake_pool(usecase),
+        **common(usecase, _STAGE),
+    )
+    @retrying_outages_only
+    def shadow_verdict(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+        from ml_assets.database.promotions import Actor
+        from ml_assets.lifecycle.shadow import judge_and_roll_back
+
+        report = judge_and_roll_back(
+            platform.lake, platform.registry, platform.engine, usecase, max(dates_of(context)),
+            Actor.run(context.run.run_id),
+        )  # fmt: skip
+        verdict, measured = report.verdict, {}
+        if verdict is not None:
+            measured = {"gain": verdict.gain.value, "gain from": verdict.gain.low, "gain to": verdict.gain.high,
+                        verdict.metric: verdict.of_shadow, f"{verdict.metric} of the champion": verdict.of_champion,
+                        "saved more per day": verdict.saved}  # fmt: skip
+        return dg.MaterializeResult(
+            metadata={
+                "verdict": report.sentence,
+                **({"champion": verdict.champion.version, "in shadow": verdict.shadow.version} if verdict else {}),
+                **({"decisions": verdict.n, "fails": verdict.positives, "dates": verdict.days} if verdict else {}),
+                **numbers(measured),
+            },
+            check_results=[judge_shadow_verdict(report)],
+        )
+
+    return shadow_verdict
 
 
 def retraining_decision_asset(usecase: UseCase) -> dg.AssetsDefinition:

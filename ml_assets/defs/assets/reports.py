@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from ml_assets.defs.assets.monitoring import when_updated
-from ml_assets.defs.common import RETRY, common, dates_of, key, partitions, retrying_outages_only
+from ml_assets.defs.common import RETRY, common, dates_of, key, partitions, retrying_outages_only, when_updated
 from ml_assets.defs.resources import Platform
 from ml_assets.lifecycle.reports import assets_read, reports_of
 from ml_assets.reports.page import Section, table_of

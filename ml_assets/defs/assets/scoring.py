@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -22,9 +23,10 @@ from ml_assets.defs.common import (
     run_link,
     table,
     version_link,
+    when_updated,
 )
 from ml_assets.defs.resources import Platform
-from ml_assets.lake import predictions_table
+from ml_assets.lake import predictions_table, shadow_table
 from ml_assets.spec import UseCase
 
 # Rows of the work-list shown in the Dagster UI.
@@ -40,6 +42,7 @@ class ScoringConfig(dg.Config):
 def build(usecase: UseCase) -> Iterator[dg.AssetsDefinition | dg.AssetSpec]:
     """Yield predictions and work-list of a use case."""
     yield predictions_asset(usecase)
+    yield shadow_predictions_asset(usecase)
     yield dg.AssetSpec(
         key(usecase, "work_list"),
         deps=[key(usecase, "predictions")],
@@ -134,6 +137,47 @@ def predictions_asset(usecase: UseCase) -> dg.AssetsDefinition:
         )
 
     return predictions
+
+
+def shadow_predictions_asset(usecase: UseCase) -> dg.AssetsDefinition:
+    """Return the asset of what the model in the shadow says of the same decisions."""
+
+    @dg.asset(
+        key=key(usecase, "shadow_predictions"),
+        deps=[key(usecase, "predictions")],
+        partitions_def=partitions(usecase),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        automation_condition=when_updated("predictions are new"),
+        kinds={"onnx", "deltalake"},
+        description=(
+            "The same decisions, scored by the model in the shadow: the one that awaits approval, else the champion "
+            "before. Nobody acts on it; the asset `shadow_verdict` holds it beside the champion once outcomes come."
+        ),
+        metadata={"dagster/table_name": shadow_table(usecase)},
+        retry_policy=RETRY,
+        **common(usecase, "scoring"),
+    )
+    @retrying_outages_only
+    def shadow_predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+        from ml_assets.lifecycle.shadow import score_shadow
+
+        made = score_shadow(
+            platform.lake,
+            platform.registry,
+            platform.engine,
+            usecase,
+            dates_of(context),
+            origin(context, platform, usecase),
+            threads=platform.settings.threads,
+        )
+        version: dict[str, Any] = {}
+        if made.version is not None:
+            version = {"model_version": made.version, **version_link(platform, usecase, made.version)}
+        return dg.MaterializeResult(
+            metadata={"dagster/row_count": made.rows, **version, **({"none because": made.why} if made.why else {})}
+        )
+
+    return shadow_predictions
 
 
 def _top(predictions: pa.Table) -> list[dict[str, object]]:

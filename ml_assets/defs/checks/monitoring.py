@@ -9,12 +9,14 @@ from ml_assets.governance.conditions import sentence
 from ml_assets.monitoring.outcomes import Completeness
 
 if TYPE_CHECKING:
+    from ml_assets.lifecycle.shadow import ShadowReport
     from ml_assets.monitoring.performance import LiveVerdict
 
 LIVE_GATE = "live_gate"
 ESTIMATE_HOLDS = "estimate_holds"
 OUTCOMES_COMPLETE = "outcomes_complete"
 NO_DRIFT = "no_drift"
+CHAMPION_IS_BEST = "champion_is_best"
 # Some decisions never get an outcome, as cancelled instructions; more than this is worth a look.
 _LEAST_SHARE = 0.8
 
@@ -110,4 +112,23 @@ def judge_drift(drifted: Sequence[Mapping[str, Any]], why: str) -> dg.AssetCheck
         passed=not drifted,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"what has drifted": "\n".join(said) or "nothing", "not judged": why or "all was"},
+    )
+
+
+def shadow_check(asset: dg.AssetKey) -> dg.AssetCheckSpec:
+    """Return the check that the model in the shadow is not better than the champion."""
+    return dg.AssetCheckSpec(
+        CHAMPION_IS_BEST,
+        asset=asset,
+        description="On the same live decisions the model in the shadow is not better than the champion.",
+    )
+
+
+def judge_shadow_verdict(report: "ShadowReport") -> dg.AssetCheckResult:
+    """Return the result; what is too early to say is no failure."""
+    return dg.AssetCheckResult(
+        check_name=CHAMPION_IS_BEST,
+        passed=report.verdict is None or report.verdict.says != "better",
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"verdict": report.sentence},
     )

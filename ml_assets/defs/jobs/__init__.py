@@ -70,14 +70,16 @@ def scoring_job(usecase: UseCase) -> UnresolvedAssetJobDefinition:
     return _job(
         usecase,
         "score",
-        [key(usecase, "predictions")],
+        [key(usecase, "predictions"), key(usecase, "shadow_predictions")],
         f"{usecase.title}: score a date with the champion. Usually this happens by itself when features are ready.",
     )
 
 
 def monitoring_keys(usecase: UseCase) -> list[dg.AssetKey]:
     """Return the assets that say whether the model still holds."""
-    return [key(usecase, name) for name in ("outcomes", "performance", "drift", "retraining_decision")]
+    return [
+        key(usecase, name) for name in ("outcomes", "performance", "drift", "shadow_verdict", "retraining_decision")
+    ]
 
 
 def monitoring_job(usecase: UseCase) -> UnresolvedAssetJobDefinition:

@@ -7,14 +7,22 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from sqlalchemy import text
 
 from ml_assets.database.models import Drift, RetrainingDecision
-from ml_assets.database.monitoring import newest_retraining_decision, replace_dates, rows_between
+from ml_assets.database.monitoring import (
+    newest_retraining_decision,
+    newest_shadow_verdict,
+    replace_dates,
+    rows_between,
+)
+from ml_assets.database.promotions import Actor, LedgerError, last_change
 from ml_assets.defs.sensors import retraining_sensor
-from ml_assets.lake import labels_table, outcomes_table
+from ml_assets.lake import labels_table, outcomes_table, predictions_table, shadow_table
 from ml_assets.learning.statistics import average_precision
+from ml_assets.lifecycle.promotion import promote_challenger, roll_back
 from ml_assets_tests.defs.assets.conftest import Bank
 
 pytestmark = pytest.mark.long
@@ -161,3 +169,44 @@ def test_reports_show_their_page_and_first_table_and_are_linked_from_what_they_t
     assert of_quality == {dg.AssetKey([name, "curated", event.name]) for event in monitored.usecase.events}
     of_performance = graph.get(dg.AssetKey([name, "reports", "model_performance"])).parent_keys
     assert of_performance == {dg.AssetKey([name, "outcomes"]), dg.AssetKey([name, "performance"])}
+
+
+def test_a_champion_that_does_worse_than_its_predecessor_is_rolled_back_by_itself_once(monitored: Bank) -> None:
+    """The predecessor goes on in the shadow; the champion's scores are turned about, as a model gone wrong would."""
+    usecase, engine, days = monitored.usecase, monitored.platform.engine, monitored.days[-SCORED:]
+    first = last_change(engine, usecase.name)
+    monitored.runs.run("retrain", [days[0]])
+    second = last_change(engine, usecase.name)
+    assert (second.action, second.from_run_id) == ("promoted", first.mlflow_run_id)
+    monitored.runs.run("score", days)
+    assert monitored.latest("shadow_predictions")["model_version"] == first.to_version
+    in_shadow = monitored.lake.read(shadow_table(usecase))
+    assert set(in_shadow["mlflow_run_id"].to_pylist()) == {first.mlflow_run_id}
+    assert in_shadow.num_rows == SCORED * 60
+    monitored.runs.run("monitor", days)
+    said = monitored.latest("shadow_verdict")
+    assert said["verdict"].startswith(f"version {first.to_version} in the shadow: no difference to champion")
+    assert said["decisions"] == (SCORED - 3) * 60
+    assert len(sql(monitored, "SELECT * FROM work_list")) == len(
+        sql(monitored, f"SELECT * FROM work_list WHERE model_version = {second.to_version}")
+    ), "nothing of the shadow is on a work-list"
+
+    rows = monitored.lake.read(predictions_table(usecase))
+    at = rows.schema.get_field_index("probability")
+    wrong = rows.set_column(at, rows.schema.field(at), pc.subtract(1.0, rows["probability"]))
+    monitored.lake.replace(predictions_table(usecase), wrong, "decision_date", days)
+    monitored.runs.run("monitor", days)
+    line = last_change(engine, usecase.name)
+    assert (line.action, line.mlflow_run_id, line.is_person) == ("rolled_back", first.mlflow_run_id, False)
+    assert line.reason.startswith(f"worse than its predecessor, version {first.to_version}: ")
+    assert "Rolled back by itself" in monitored.latest("shadow_verdict")["verdict"]
+    newest = newest_shadow_verdict(engine, usecase.name)
+    assert (newest["says"], newest["shadow_version"]) == ("better", first.to_version)
+    monitored.runs.run("monitor", days)
+    assert last_change(engine, usecase.name) == line
+    promote_challenger(monitored.platform.registry, engine, usecase, Actor.person("ann"), override="it was mended")
+    assert last_change(engine, usecase.name).mlflow_run_id == second.mlflow_run_id
+    monitored.runs.run("monitor", days)
+    assert last_change(engine, usecase.name).action == "promoted", "the second time a person decides"
+    with pytest.raises(LedgerError, match="a run rolls a model back once"):
+        roll_back(monitored.platform.registry, engine, usecase, Actor.run("again"), reason="again")

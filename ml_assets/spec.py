@@ -393,6 +393,32 @@ class ActionSpec:
         return f"acting costs {self.cost:g} {currency} and saves {self.effectiveness:.0%} of the expected cost"
 
 
+# The attribute of a decision that says how it is handled, and its value in the control group.
+HANDLING, USUAL_WAY = "handling", "usual way"
+
+
+@dataclass(frozen=True, slots=True)
+class ControlSpec:
+    """The control group: decisions on the work-list that go the usual way, so that the effect of acting is known.
+
+    `share` of the entities are in it, by lot, of those whose fail costs at most `max_cost` in the use case's currency.
+    With a share of 0 there is none.
+
+    Raises:
+        ValueError: the share is not from 0 to 0.5, or there is a share and no cost above 0 that it may have.
+    """
+
+    share: float = 0.0
+    max_cost: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.share <= 0.5 and 0 <= self.max_cost < math.inf) or (self.share and not self.max_cost):
+            raise InputError(
+                f"ControlSpec: share is {self.share} and must be from 0 to 0.5; max_cost is {self.max_cost} and must "
+                "be finite, and above 0 if there is a share"
+            )
+
+
 # Tables that `features.as_of` creates for the feature SQL, or while it runs.
 _OWN_TABLES = {
     *("business_days", "decisions", "decisions_before", "incoming", "label_of_decisions", "labelled"),
@@ -599,7 +625,8 @@ class UseCase:
       `daily/<name>.sql` for each table in `daily`
     - `calendar` has the business days, and `first_partition` is the first date
     - `places` is for decisions at places with other business days than those of `calendar`
-    - `capacity` is how many decisions the team can act on per slot and date; `action` is what acting costs and saves
+    - `capacity` is how many decisions the team can act on per slot and date; `action` is what acting costs and saves,
+      `control` is who is left alone so that this can be measured
     - `value` is where the value at stake is found: a column of the features table, or `attributes.<key>`; empty if it
       is not known
     - `needs` are attributes that decisions should have; decisions that lack them are reported
@@ -631,6 +658,7 @@ class UseCase:
     gate: GateSpec = GateSpec()
     monitoring: MonitoringSpec = MonitoringSpec()
     action: ActionSpec = FREE_ACTION
+    control: ControlSpec = ControlSpec()
     value: str = ""
     needs: tuple[Need, ...] = ()
     places: PlaceSpec | None = None

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from ml_assets.spec import HANDLING, USUAL_WAY
+
 if TYPE_CHECKING:
     from ml_assets.platform import Platform
     from ml_assets.spec import UseCase
@@ -62,13 +64,16 @@ def print_work_list(
         )
         table.add_row(
             str(row["priority"]), row["entity_id"], said, f"{row['probability']:.3f}", f"{row['expected_cost']:,.0f}",
-            *(_reasons(row["reason_codes"]) if usecase.causes else ()),
+            *(_reasons(row["reason_codes"], row["attributes"]) if usecase.causes else ()),
         )  # fmt: skip
     console.print(table)
 
 
-def _reasons(codes: dict[str, Any] | None) -> tuple[str, str]:
-    """Return the causes that raise the probability, and what is done about the main one, which is always among them."""
+def _reasons(codes: dict[str, Any] | None, attributes: dict[str, Any] | None) -> tuple[str, str]:
+    """Return the causes that raise the probability, and what is done about the main one, which is always among them.
+
+    The control group goes the usual way: nothing is done about it.
+    """
     if codes is None:
         return "", ""
     # JSONB does not keep an order.
@@ -78,7 +83,8 @@ def _reasons(codes: dict[str, Any] | None) -> tuple[str, str]:
         for cause, value in ordered
         if value >= _WORTH_SAYING or cause == codes["cause"]
     ]
-    return ", ".join(raising), codes["action"] or ""
+    action = "nothing: control group" if (attributes or {}).get(HANDLING) == USUAL_WAY else codes["action"]
+    return ", ".join(raising), action or ""
 
 
 def print_months(usecase: UseCase, window: Any, model: Any, rule: Any, title: str, console: Console) -> None:

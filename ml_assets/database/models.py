@@ -201,7 +201,7 @@ class Outcome(Base):
     """One prediction with its outcome: a copy of the lake's outcomes table, for SQL.
 
     `is_last` marks the newest prediction of an entity about an outcome date, `on_list` the predictions that the team
-    was to act on. Only outcome dates that are complete are judged.
+    was to act on, `control` those that went the usual way. Only outcome dates that are complete are judged.
     """
 
     __tablename__ = "outcomes"
@@ -222,14 +222,15 @@ class Outcome(Base):
     label: Mapped[int | None]
     label_known_at: Mapped[datetime | None]
     is_complete: Mapped[bool]
+    control: Mapped[bool | None]
 
 
 class Performance(Base):
     """A metric of the predictions of one group on a window of complete outcome dates, with its interval over days.
 
     `outcome_date` is the last date of the window, `days` its decision dates. `dimension` is `all`, `day`, `slot`,
-    `model_version`, `stage` or a slice of the use case; `value` is one of its values. A group with too few fails is
-    not `judged`.
+    `model_version`, `stage`, `handling` (what was done about them) or a slice of the use case; `value` is one of its
+    values. `acting` has what acting avoided. A group with too few fails is not `judged`.
     """
 
     __tablename__ = "performance"

@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -71,6 +70,8 @@ class Window:
     @cached_property
     def hash(self) -> str:
         """Sixteen hex digits of entities, decision times and labels, whatever the order of the rows."""
+        import pandas as pd  # what scores imports this module, and has no pandas
+
         rows = pd.DataFrame({"entity": self.entity_ids, "time": self.decision_times, "label": self.labels})
         each = np.sort(pd.util.hash_pandas_object(rows, index=False).to_numpy())
         return hashlib.sha256(each.tobytes()).hexdigest()[:16]
@@ -93,4 +94,5 @@ class Window:
 
 
 def _utc(moment: np.datetime64) -> datetime:
-    return pd.Timestamp(moment).to_pydatetime().replace(tzinfo=UTC)
+    at: datetime = moment.astype("datetime64[us]").item()
+    return at.replace(tzinfo=UTC)

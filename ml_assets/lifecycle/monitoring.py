@@ -25,6 +25,7 @@ from ml_assets.lifecycle.evaluation import read_evidence, read_model_evidence
 from ml_assets.lifecycle.horizons import Horizons, horizons_of, known_everywhere
 from ml_assets.lifecycle.standing import champion_facts
 from ml_assets.lifecycle.waiting import is_mature, label_progress, not_ingested, stale_for
+from ml_assets.monitoring.effect import Effect, effect_of_acting
 from ml_assets.monitoring.estimate import estimates
 from ml_assets.monitoring.outcomes import (
     BATCH,
@@ -95,7 +96,8 @@ def join_live_outcomes(lake: Lake, engine: Engine | str, usecase: UseCase, dates
 class PerformanceReport:
     """How the model in use does: metrics of the newest matured window, the gate's word on it, and estimates.
 
-    `window` are the judged predictions, `plot` shows estimated against realised PR-AUC by outcome date.
+    `window` are the judged predictions, `plot` shows estimated against realised PR-AUC by outcome date, `acting` is
+    what acting on the lists of the window avoided.
     """
 
     window: pa.Table
@@ -103,6 +105,7 @@ class PerformanceReport:
     live: LiveVerdict
     estimates: pa.Table
     plot: bytes
+    acting: Effect
 
 
 def measure_performance(
@@ -130,7 +133,9 @@ def measure_performance(
     estimated = estimates(usecase, outcomes)
     replace_dates(engine, Estimate, usecase.name, pc.unique(estimated["outcome_date"]).to_pylist(), estimated)
     live = _judge(lake, registry, usecase, window, threads)
-    return PerformanceReport(window, performance_rows, live, estimated, _plot(estimated))
+    return PerformanceReport(
+        window, performance_rows, live, estimated, _plot(estimated), effect_of_acting(usecase, window)
+    )
 
 
 def decide_retraining(

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from ml_assets.contracts import TIMESTAMP
 from ml_assets.learning.slices import described, slice_columns
 from ml_assets.learning.window import SLICE_PREFIX, VALUE_COLUMN
+from ml_assets.predictions.control import is_marked
 from ml_assets.predictions.work_list import listed, standing
 from ml_assets.spec import UseCase
 
@@ -49,6 +50,7 @@ OUTCOMES_SCHEMA = pa.schema(
         pa.field("label_known_at", TIMESTAMP),
         pa.field("known_date", pa.date32()),
         pa.field("is_complete", pa.bool_(), nullable=False),
+        pa.field("control", pa.bool_()),
     ]
 )
 
@@ -89,6 +91,7 @@ def join_outcomes(
 
     `is_last` marks the newest prediction of an entity about an outcome date, `on_list` those that the team was to act
     on, with one list per decision time as in the metrics: both by the work-list rule of `predictions.work_list`.
+    `control` marks the control group: on a list, it went the usual way.
 
     `mature` are the outcome dates whose labels have all had time to come. One of them is complete if it has a label: a
     decision without an outcome, such as a cancelled instruction, never gets one.
@@ -113,6 +116,7 @@ def join_outcomes(
         is_last[of_stage] = standing(part["entity_id"], *columns, {})
     rows = rows.append_column("on_list", pa.array(on_list)).append_column("is_last", pa.array(is_last))
     rows = rows.append_column("is_complete", _is_complete(rows, mature))
+    rows = rows.append_column("control", pa.array(is_marked(rows["attributes"])))
     rows = _with_slices(usecase, rows, features)
     return rows.select(schema.names).cast(schema).combine_chunks()
 

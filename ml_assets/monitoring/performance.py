@@ -22,6 +22,7 @@ from ml_assets.learning.gate import ModelEvidence, ServingEvidence, Verdict, jud
 from ml_assets.learning.intervals import metric_intervals
 from ml_assets.learning.statistics import decision_statistics
 from ml_assets.learning.window import Window
+from ml_assets.monitoring.effect import effect_of_acting, handling
 from ml_assets.monitoring.outcomes import BATCH, judged_rows, known_until
 from ml_assets.spec import UseCase
 
@@ -92,8 +93,31 @@ def performance(usecase: UseCase, rows: pa.Table) -> pa.Table:
         }
         for metric, (measured, low, high) in _measured(usecase, window, part).items():
             made.append({**about, "metric": metric, "measured": measured, "low": low, "high": high})
+    made += _acting(usecase, rows, last)
     frame = pd.DataFrame(made)[PERFORMANCE_SCHEMA.names]
     return pa.Table.from_pandas(frame, schema=PERFORMANCE_SCHEMA, preserve_index=False)
+
+
+def _acting(usecase: UseCase, rows: pa.Table, last: date) -> list[dict[str, object]]:
+    """Return what acting avoided, as rows of `PERFORMANCE_SCHEMA`; none where it cannot be told."""
+    effect = effect_of_acting(usecase, rows)
+    if effect.why:
+        return []
+    about = {
+        "use_case": usecase.name,
+        "outcome_date": last,
+        "dimension": "acting",
+        "value": f"up to {usecase.control.max_cost:g} {usecase.currency}",
+        "n": effect.acted_on + effect.usual_way,
+        "positives": effect.fails,
+        "days": len(np.unique(rows["decision_date"].to_numpy())),
+        "judged": effect.fails >= usecase.monitoring.min_positives,
+    }
+    found = {"avoided": effect.avoided, "cost_avoided": effect.cost_avoided, "control_cost": effect.control_cost}
+    return [
+        {**about, "metric": metric, "measured": one.value, "low": one.low, "high": one.high}
+        for metric, one in found.items()
+    ]
 
 
 def judge_live(
@@ -167,6 +191,9 @@ def _groups(usecase: UseCase, rows: pa.Table) -> Iterator[tuple[str, str, NDArra
         yield WHOLE, WHOLE, batch
     for stage in sorted(set(stages)):
         yield "stage", stage, stages == stage
+    done = handling(rows)
+    for value in sorted(set(done[batch])):
+        yield "handling", value, batch & (done == value)
     columns = {"day": "decision_date", "slot": "slot", "model_version": "model_version"}
     # A slice that is called as one of these is the same division.
     columns = {f"{spec.name}": f"slice__{spec.name}" for spec in usecase.gate.slices} | columns

@@ -21,6 +21,7 @@ from ml_assets.errors import InputError
 from ml_assets.learning.reasons import reason_codes
 from ml_assets.learning.score_checks import DateVerdict, ScoresRefusedError, judge_batch, refusal
 from ml_assets.learning.scorer import Scorer
+from ml_assets.predictions.control import in_control_group, marked
 from ml_assets.predictions.work_list import listed, priorities
 from ml_assets.spec import UseCase
 
@@ -100,7 +101,8 @@ def predictions_for(
     """Return one prediction per row of `features` (in `features_schema`), in `PREDICTIONS_SCHEMA`, sorted by its key.
 
     Expected cost is probability x cost_if_fail, in the currency of the use case. `rank` counts from 1 within a
-    decision time by falling expected cost; equal costs are ranked by entity_id. `reason_codes` are JSON texts.
+    decision time by falling expected cost; equal costs are ranked by entity_id. `reason_codes` are JSON texts. The
+    attributes of the control group say that it goes the usual way.
 
     Raises:
         ValueError: `probabilities` is not one number in [0, 1] per row, `reason_codes` is not one text per row, or an
@@ -137,6 +139,9 @@ def predictions_for(
     }
     for name, value in said.items():
         made[name] = pa.repeat(pa.scalar(value, PREDICTIONS_SCHEMA.field(name).type), rows)
+    costs = features.column("cost_if_fail").to_numpy()
+    usual = in_control_group(usecase, features.column("entity_id"), costs)
+    made["attributes"] = marked(features.column("attributes"), usual)
     decided = {name: features.column(name) for name in PREDICTIONS_SCHEMA.names if name not in made}
     return _as_predictions({**decided, **made})
 

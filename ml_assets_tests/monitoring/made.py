@@ -61,6 +61,7 @@ def outcomes(
                     "label_known_at": datetime.combine(due, time(20), tzinfo=UTC) if complete else None,
                     "known_date": due + timedelta(0) if complete else None,
                     "is_complete": complete,
+                    "control": False,
                     "value_at_stake": 1000.0,
                     **{f"slice__{spec.name}": "ab"[i % 2] for spec in usecase.gate.slices},
                 }

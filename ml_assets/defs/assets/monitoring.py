@@ -134,6 +134,7 @@ def performance_asset(usecase: UseCase) -> dg.AssetsDefinition:
                 "decisions": report.window.num_rows,
                 "gate": report.live.why or ("yes" if report.live.verdict and report.live.verdict.passed else "no"),
                 **numbers({name: value for name, value in whole.items() if value is not None}),
+                "effect of acting": report.acting.sentence(usecase.currency),
                 "by group": table(_groups(rows), digits=3),
                 **({"conditions": conditions(report.live.verdict)} if report.live.verdict else {}),
                 "estimated and realised": picture(report.plot, "estimated and realised"),
@@ -310,6 +311,8 @@ def _groups(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return a row a group with its metrics as columns; the PR-AUC with its interval."""
     groups: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
+        if row["dimension"] == "acting":
+            continue
         shown = groups.setdefault(
             (row["dimension"], row["value"]),
             {

@@ -129,7 +129,7 @@ def messages(
 ) -> Iterator[Message]:
     """Yield the invoices and payments of a number of business days, in the order in which they became known.
 
-    `stops` is a payer, and the date of the first invoices that it does not pay in time.
+    `stops` is a payer, and the due date of the first invoices that it does not pay in time.
     """
     chance = random.Random(seed)
     found: list[Message] = []
@@ -152,7 +152,7 @@ def messages(
                 )
             )
             late = chance.random() < 0.05 + 0.7 * payer / PAYERS
-            late |= stops is not None and (f"P{payer}" == stops[0] and day >= stops[1])
+            late |= stops is not None and (f"P{payer}" == stops[0] and due >= stops[1])
             paid = datetime.combine(CALENDAR.next(due) if late else due, time(12), tzinfo=UTC)
             if paid.date() <= last:
                 found.append(

@@ -17,7 +17,7 @@ from ml_assets.database.predictions import UpsertCount, upsert_predictions
 from ml_assets.database.schema import PREDICTIONS_SCHEMA
 from ml_assets.features import features_schema
 from ml_assets.predictions.score import Provenance, flagged, predictions_for, retain_provenance
-from ml_assets.spec import ActionSpec, Candidate, EventSpec, Feature, LabelSpec, Slot, SplitSpec, UseCase
+from ml_assets.spec import ActionSpec, Candidate, ControlSpec, EventSpec, Feature, LabelSpec, Slot, SplitSpec, UseCase
 
 MORNING = datetime(2026, 1, 5, 7, tzinfo=UTC)
 AFTERNOON = MORNING + timedelta(hours=8)
@@ -173,3 +173,17 @@ def test_what_is_not_worth_acting_on_gets_no_reasons(usecase: UseCase) -> None:
     assert flagged(asked, rows, at_the_line).tolist() == [True, False, True]
     assert flagged(replace(asked, capacity=1), rows, at_the_line).tolist() == [True, False, False]
     assert flagged(asked, rows, at_the_line * 0.9).tolist() == [False, False, False]
+
+
+def test_the_control_group_is_marked_in_what_people_read(usecase: UseCase) -> None:
+    control = replace(usecase, control=ControlSpec(share=0.5, max_cost=100.0))
+    features = decisions(
+        *((f"I{n}", MORNING, 50.0) for n in range(40)), *((f"D{n}", MORNING, 500.0) for n in range(40))
+    )
+    made = predictions_for(control, features, np.full(80, 0.1), SOURCE)
+    usual = {row["entity_id"] for row in made.to_pylist() if "usual way" in (row["attributes"] or "")}
+    assert 5 < len(usual) < 35
+    assert all(name.startswith("I") for name in usual), "never a dear one"
+    plain = predictions_for(usecase, features, np.full(80, 0.1), SOURCE)
+    columns = [name for name in plain.column_names if name != "attributes"]
+    assert made.select(columns).equals(plain.select(columns)), "neither the place on the list nor anything else changes"

@@ -1,6 +1,7 @@
 """A model in use, from its predictions to what is said of it each morning, on real servers."""
 
 import json
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from pytest_bdd import given, parsers, scenarios, then, when
 from sqlalchemy import text
 
 from ml_assets.database.models import Drift, RetrainingDecision
@@ -23,6 +25,7 @@ from ml_assets.defs.sensors import retraining_sensor
 from ml_assets.lake import labels_table, outcomes_table, predictions_table, shadow_table
 from ml_assets.learning.statistics import average_precision
 from ml_assets.lifecycle.promotion import promote_challenger, roll_back
+from ml_assets_tests import late_payments
 from ml_assets_tests.defs.assets.conftest import Bank
 
 pytestmark = pytest.mark.long
@@ -202,11 +205,90 @@ def test_a_champion_that_does_worse_than_its_predecessor_is_rolled_back_by_itsel
     assert "Rolled back by itself" in monitored.latest("shadow_verdict")["verdict"]
     newest = newest_shadow_verdict(engine, usecase.name)
     assert (newest["says"], newest["shadow_version"]) == ("better", first.to_version)
-    monitored.runs.run("monitor", days)
+    monitored.runs.run("monitor", days[-1:])
     assert last_change(engine, usecase.name) == line
     promote_challenger(monitored.platform.registry, engine, usecase, Actor.person("ann"), override="it was mended")
     assert last_change(engine, usecase.name).mlflow_run_id == second.mlflow_run_id
-    monitored.runs.run("monitor", days)
+    monitored.runs.run("monitor", days[-1:])
     assert last_change(engine, usecase.name).action == "promoted", "the second time a person decides"
     with pytest.raises(LedgerError, match="a run rolls a model back once"):
         roll_back(monitored.platform.registry, engine, usecase, Actor.run("again"), reason="again")
+
+
+@pytest.fixture
+def week(monitored: Bank) -> list[date]:
+    """Monday to Thursday of the week after the events that the bank has."""
+    return [monitored.usecase.calendar.add(monitored.days[-1], n) for n in range(1, 5)]
+
+
+@given("a use case whose champion has scored two weeks", target_fixture="story")
+def scored_two_weeks(monitored: Bank) -> dict[str, Any]:
+    monitored.runs.run("score", monitored.days[-SCORED:])  # other tests have changed them
+    return {"worst": []}
+
+
+@when("payer P0, who pays in time, pays nothing that is due from Tuesday on")
+def stops_paying(monitored: Bank, week: list[date], story: dict[str, Any]) -> None:
+    before = datetime.combine(monitored.days[-1], time.max, tzinfo=UTC).timestamp() * 1000
+    made = late_payments.messages(len(monitored.days) + 4, name=monitored.usecase.name, stops=("P0", week[1]))
+    story["messages"] = [one for one in made if one.timestamp_ms > before]
+
+
+@when(parsers.parse("the payer with the worst record sends {more:d} invoices more a day from Tuesday on"))
+def sends_more(monitored: Bank, week: list[date], story: dict[str, Any], more: int) -> None:
+    for day in week[1:]:
+        for number in range(more):
+            raised = datetime.combine(day, time(11), tzinfo=UTC) + timedelta(minutes=number)
+            story["worst"].append(
+                late_payments.message(
+                    f"{monitored.usecase.name}_invoices", raised, event_id=f"i-more-{day}-{number}",
+                    invoice_id=f"more-{day}-{number}", payer=f"P{late_payments.PAYERS - 1}",
+                    amount=100.0 + 330 * number, due_date=monitored.usecase.calendar.add(day, 2),
+                )
+            )  # fmt: skip
+
+
+@when("the mornings of that week are monitored until Thursday")
+def monitor_the_week(monitored: Bank, week: list[date], story: dict[str, Any]) -> None:
+    monitored.land(sorted([*story["messages"], *story["worst"]], key=lambda one: one.timestamp_ms))
+    for verb in ("ingest", "score", "monitor"):
+        monitored.runs.run(verb, week)
+    story["shown"] = monitored.latest("drift")
+    story["drifted"] = [
+        row
+        for row in rows_between(monitored.platform.engine, Drift, monitored.usecase.name, week[-1], week[-1])
+        if row["drifted"]
+    ]
+
+
+@then(parsers.parse('the asset drift names "{group}" with its late invoices beside those expected'))
+def names_the_group(story: dict[str, Any], group: str) -> None:
+    (row,) = [row for row in story["drifted"] if row["name"].startswith("payer ")]
+    assert row["name"] == group
+    assert row["why"].startswith("10 of 10, ")
+    assert f"| group {group} |" in story["shown"]["what has drifted"]
+
+
+@then(parsers.parse('it says that the cause "{cause}" has raised the mean log-odds'))
+def names_the_cause(story: dict[str, Any], cause: str) -> None:
+    (row,) = [row for row in story["drifted"] if row["kind"] == "cause"]
+    assert (row["name"], row["moved"] > 0.25) == (cause, True)
+    assert row["why"].startswith("the mean log-odds have moved by +")
+    assert f"| cause {cause} |" in story["shown"]["what has drifted"]
+
+
+@then("amounts, which are as before, are not named")
+def not_named(story: dict[str, Any]) -> None:
+    assert not {row["name"] for row in story["drifted"]} & {"amount"}
+
+
+@then(parsers.parse('the check "{name}" warns on its page'))
+def warns(monitored: Bank, name: str) -> None:
+    check = dg.AssetCheckKey(dg.AssetKey([monitored.usecase.name, "drift"]), name)
+    (found,) = monitored.instance.event_log_storage.get_asset_check_execution_history(check, limit=1)
+    evaluation = found.evaluation
+    assert evaluation is not None
+    assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.WARN)
+
+
+scenarios("monitoring.feature")

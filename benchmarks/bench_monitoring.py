@@ -4,11 +4,13 @@
 
 `--keep` names a folder in which simulated days stay, so that limits can be tried again; `--seeds` and `--changed` say
 how many markets are simulated, and in how many of them changes are planted. Evidently is no dependency of the project:
-without it its row is left out.
+`--evidently` names the Python of another environment that has it; without, its rows are left out.
 """
 
 import argparse
 import pickle
+import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -19,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from benchmarks.bench_report import DOCS, page
 from benchmarks.drift_days import Days, days_of
@@ -68,6 +71,7 @@ def main() -> None:
     asked.add_argument("--seeds", type=int, default=20)
     asked.add_argument("--changed", type=int, default=6)
     asked.add_argument("--keep", type=Path)
+    asked.add_argument("--evidently", help="the Python of an environment that has evidently")
     given = asked.parse_args()
     quiet: list[int] = []
     lag: dict[str, list[int | None]] = {change: [] for change in CHANGES}
@@ -90,7 +94,7 @@ def main() -> None:
             lag[change].append(found[0][0] if found else None)
             named[change].append(found[0][1][0] if found else "")
             say(f"seed {seed}, {change}: {found[:2]}")
-    REPORT.write_text(report(quiet, lag, named, speed()), encoding="utf-8")
+    REPORT.write_text(report(quiet, lag, named, speed(given.evidently)), encoding="utf-8")
     say(REPORT.read_text(encoding="utf-8"))
 
 
@@ -170,25 +174,23 @@ def of_outcomes(rows: pa.Table, day: date) -> list[Finding]:
     return [*whole_finding(USE_CASE, known), *group_findings(USE_CASE, known)]
 
 
-def speed() -> list[str]:
+def speed(python: str | None) -> list[str]:
     """Return rows of a table: seconds for a million decisions of ten columns, ours and evidently's."""
     before, now = million(0), million(1)
     names = FeatureNames(tuple(f"x{i}" for i in range(8)), ("place", "kind"))
     reference = drift_reference(names, before, lambda rows: np.full(rows.num_rows, 0.05))
     ours = list(seconds(lambda: date_findings(USE_CASE, names, reference, date(2026, 3, 3), now, {}, ())))
     lines = [f"| ours: PSI, Jensen-Shannon, missing, new, by slot | {np.median(ours):.2f} | |"]
-    try:
-        from evidently import DataDefinition, Dataset, Report
-        from evidently.presets import DataDriftPreset
-    except ImportError:
+    if python is None:
         return lines
-    columns = [*names.numeric, *names.categorical]
-    definition = DataDefinition(numerical_columns=list(names.numeric), categorical_columns=list(names.categorical))
-    old, new = (Dataset.from_pandas(rows.select(columns).to_pandas(), definition) for rows in (before, now))
-    for method in ("psi", "jensenshannon"):
-        theirs = list(seconds(lambda m=method: Report([DataDriftPreset(method=m)]).run(new, old)))
-        ratio = np.median(theirs) / np.median(ours)
-        lines.append(f"| evidently, `DataDriftPreset(method='{method}')` | {np.median(theirs):.2f} | {ratio:.0f} |")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, rows in (("before", before), ("now", now)):
+            pq.write_table(rows.select([*names.all]), Path(folder) / f"{name}.parquet")
+        script = Path(__file__).with_name("peer_evidently.py")
+        told = subprocess.run([python, script, folder], capture_output=True, text=True, check=True).stdout
+    for line in told.splitlines():
+        what, took = line.rsplit(" ", 1)
+        lines.append(f"| {what} | {float(took):.2f} | {float(took) / np.median(ours):.0f} |")
     return lines
 
 

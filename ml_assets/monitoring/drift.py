@@ -32,7 +32,8 @@ FEATURE, PREDICTION, SLICE, CAUSE, VOLUME, FEED, GROUP = (
 MONTH_END, MEAN_LOG_ODDS, MISSING = "month end", "mean log-odds", "missing"
 # The reference's number of decisions or events that only one day in twenty is further from the usual one.
 _HIGH = 0.95
-_ANSCOMBE = 3 / 8
+# The share of dates on which a feed must have come to be missed on others.
+_REGULAR = 0.8
 # Standard deviations that chance does not reach in a year of days.
 _SURE = 3.5
 # Fewer reference days than these say nothing of how days differ.
@@ -159,7 +160,8 @@ def drift_table(
 def feed_findings(usecase: UseCase, day: date, feeds: Iterable[Mapping[str, Any]]) -> list[Finding]:
     """Return what there is to say of the feeds of a business date, against the business dates before.
 
-    `feeds` has source, business_date, events and late of each event, of the date and of those before it.
+    `feeds` has source, business_date, events, late and first_known_at of each event, of the date and of those before
+    it. A feed that comes later than a business day after its date, or only now and then, is not judged.
     """
     judge = _Judge(usecase.monitoring.drift, usecase.calendar, day)
     found = []
@@ -167,12 +169,19 @@ def feed_findings(usecase: UseCase, day: date, feeds: Iterable[Mapping[str, Any]
     for row in feeds:
         by_source.setdefault(row["source"], {})[row["business_date"]] = row
     for source, by_date in by_source.items():
-        days = tuple(sorted(one for one, row in by_date.items() if one < day and row["events"]))
+        days = tuple(sorted(one for one, row in by_date.items() if one < day and _came_in_time(usecase, row)))
+        if len(days) < _REGULAR * (len(by_date) - 1):
+            continue
         now, late = by_date[day]["events"], by_date[day]["late"]
         found.append(judge.volume(FEED, source, "events", now, days, [by_date[one]["events"] for one in days]))
         shares = np.array([by_date[one]["late"] / by_date[one]["events"] for one in days])
         found.append(judge.share(FEED, source, "late", late / now if now else 0.0, days, shares, now, "came late"))
     return found
+
+
+def _came_in_time(usecase: UseCase, row: Mapping[str, Any]) -> bool:
+    known = row["first_known_at"]
+    return known is not None and known.date() <= usecase.calendar.next(row["business_date"])
 
 
 def whole_finding(usecase: UseCase, rows: pa.Table) -> list[Finding]:
@@ -197,22 +206,23 @@ def whole_finding(usecase: UseCase, rows: pa.Table) -> list[Finding]:
     shared = max(0.0, spread - float(np.median(by_chance[:-1]))) if len(before) else 0.0
 
     def off(last: int) -> tuple[float, float, int]:
-        """Return log ratio less the usual one, its standard deviation, and how many dates it is of."""
-        ours, theirs = came[-last:].sum(), promised[-last:].sum()
-        ratio = math.log((ours + 0.5) / (theirs + 0.5))
-        return ratio - middle, math.sqrt(shared / last + variance[-last:].sum() / max(theirs, 0.5) ** 2), last
+        """Return how many standard deviations the outcomes are off, what one is, and of how many dates that is."""
+        usual = promised[-last:].sum() * math.exp(middle)
+        one = math.sqrt(1 + shared * usual / last)
+        return float(_root(came[-last:].sum()) - _root(usual)) / one, one, last
 
-    far, deviation, last = max((off(1), off(min(spec.group_days, len(dates)))), key=lambda one: abs(one[0]) / one[1])
-    allowed = max(math.log(spec.min_ratio_of_all), _SURE * deviation)
-    n = int(np.sum(at >= len(dates) - last))
+    _, one, last = max((off(1), off(min(spec.group_days, len(dates)))), key=lambda found: abs(found[0]))
+    ours, theirs, usual = came[-last:].sum(), max(promised[-last:].sum(), 1e-9), math.exp(middle)
+    low, high = (float(_square(_root(theirs * usual) + side * _SURE * one)) / theirs for side in (-1, 1))
+    low, high = min(low, usual / spec.min_ratio_of_all), max(high, usual * spec.min_ratio_of_all)
+    n, ratio = int(np.sum(at >= len(dates) - last)), float(ours / theirs)
     why = _too_few(len(before)) or (f"fewer than {spec.min_rows} decisions" if n < spec.min_rows else "")
     since = dates[-last].astype("datetime64[D]").item()
-    said = f"{came[-last:].sum():,.0f} of {n:,}, {promised[-last:].sum():,.1f} expected, since {since}"
+    said = f"{ours:,.0f} of {n:,}, {theirs:,.1f} expected, since {since}"
     return [
         Finding(
-            GROUP, "all decisions", "outcomes over expected", math.exp(far + middle), math.exp(middle),
-            math.exp(middle - allowed), math.exp(middle + allowed), n, not why, not why and abs(far) > allowed,
-            f"{why}; {said}" if why else said, at_once=True,
+            GROUP, "all decisions", "outcomes over expected", ratio, usual, low, high, n, not why,
+            not why and not low <= ratio <= high, f"{why}; {said}" if why else said, at_once=True,
         )
     ]  # fmt: skip
 
@@ -234,10 +244,9 @@ def group_findings(usecase: UseCase, rows: pa.Table, *, most: int = 20) -> list[
         came, promised, n = (
             np.bincount(at, weights=column, minlength=len(values)) for column in (failed, p, np.ones(len(p)))
         )
-        # Of Anscombe 1948: the root of a small count is nearly normal, the count is not.
-        deviation = 2 * (np.sqrt(came + _ANSCOMBE) - np.sqrt(promised + _ANSCOMBE))
+        deviation = _root(came) - _root(promised)
         shared = max(1.0, float(np.median(deviation**2)) / 0.4549) if len(values) else 1.0
-        allowed = (np.sqrt(promised + _ANSCOMBE) + spec.deviations * math.sqrt(shared) / 2) ** 2 - _ANSCOMBE
+        allowed = _square(_root(promised) + spec.deviations * math.sqrt(shared))
         for i in np.argsort(-deviation, kind="stable")[:most]:
             high = max(spec.min_ratio, allowed[i] / max(promised[i], 1e-9))
             ratio = float(came[i] / max(promised[i], 1e-9))
@@ -250,6 +259,16 @@ def group_findings(usecase: UseCase, rows: pa.Table, *, most: int = 20) -> list[
                 )
             )  # fmt: skip
     return found
+
+
+def _root(counts: Any) -> NDArray[np.float64]:
+    """Return counts on a scale on which chance has a standard deviation of 1, small ones too (Anscombe 1948)."""
+    return np.asarray(2 * np.sqrt(np.asarray(counts, dtype=np.float64) + 3 / 8))
+
+
+def _square(roots: Any) -> NDArray[np.float64]:
+    """Return the counts of `_root`, 0 or more."""
+    return np.asarray(np.maximum(0.0, (np.maximum(0.0, roots) / 2) ** 2 - 3 / 8))
 
 
 def shown_first(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

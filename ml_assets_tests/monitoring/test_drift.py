@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import numpy as np
@@ -233,9 +233,16 @@ def test_feeds_that_stall_shrink_or_come_late_are_told(usecase):
     days = [FIRST + timedelta(days=n) for n in range(15)]
     today = days[-1]
 
-    def told(now: int, late: int) -> dict[str, Finding]:
-        feeds = [
-            {"source": "trades", "business_date": day, "events": 1000 + n, "late": 5} for n, day in enumerate(days)
+    def told(now: int, late: int, after: timedelta = timedelta()) -> dict[str, Finding]:
+        feeds: list[dict[str, Any]] = [
+            {
+                "source": "trades",
+                "business_date": day,
+                "events": 1000 + n,
+                "late": 5,
+                "first_known_at": datetime.combine(day + after, time(9), tzinfo=UTC),
+            }
+            for n, day in enumerate(days)
         ]
         feeds[-1] |= {"events": now, "late": late}
         return {one.measure: one for one in feed_findings(usecase, today, feeds)}
@@ -244,6 +251,7 @@ def test_feeds_that_stall_shrink_or_come_late_are_told(usecase):
     assert told(300, 0)["events"].breached
     assert told(0, 0)["events"].at_once
     assert told(1000, 400)["late"].breached
+    assert told(0, 0, after=timedelta(days=14)) == {}, "what is published weeks later is not missed the next day"
 
 
 @given(counts, st.data())

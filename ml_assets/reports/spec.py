@@ -28,7 +28,8 @@ from typing import Final, Literal, cast, get_args
 from ml_assets.errors import InputError
 from ml_assets.features.days import day_end
 from ml_assets.reports.units import UNITS, Unit
-from ml_assets.sql_head import code_of, tags
+from ml_assets.sql_head import reads, said_once
+from ml_assets.sql_select import refuse_unless_select
 
 Cadence = Literal["daily", "monthly"]
 PlotKind = Literal["bars", "lines"]
@@ -39,14 +40,6 @@ PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
 SAID_OF_ALL: Final = ("date", "month", "currency")
 _END_OF_DAY: Final = "end of day"
 _NEEDED: Final = ("title", "cadence", "as_of", "description", "summary")
-_ONCE: Final = (*_NEEDED, "owner", "empty")
-_MANY: Final = ("column", "plot")
-# What gives another answer tomorrow, and what reads past the date.
-_MOVING: Final = re.compile(
-    r"\b(now|clock_timestamp|statement_timestamp|transaction_timestamp|timeofday|random|gen_random_uuid|current_date"
-    r"|current_time|current_timestamp|localtime|localtimestamp|public|pg_catalog|tablesample)\b",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +99,7 @@ class Report:
 
     def reads(self, relation: str) -> bool:
         """Return whether the SQL reads from a relation."""
-        return re.search(rf"\b(from|join)\s+{relation}\b", code_of(self.sql), re.IGNORECASE) is not None
+        return reads(self.sql, relation)
 
 
 def read_report(name: str, file: str, sql: str, *, owner: str) -> Report:
@@ -116,22 +109,10 @@ def read_report(name: str, file: str, sql: str, *, owner: str) -> Report:
         InputError: the head lacks a tag, has one too many, or names what is not there; or the SQL is not one SELECT
             that gives the same for the same date.
     """
-    said: dict[str, str] = {}
-    many: dict[str, list[str]] = {tag: [] for tag in _MANY}
-    for tag, value in tags(sql):
-        if tag in many:
-            many[tag].append(value)
-        elif tag not in _ONCE:
-            raise InputError(f"there is no tag @{tag}; the tags are @{', @'.join((*_ONCE, *_MANY))}", where=file)
-        elif tag in said:
-            raise InputError(f"the tag @{tag} is there twice", where=file)
-        else:
-            said[tag] = value
-    if missing := [f"@{tag}" for tag in _NEEDED if tag not in said]:
-        raise InputError(f"the head lacks {', '.join(missing)}", where=file)
+    said, many = said_once(sql, file, needed=_NEEDED, optional=("owner", "empty"), many=("column", "plot"))
     if said["cadence"] not in get_args(Cadence):
         raise InputError(f"@cadence is {said['cadence']!r}; it is daily or monthly", where=file)
-    _refuse_what_moves(file, sql)
+    refuse_unless_select(file, sql, "report")
     columns = tuple(_column(file, value) for value in many["column"])
     if not columns:
         raise InputError("the head has no @column", where=file)
@@ -156,18 +137,6 @@ def read_report(name: str, file: str, sql: str, *, owner: str) -> Report:
         columns=columns,
         plots=tuple(_plot(file, value, units) for value in many["plot"]),
     )
-
-
-def _refuse_what_moves(file: str, sql: str) -> None:
-    code = code_of(sql)
-    if moving := _MOVING.search(code):
-        raise InputError(
-            f"it names {moving[0]}: a report of a past date must come out the same again",
-            where=file,
-            to_do="take the date and the time from the relation `report`, and tables by their bare names",
-        )
-    if ";" in code:
-        raise InputError("it has a semicolon; a report is one SELECT", where=file)
 
 
 def _column(file: str, said: str) -> Column:

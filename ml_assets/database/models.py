@@ -342,3 +342,102 @@ class RetrainingDecision(Base):
     dagster_run_id: Mapped[str]
 
     __table_args__ = (CheckConstraint("outcome IN ('retrain', 'wait', 'ask a person')", name="outcome"),)
+
+
+class AlertEvent(Base):
+    """One line of the ledger of alerts. The database adds rows and refuses to change or delete them.
+
+    `what` is `opened`, `repeated` or `closed` (an alert, by an evaluation), `acknowledged` or `silenced` (by a person;
+    a silence with no key is of all alerts of the rule), or `sent`, `failed` or `given up` (a message to a sink, of the
+    event `about`). Of an alert, `about` is the event that opened it. `at` is the time that the line counts for. The
+    database itself sets `recorded_at` and `database_user`, and sees to it that each opened alert closes once.
+    """
+
+    __tablename__ = "alert_events"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    event_id: Mapped[str | None] = mapped_column(unique=True)
+    what: Mapped[str]
+    about: Mapped[str | None]
+    use_case: Mapped[str]
+    rule: Mapped[str]
+    rule_hash: Mapped[str]
+    kind: Mapped[str]
+    key: Mapped[str]
+    severity: Mapped[str]
+    message: Mapped[str]
+    at: Mapped[datetime]
+    until: Mapped[datetime | None]
+    sink: Mapped[str | None]
+    message_id: Mapped[str | None]
+    actor: Mapped[str | None]
+    reason: Mapped[str | None]
+    recorded_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
+    database_user: Mapped[str] = mapped_column(server_default=text("session_user"))
+
+    __table_args__ = (
+        CheckConstraint(
+            "what IN ('opened', 'repeated', 'acknowledged', 'silenced', 'closed', 'sent', 'failed', 'given up')",
+            name="what",
+        ),
+        CheckConstraint("kind IN ('firing', 'error', 'no data', 'not run')", name="kind"),
+        CheckConstraint("what NOT IN ('acknowledged', 'silenced') OR (actor <> '' AND reason <> '')", name="said"),
+        CheckConstraint("what <> 'silenced' OR until IS NOT NULL", name="until"),
+        CheckConstraint("what NOT IN ('opened', 'repeated', 'closed') OR event_id IS NOT NULL", name="told"),
+        CheckConstraint(
+            "what NOT IN ('sent', 'failed', 'given up') OR (about IS NOT NULL AND sink IS NOT NULL)", name="sending"
+        ),
+        Index(None, "use_case", "rule", "id"),
+        Index("uq_alert_events_closed", "about", unique=True, postgresql_where=text("what = 'closed'")),
+        Index(None, "about"),
+        Index(None, "sink", "recorded_at", postgresql_where=text("what = 'sent'")),
+    )
+
+
+class AlertOutbox(Base):
+    """One event on its way to one sink, put here in the transaction that wrote the event.
+
+    `message_id` names the message that carries it, once that is composed: a receiver tells a repeat by it. `form` is
+    what that message is. Nothing is sent before `not_before`.
+    """
+
+    __tablename__ = "alert_outbox"
+
+    event_id: Mapped[str] = mapped_column(ForeignKey("alert_events.event_id"), primary_key=True)
+    sink: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str]
+    not_before: Mapped[datetime]
+    message_id: Mapped[str | None]
+    form: Mapped[str]
+    attempts: Mapped[int]
+    why: Mapped[str]
+    put_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
+
+    __table_args__ = (
+        CheckConstraint("state IN ('waiting', 'sent', 'given up')", name="state"),
+        CheckConstraint("form IN ('alert', 'digest', 'summary')", name="form"),
+        Index(None, "sink", "not_before", postgresql_where=text("state = 'waiting'")),
+    )
+
+
+class AlertEvaluation(Base):
+    """The last evaluation of a rule: its state, when another is due at the latest, and the alerts that it left.
+
+    `number` counts the evaluations. Who writes the next one says which it has read: of two evaluators one is refused.
+    """
+
+    __tablename__ = "alert_evaluations"
+
+    use_case: Mapped[str] = mapped_column(primary_key=True)
+    rule: Mapped[str] = mapped_column(primary_key=True)
+    rule_hash: Mapped[str]
+    number: Mapped[int] = mapped_column(BigInteger)
+    state: Mapped[str]
+    why: Mapped[str]
+    found: Mapped[int]
+    seconds: Mapped[float]
+    evaluated_at: Mapped[datetime]
+    deadline_at: Mapped[datetime]
+    alerts: Mapped[Any] = mapped_column(JSONB)
+
+    __table_args__ = (CheckConstraint("state IN ('ok', 'pending', 'firing', 'error', 'no data')", name="state"),)

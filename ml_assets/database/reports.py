@@ -17,7 +17,8 @@ A caller gives further relations as rows, such as what only the lake knows.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from importlib import resources
@@ -30,12 +31,16 @@ from sqlalchemy import Connection, Engine, text
 
 from ml_assets.database.connect import begin
 from ml_assets.database.newest import view_sql
+from ml_assets.database.roles import READ
 from ml_assets.errors import InputError
 
 _SECONDS: Final = 120
 # What a person reads has fewer; a report that has more has forgotten to add up.
 MOST_ROWS: Final = 5_000
 _WEEK: Final = timedelta(days=7)
+_MAY_BE_READER: Final = text(
+    "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = :role AND pg_has_role(session_user, oid, 'SET'))"
+)
 
 _REPORT: Final = """
 report AS NOT MATERIALIZED (
@@ -138,28 +143,47 @@ def report_rows(
     Raises:
         InputError: PostgreSQL refuses the SQL, or it gives more than `MOST_ROWS`; with the line of `file`.
     """
+    with reading(where, asked, given, file=file, seconds=_SECONDS, most=MOST_ROWS) as rows:
+        return rows(sql)
+
+
+@contextmanager
+def reading(
+    where: Engine | str, asked: Asked, given: Mapping[str, Given], *, file: str, seconds: float, most: int
+) -> Iterator[Callable[[str], list[dict[str, Any]]]]:
+    """Yield a function that returns the rows of a SELECT, as `report_rows`, each for `seconds` and `most` rows at most.
+
+    The transaction only reads, as `ml_assets_read` where this login may take that role.
+    """
     with begin(where) as connection:
         connection.execute(text("SET LOCAL transaction_read_only = on"))
+        if connection.scalar(_MAY_BE_READER, {"role": READ}):
+            connection.execute(text(f"SET LOCAL ROLE {READ}"))
         # A name that is not one of the relations is none: nothing is read that does not end at the time.
         connection.execute(text("SET LOCAL search_path = pg_catalog"))
         connection.execute(text("SET LOCAL timezone = 'UTC'"))
-        connection.execute(text(f"SET LOCAL statement_timeout = {_SECONDS * 1000}"))
+        connection.execute(text(f"SET LOCAL statement_timeout = {round(seconds * 1000)}"))
         # The last digit of a sum may depend on who adds; compiling takes longer than it saves.
         connection.execute(text("SET LOCAL max_parallel_workers_per_gather = 0"))
         connection.execute(text("SET LOCAL jit = off"))
-        statement = statement_of(connection, sql, asked, given)
         driver: Any = connection.connection.driver_connection
-        try:
-            # With binary results psycopg asks in the protocol that takes one statement and no second one behind it.
-            with driver.cursor(binary=True, row_factory=dict_row) as cursor:
-                rows: list[dict[str, Any]] = cursor.execute(statement).fetchmany(MOST_ROWS + 1)
-        except psycopg.Error as error:
-            raise InputError(
-                str(error.diag.message_primary or error), where=_place(error, statement, sql, file)
-            ) from error
-    if len(rows) > MOST_ROWS:
-        raise InputError(f"it gives more than {MOST_ROWS:,} rows", where=file, to_do="add up, or add a LIMIT")
-    return rows
+
+        def rows(sql: str) -> list[dict[str, Any]]:
+            # Without a limit a cross join would fill the memory of this process before its time is over.
+            statement = f"{statement_of(connection, sql, asked, given)} LIMIT {most + 1}"
+            try:
+                # With binary results psycopg asks in the protocol that takes one statement and no second one behind it.
+                with driver.cursor(binary=True, row_factory=dict_row) as cursor:
+                    found: list[dict[str, Any]] = cursor.execute(statement).fetchall()
+            except psycopg.Error as error:
+                raise InputError(
+                    str(error.diag.message_primary or error), where=_place(error, statement, sql, file)
+                ) from error
+            if len(found) > most:
+                raise InputError(f"it gives more than {most:,} rows", where=file, to_do="add up, or add a LIMIT")
+            return found
+
+        yield rows
 
 
 def statement_of(connection: Connection, sql: str, asked: Asked, given: Mapping[str, Given]) -> str:

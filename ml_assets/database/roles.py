@@ -3,7 +3,7 @@
 | role | may |
 | --- | --- |
 | ml_assets_migrate | own and change the tables; the migration Job |
-| ml_assets_load | write and withdraw rows, drop old months of predictions, add to the ledger; batch runs, people |
+| ml_assets_load | write and withdraw rows, drop old months of predictions, add to the ledgers; batch runs, people |
 | ml_assets_score | add and change rows, never delete; the ledger it reads; a service that writes scores |
 | ml_assets_read | look; people |
 | ml_assets_serve | look, and end a canary that runs; the scoring service |
@@ -41,12 +41,19 @@ _FUNCTIONS: Final = {
     SCORE: ("predictions_make_month(timestamptz)",),
     SERVE: ("promotions_end_canary(bigint, text)",),
 }
-# What a writer says of a line of the ledger. The rest is the database's own, as is the order of the lines.
-_LEDGER: Final = "promotions"
-_LEDGER_COLUMNS: Final = (
-    "use_case, action, to_version, mlflow_run_id, model_hash, evidence_hash, actor, is_person, request_id, reason, "
-    "share"
-)
+# What a writer says of a line of a ledger. The rest is the database's own, as is the order of the lines.
+_LEDGERS: Final = {
+    "promotions": (
+        "use_case, action, to_version, mlflow_run_id, model_hash, evidence_hash, actor, is_person, request_id, reason, "
+        "share"
+    ),
+    "alert_events": (
+        "event_id, what, about, use_case, rule, rule_hash, kind, key, severity, message, at, until, sink, message_id, "
+        "actor, reason"
+    ),
+}
+# What only batch runs and people write, beside the ledgers.
+_OF_ALERTS: Final = ("alert_outbox", "alert_evaluations")
 # Who decides on a champion; and the backup, which must see none decided on: it can read everything.
 _HOLD: Final = "promotions_hold(text)"
 _READ_ALL: Final = "pg_read_all_data"
@@ -103,13 +110,14 @@ def grant(connection: Connection) -> list[str]:
         connection.exec_driver_sql(f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {role}")
         connection.exec_driver_sql(f"REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM {role}")
         connection.exec_driver_sql(f"GRANT {_RIGHTS[role]} ON ALL TABLES IN SCHEMA public TO {role}")
-        for table in ("alembic_version", _LEDGER, "use_case_tiers"):
+        for table in ("alembic_version", *_LEDGERS, "use_case_tiers", *(_OF_ALERTS if role != LOAD else ())):
             connection.exec_driver_sql(f"REVOKE INSERT, UPDATE, DELETE ON {table} FROM {role}")
         connection.exec_driver_sql(f"REVOKE ALL ON promotion_holds FROM {role}")
         for function in _FUNCTIONS.get(role, ()):
             connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {function} TO {role}")
     if LOAD in present:
-        connection.exec_driver_sql(f"GRANT INSERT ({_LEDGER_COLUMNS}) ON {_LEDGER} TO {LOAD}")
+        for ledger, columns in _LEDGERS.items():
+            connection.exec_driver_sql(f"GRANT INSERT ({columns}) ON {ledger} TO {LOAD}")
     connection.exec_driver_sql(
         f"GRANT EXECUTE ON FUNCTION {_HOLD} TO {', '.join([*sorted(present & {LOAD}), _READ_ALL])}"
     )

@@ -7,7 +7,7 @@ of the alerts: they stay as they are, and the trouble of the rule is an alert of
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
@@ -23,6 +23,7 @@ What = Literal["opened", "repeated", "closed"]
 
 # A query may fail once, as when the server restarts: the trouble of a rule opens and closes after so long.
 _TROUBLE: Final = timedelta(minutes=10)
+_TICK: Final = timedelta(microseconds=1)
 _NAMESPACE: Final = UUID("6d6c5f61-7373-6574-7320-616c65727473")
 
 
@@ -65,7 +66,7 @@ class Alert(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What has happened to an alert, to be told and kept. `opened` is the id of the event that opened it."""
+    """What has happened to an alert, to be kept, and told if `tell`. `opened` is the id of the event that opened it."""
 
     id: str
     what: What
@@ -74,6 +75,15 @@ class Event:
     message: str
     at: datetime
     opened: str
+    tell: bool
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """What people have said: which openings they acknowledged, and of which keys they want to hear nothing now."""
+
+    acknowledged: Collection[str] = ()
+    silenced: Callable[[str], bool] = lambda _: False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +103,14 @@ def step(
     at: datetime,
     *,
     last: datetime | None = None,
-    acknowledged: Collection[str] = (),
+    people: People = People(),
 ) -> Step:
     """Return what an evaluation at a time makes of a rule whose last evaluation left some alerts.
 
-    `acknowledged` are the ids of openings of which people need not be told again. A clock that went back counts as one
-    that stands. After a pause longer than the rule's deadline, pending alerts start anew: nobody looked meanwhile.
+    A clock that went back counts as one that stands: no two evaluations are of one time. After a pause longer than the rule's deadline, pending alerts
+    start anew: nobody looked meanwhile. What opened in silence is told when the silence is over, if it is still there.
     """
-    at = max(at, last) if last is not None else at
+    at = max(at, last + _TICK) if last is not None else at
     paused = last is not None and at - last > rule.deadline
     found, unsaid = _found(result)
     kept: list[Alert] = []
@@ -109,15 +119,13 @@ def step(
         message = found.pop((alert.kind, alert.key), None)
         if message is not None:
             again = at if paused and alert.opened is None else alert.since
-            kept.append(
-                _there(rule, msgspec.structs.replace(alert, message=message, since=again), at, events, acknowledged)
-            )
+            kept.append(_there(rule, msgspec.structs.replace(alert, message=message, since=again), at, events, people))
         elif alert.kind in unsaid:
             kept.append(alert)
-        elif alert.opened is not None and (remains := _gone(rule, alert, at, events)) is not None:
+        elif alert.opened is not None and (remains := _gone(rule, alert, at, events, people)) is not None:
             kept.append(remains)
     for (kind, key), message in found.items():
-        kept.append(_there(rule, Alert(kind, key, message, since=at), at, events, acknowledged))
+        kept.append(_there(rule, Alert(kind, key, message, since=at), at, events, people))
     return Step(_state(result, kept), tuple(kept), tuple(events), at)
 
 
@@ -151,33 +159,36 @@ def _found(result: Result) -> tuple[dict[tuple[Kind, str], str], frozenset[Kind]
             return rows, frozenset()
 
 
-def _there(rule: Rule, alert: Alert, at: datetime, events: list[Event], acknowledged: Collection[str]) -> Alert:
+def _there(rule: Rule, alert: Alert, at: datetime, events: list[Event], people: People) -> Alert:
     alert = msgspec.structs.replace(alert, gone=None)
+    silent = people.silenced(alert.key)
     if alert.opened is None:
         if at - alert.since < hold_of(rule, alert.kind):
             return alert
-        opened = _event(rule, "opened", alert, at)
+        opened = _event(rule, "opened", alert, at, tell=not silent)
         events.append(opened)
-        return msgspec.structs.replace(alert, opened=opened.id, told=at)
-    if alert.told is not None and at - alert.told >= rule.repeat and alert.opened not in acknowledged:
-        events.append(_event(rule, "repeated", alert, at))
+        return msgspec.structs.replace(alert, opened=opened.id, told=None if silent else at)
+    due = alert.told is None or at - alert.told >= rule.repeat
+    if due and not silent and alert.opened not in people.acknowledged:
+        events.append(_event(rule, "repeated", alert, at, tell=True))
         return msgspec.structs.replace(alert, told=at)
     return alert
 
 
-def _gone(rule: Rule, alert: Alert, at: datetime, events: list[Event]) -> Alert | None:
+def _gone(rule: Rule, alert: Alert, at: datetime, events: list[Event], people: People) -> Alert | None:
     gone = alert.gone or at
     if at - gone < keep_of(rule, alert.kind):
         return msgspec.structs.replace(alert, gone=gone)
-    events.append(_event(rule, "closed", alert, at))
+    heard_of = alert.told is not None and not people.silenced(alert.key)
+    events.append(_event(rule, "closed", alert, at, tell=heard_of))
     return None
 
 
-def _event(rule: Rule, what: What, alert: Alert, at: datetime) -> Event:
+def _event(rule: Rule, what: What, alert: Alert, at: datetime, *, tell: bool) -> Event:
     """Return an event whose id follows from what it says: written twice it is the same."""
     name = "\n".join([rule.full_name, what, alert.kind, alert.key, at.isoformat()])
     made = str(uuid5(_NAMESPACE, name))
-    return Event(made, what, alert.kind, alert.key, alert.message, at, alert.opened or made)
+    return Event(made, what, alert.kind, alert.key, alert.message, at, alert.opened or made, tell)
 
 
 def _state(result: Result, alerts: Sequence[Alert]) -> State:

@@ -5,7 +5,20 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml_assets.alerts.machine import Alert, Event, Failed, NoData, Result, Rows, Step, hold_of, keep_of, state_at, step
+from ml_assets.alerts.machine import (
+    Alert,
+    Event,
+    Failed,
+    NoData,
+    People,
+    Result,
+    Rows,
+    Step,
+    hold_of,
+    keep_of,
+    state_at,
+    step,
+)
 from ml_assets.alerts.rule import Found
 from ml_assets_tests.alerts.made import rule
 
@@ -100,7 +113,18 @@ def test_what_is_acknowledged_is_not_told_again() -> None:
     first = step(which, (), FOUND, START)
     opened = first.alerts[0].opened
     assert step(which, first.alerts, FOUND, START + 61 * MINUTE).events
-    assert not step(which, first.alerts, FOUND, START + 61 * MINUTE, acknowledged={opened}).events
+    assert not step(which, first.alerts, FOUND, START + 61 * MINUTE, people=People(acknowledged={opened})).events
+
+
+def test_what_opens_in_silence_is_told_when_the_silence_is_over() -> None:
+    silence = People(silenced=lambda key: key == "market=A")
+    first = step(rule(), (), FOUND, START, people=silence)
+    assert [(e.what, e.tell) for e in first.events] == [("opened", False)]
+    assert [e.tell for e in step(rule(), first.alerts, Rows([]), START + MINUTE).events] == [False], "never heard of"
+    during = step(rule(), first.alerts, FOUND, START + timedelta(days=3), people=silence)
+    assert not during.events
+    after = step(rule(), during.alerts, FOUND, START + timedelta(days=3, minutes=1))
+    assert [(e.what, e.tell, e.opened) for e in after.events] == [("repeated", True, first.events[0].id)]
 
 
 def test_nobody_has_looked_in_a_pause() -> None:

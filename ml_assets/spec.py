@@ -839,6 +839,12 @@ class UseCase:
         return {file.stem: file.read_text(encoding="utf-8") for file in files}
 
     @cached_property
+    def alert_sql(self) -> dict[str, str]:
+        """The SQL of each alert rule of its own by its name, which is that of a file in `alerts/`."""
+        files = sorted((self.folder / "alerts").glob("*.sql"))
+        return {file.stem: file.read_text(encoding="utf-8") for file in files}
+
+    @cached_property
     def label_sql(self) -> str:
         """The SQL of the label."""
         return (self.folder / "label.sql").read_text(encoding="utf-8")

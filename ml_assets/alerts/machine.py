@@ -107,8 +107,9 @@ def step(
 ) -> Step:
     """Return what an evaluation at a time makes of a rule whose last evaluation left some alerts.
 
-    A clock that went back counts as one that stands: no two evaluations are of one time. After a pause longer than the rule's deadline, pending alerts
-    start anew: nobody looked meanwhile. What opened in silence is told when the silence is over, if it is still there.
+    A clock that went back counts as one that stands: no two evaluations are of one time. After a pause longer than the
+    rule's deadline, pending alerts start anew: nobody looked meanwhile. What opened in silence is told when the silence
+    is over, if it is still there.
     """
     at = max(at, last + _TICK) if last is not None else at
     paused = last is not None and at - last > rule.deadline
@@ -142,6 +143,11 @@ def keep_of(rule: Rule, kind: Kind) -> timedelta:
 def state_at(state: State | None, last: datetime | None, deadline: timedelta, now: datetime) -> State:
     """Return the state of a rule at a time: that of its last evaluation, unless the deadline for another has passed."""
     return "not run" if state is None or last is None or now - last > deadline else state
+
+
+def event_id(*parts: str) -> str:
+    """Return the id of an event: it follows from what the event is of."""
+    return str(uuid5(_NAMESPACE, "\n".join(parts)))
 
 
 def _found(result: Result) -> tuple[dict[tuple[Kind, str], str], frozenset[Kind]]:
@@ -186,8 +192,7 @@ def _gone(rule: Rule, alert: Alert, at: datetime, events: list[Event], people: P
 
 def _event(rule: Rule, what: What, alert: Alert, at: datetime, *, tell: bool) -> Event:
     """Return an event whose id follows from what it says: written twice it is the same."""
-    name = "\n".join([rule.full_name, what, alert.kind, alert.key, at.isoformat()])
-    made = str(uuid5(_NAMESPACE, name))
+    made = event_id(rule.full_name, what, alert.kind, alert.key, at.isoformat())
     return Event(made, what, alert.kind, alert.key, alert.message, at, alert.opened or made, tell)
 
 

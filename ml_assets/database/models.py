@@ -390,7 +390,7 @@ class AlertEvent(Base):
         Index(None, "use_case", "rule", "id"),
         Index("uq_alert_events_closed", "about", unique=True, postgresql_where=text("what = 'closed'")),
         Index(None, "about"),
-        Index(None, "sink", "recorded_at", postgresql_where=text("what = 'sent'")),
+        Index(None, "sink", "at", postgresql_where=text("what = 'sent'")),
     )
 
 

@@ -47,7 +47,8 @@ report AS NOT MATERIALIZED (
     SELECT {use_case}::text AS use_case, {date}::date AS date, {month}::date AS month, {as_of}::timestamptz AS as_of,
         {currency}::text AS currency, {capacity}::integer AS capacity,
         {business_days_left}::integer AS business_days_left
-),
+)"""
+_AS_OF: Final = """
 predictions AS NOT MATERIALIZED (
     SELECT predictions.* FROM public.predictions JOIN public.scorings USING (use_case, decision_time, mlflow_run_id)
     WHERE use_case = {use_case} AND decision_time <= {as_of}
@@ -102,10 +103,20 @@ _WORK_LIST: Final = """
         SELECT * FROM public.scorings WHERE use_case = {use_case} AND decision_time <= {moment}
     )
     {view}"""
+# Rows that somebody made up, in place of the relations that PostgreSQL has.
+_MADE_UP: Final = "{name} AS MATERIALIZED (SELECT * FROM json_populate_recordset(NULL::public.{table}, {rows}::json))"
+_TABLES: Final = {
+    "predictions": "predictions", "work_list": "work_list", "work_list_week_before": "work_list",
+    "outcomes": "outcomes", "performance": "performance", "estimates": "estimates",
+    "retraining_decisions": "retraining_decisions", "promotions": "promotions",
+}  # fmt: skip
 _GIVEN: Final = "{name} AS MATERIALIZED (SELECT * FROM json_to_recordset({rows}::json) AS rows({columns}))"
 _TYPES: Final[dict[type, str]] = {
     str: "text", int: "bigint", float: "double precision", bool: "boolean", date: "date", datetime: "timestamptz",
 }  # fmt: skip
+
+
+Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +136,7 @@ class Given:
     """Rows that a report reads as a relation: the type of each column by its name, and the rows."""
 
     columns: Mapping[str, type]
-    rows: Sequence[Mapping[str, Any]]
+    rows: Rows
 
 
 def shared_reports() -> dict[str, str]:
@@ -149,11 +160,19 @@ def report_rows(
 
 @contextmanager
 def reading(
-    where: Engine | str, asked: Asked, given: Mapping[str, Given], *, file: str, seconds: float, most: int
+    where: Engine | str,
+    asked: Asked,
+    given: Mapping[str, Given],
+    *,
+    file: str,
+    seconds: float,
+    most: int,
+    made_up: Mapping[str, Rows] | None = None,
 ) -> Iterator[Callable[[str], list[dict[str, Any]]]]:
     """Yield a function that returns the rows of a SELECT, as `report_rows`, each for `seconds` and `most` rows at most.
 
-    The transaction only reads, as `ml_assets_read` where this login may take that role.
+    The transaction only reads, as `ml_assets_read` where this login may take that role. With `made_up` it does not see
+    what the database holds, but these rows, by relation.
     """
     with begin(where) as connection:
         connection.execute(text("SET LOCAL transaction_read_only = on"))
@@ -170,7 +189,7 @@ def reading(
 
         def rows(sql: str) -> list[dict[str, Any]]:
             # Without a limit a cross join would fill the memory of this process before its time is over.
-            statement = f"{statement_of(connection, sql, asked, given)} LIMIT {most + 1}"
+            statement = f"{statement_of(connection, sql, asked, given, made_up)} LIMIT {most + 1}"
             try:
                 # With binary results psycopg asks in the protocol that takes one statement and no second one behind it.
                 with driver.cursor(binary=True, row_factory=dict_row) as cursor:
@@ -186,7 +205,13 @@ def reading(
         yield rows
 
 
-def statement_of(connection: Connection, sql: str, asked: Asked, given: Mapping[str, Given]) -> str:
+def statement_of(
+    connection: Connection,
+    sql: str,
+    asked: Asked,
+    given: Mapping[str, Given],
+    made_up: Mapping[str, Rows] | None = None,
+) -> str:
     """Return the whole statement: the relations as of the time, and the report's SQL as it stands in its file."""
     values: dict[str, Any] = {
         "use_case": asked.use_case,
@@ -203,19 +228,31 @@ def statement_of(connection: Connection, sql: str, asked: Asked, given: Mapping[
     def listed(moment: datetime) -> compose.Composed:
         return compose.SQL(_WORK_LIST).format(use_case=literals["use_case"], moment=compose.Literal(moment), view=view)
 
-    lists = {"work_list": listed(asked.as_of), "work_list_week_before": listed(asked.as_of - _WEEK)}
-    parts = [compose.SQL(_REPORT).format(**literals, **lists)]
+    parts = [compose.SQL(_REPORT).format(**literals)]
+    if made_up is None:
+        lists = {"work_list": listed(asked.as_of), "work_list_week_before": listed(asked.as_of - _WEEK)}
+        parts.append(compose.SQL(_AS_OF).format(**literals, **lists))
+    else:
+        parts += [
+            compose.SQL(_MADE_UP).format(
+                name=compose.Identifier(name), table=compose.Identifier(table), rows=_as_json(made_up.get(name, ()))
+            )
+            for name, table in _TABLES.items()
+        ]
     for name, one in given.items():
         columns = compose.SQL(", ").join(
             compose.SQL("{} {}").format(compose.Identifier(column), compose.SQL(_TYPES[kind]))
             for column, kind in one.columns.items()
         )
-        rows = json.dumps([dict(row) for row in one.rows], default=str)
         parts.append(
-            compose.SQL(_GIVEN).format(name=compose.Identifier(name), rows=compose.Literal(rows), columns=columns)
+            compose.SQL(_GIVEN).format(name=compose.Identifier(name), rows=_as_json(one.rows), columns=columns)
         )
     with_ = compose.SQL("WITH {}\nSELECT * FROM (\n").format(compose.SQL(",\n").join(parts))
     return with_.as_string(connection.connection.driver_connection) + sql + "\n) AS rows"
+
+
+def _as_json(rows: Rows) -> compose.Literal:
+    return compose.Literal(json.dumps([dict(row) for row in rows], default=str))
 
 
 def _place(error: psycopg.Error, statement: str, sql: str, file: str) -> str:

@@ -15,6 +15,7 @@ from ml_assets.features.as_of import SqlFile, sql_files
 from ml_assets.features.catalogue import TAGS, declarations
 from ml_assets.landing.curate import curate
 from ml_assets.landing.schemas import COORDINATES, DEAD_LETTERS, event_schema
+from ml_assets.lifecycle.alert_rules import rules_of
 from ml_assets.lifecycle.reports import reports_of
 from ml_assets.spec import DecisionTime, EventSpec, ReferenceSpec, UseCase
 from ml_assets.sql_head import tags
@@ -93,6 +94,7 @@ def check_usecase(usecase: UseCase) -> tuple[Finding, ...]:
         _run_sql(usecase, found)
     _look_at_candidates(usecase, found)
     found.try_to("reports", partial(reports_of, usecase))
+    found.try_to("alerts", partial(rules_of, usecase))
     for file in sorted({*usecase.folder.rglob("*.sql"), *usecase.folder.rglob("*.py")}):
         text = file.read_text(encoding="utf-8")
         for thought in THINK.finditer(text):

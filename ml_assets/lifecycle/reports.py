@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from typing import Protocol
 
 from sqlalchemy import Engine
 
@@ -81,9 +82,16 @@ def report_of(usecase: UseCase, name: str) -> Report:
     return known[name]
 
 
-def assets_read(usecase: UseCase, report: Report) -> list[tuple[str, ...]]:
-    """Return the assets of a use case that a report is made from, by their names below the use case's."""
-    found = (asset for relation, of in _ASSETS.items() if report.reads(relation) for asset in of(usecase))
+class Reader(Protocol):
+    """A report or a rule of alerts, which says what it reads."""
+
+    def reads(self, relation: str) -> bool:
+        """Return whether it reads from a relation."""
+
+
+def assets_read(usecase: UseCase, reader: Reader) -> list[tuple[str, ...]]:
+    """Return the assets of a use case that a report or rule is made from, by their names below the use case's."""
+    found = (asset for relation, of in _ASSETS.items() if reader.reads(relation) for asset in of(usecase))
     return list(dict.fromkeys(found))
 
 
@@ -109,21 +117,23 @@ def report_page(
     next_month = (day.replace(day=1) + timedelta(days=32)).replace(day=1)
     left = sum(1 for _ in usecase.calendar.between(day + timedelta(days=1), next_month - timedelta(days=1)))
     asked = Asked(usecase.name, day, as_of, usecase.currency, usecase.capacity, left)
-    given = _given(lake, usecase, report, day, as_of, threads)
+    given = given_for(lake, usecase, report, day, as_of, threads=threads)
     rows = report_rows(engine, report.sql, asked, given, file=report.file)
     return make_page(report, About(usecase.name, usecase.title, usecase.currency, day), rows)
 
 
-def _given(lake: Lake, usecase: UseCase, report: Report, day: date, as_of: datetime, threads: int) -> dict[str, Given]:
-    """Return what the report reads that PostgreSQL does not know: of the lake only what it names."""
+def given_for(
+    lake: Lake, usecase: UseCase, reader: Reader, day: date, as_of: datetime, *, threads: int = 0
+) -> dict[str, Given]:
+    """Return what a report or rule reads that PostgreSQL does not know: of the lake only what it names."""
     from ml_assets.lifecycle.feeds import FEED_COLUMNS, QUALITY_COLUMNS, REASON_COLUMNS, feed_rows, quality_rows
 
     causes = [{"code": cause.code, "name": cause.name, "action": cause.action} for cause in usecase.causes]
     given = {"causes": Given({"code": str, "name": str, "action": str}, causes)}
     dates = sorted({*usecase.decision_dates(day - _FOUR_WEEKS, day), day})
-    if report.reads("feeds"):
+    if reader.reads("feeds"):
         given["feeds"] = Given(FEED_COLUMNS, feed_rows(lake, usecase, dates, as_of, threads=threads))
-    if report.reads("quality") or report.reads("reasons"):
+    if reader.reads("quality") or reader.reads("reasons"):
         quality, reasons = quality_rows(lake, usecase, dates, as_of)
         given |= {"quality": Given(QUALITY_COLUMNS, quality), "reasons": Given(REASON_COLUMNS, reasons)}
     return given

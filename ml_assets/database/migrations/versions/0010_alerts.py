@@ -85,7 +85,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_alert_events_about", "alert_events", ["about"])
     op.create_index(
-        "ix_alert_events_sink_recorded_at", "alert_events", ["sink", "recorded_at"],
+        "ix_alert_events_sink_at", "alert_events", ["sink", "at"],
         postgresql_where=sa.text("what = 'sent'"),
     )  # fmt: skip
     op.create_table(

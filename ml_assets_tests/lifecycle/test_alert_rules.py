@@ -1,0 +1,91 @@
+"""Every shipped rule: its head, the cases beside it, and the runbook that it names."""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Engine
+
+from ml_assets.alerts.cases import read_cases
+from ml_assets.alerts.rule import Rule
+from ml_assets.database.connect import connect
+from ml_assets.database.migrate import migrate
+from ml_assets.errors import InputError, NotFoundError
+from ml_assets.lifecycle.alert_cases import cases_of, failures
+from ml_assets.lifecycle.alert_rules import all_rules, assets_of, rule_of, rules_of
+from ml_assets.local.embedded.postgres import EmbeddedPostgres
+from ml_assets.usecases import discover
+from ml_assets.usecases.settlement_fails.usecase import USE_CASE
+
+USECASES = discover()
+RULES = all_rules([USE_CASE])
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def engine(postgres_server: EmbeddedPostgres) -> Iterator[Engine]:
+    name = f"test_{uuid4().hex[:12]}"
+    postgres_server.create_databases(name)
+    made = connect(postgres_server.url(name))
+    migrate(made)
+    yield made
+    made.dispose()
+    postgres_server.drop_database(name)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=[rule.full_name for rule in RULES])
+def test_a_rule_says_what_the_cases_beside_it_say(engine: Engine, rule: Rule) -> None:
+    cases = cases_of([USE_CASE], rule)
+    assert any(case.alerts for case in cases), "a case in which it fires"
+    assert failures(engine, rule, cases) == []
+
+
+def test_a_case_that_does_not_hold_is_told(engine: Engine) -> None:
+    """Guards cases that hold whatever a rule says."""
+    rule = rule_of([USE_CASE], "settlement_fails/approval_waits")
+    first, second, *_ = cases_of([USE_CASE], rule)
+    wrong = dataclasses.replace(rule, message="something else")
+    assert failures(engine, wrong, [first, second]) == [
+        "a request of yesterday morning waits: it should be firing (version 3 has waited for approval for 25.0 hours), "
+        "and is firing (something else)"
+    ]
+    broken = dataclasses.replace(rule, sql="SELECT nothing")
+    assert 'column "nothing" does not exist' in failures(engine, broken, [first])[0]
+
+
+def test_a_file_of_cases_that_is_none_says_so() -> None:
+    with pytest.raises(InputError, match=r"a\.test\.toml: .*missing required field `as_of`"):
+        read_cases('[[case]]\nsays = "x"', where="a.test.toml")
+    (uneven,) = read_cases('[[case]]\nsays="x"\nas_of=2026-01-01T00:00:00Z\nrows.a = "a|b\\n1"', where="a.test.toml")
+    with pytest.raises(InputError, match="has another number of cells than the first"):
+        assert uneven.relations
+
+
+@pytest.mark.parametrize("usecase", USECASES, ids=[usecase.name for usecase in USECASES])
+def test_every_rule_is_of_an_asset_and_follows_one(usecase) -> None:
+    for rule in rules_of(usecase).values():
+        known = {"predictions", "outcomes", "performance", "retraining_decision", "champion"}
+        assert not rule.follows or rule.follows in known, rule.file
+        of_now = rule.reads("landing") or rule.reads("champions")
+        assert of_now or assets_of([usecase], rule), rule.file
+
+
+def test_every_rule_has_a_runbook() -> None:
+    """Guards a message at night with a link that leads nowhere."""
+    page = (DOCS / "runbooks.md").read_text(encoding="utf-8")
+    sections = {
+        re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in re.findall("^## (.+)$", page, re.M)
+    }
+    assert {rule.runbook for rule in all_rules(USECASES)} - sections == set()
+
+
+def test_a_use_case_cannot_take_the_name_of_a_shared_rule() -> None:
+    other = dataclasses.replace(USE_CASE)
+    other.__dict__["alert_sql"] = {"score_shift": "SELECT 1"}
+    with pytest.raises(InputError, match=r"settlement_fails/alerts/score_shift\.sql: every use case has a rule"):
+        rules_of(other)
+    with pytest.raises(NotFoundError, match="there is no rule 'nothing'; there are platform/runs_failed"):
+        rule_of([USE_CASE], "nothing")

@@ -34,6 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the broker of the tests that take one: embedded, from a wheel; apache, on this machine's Java",
     )
     parser.addoption("--rounds", type=int, default=27, help="rounds of the fault campaign")
+    parser.addoption("--kills", type=int, default=4, help="how often the sender of alerts is killed")
     parser.addoption("--seed", type=int, default=1, help="seed of the first round of the fault campaign")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Final
@@ -43,6 +43,8 @@ from ml_assets.spec import UseCase
 
 # The rule, which has no file, that somebody looks at all.
 _EVALUATOR: Final = (PLATFORM, "evaluator")
+# The server takes a moment to notice that who had a turn is gone.
+_TRIES, _MOMENT = 10, 0.1
 _LOG = logging.getLogger(__name__)
 # Rows that fire at most: a rule that finds more has forgotten to add up, or to join.
 MOST_ROWS: Final = 20_000
@@ -191,13 +193,21 @@ def alone(engine: Engine, turn: str) -> Iterator[None]:
     """Hold a turn for the length of a block.
 
     Raises:
-        StateError: another process has it.
+        StateError: another process has it, and not only for a moment more.
     """
 
     def busy() -> None:
         raise StateError("another process is at it", where=turn, to_do="it is done anew in a few minutes")
 
-    with in_turn(engine, turn, busy):
+    with ExitStack() as held:
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                held.enter_context(in_turn(engine, turn, busy))
+                break
+            except StateError:
+                if not tries_left:
+                    raise
+                time.sleep(_MOMENT)
         yield
 
 

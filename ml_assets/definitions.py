@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import dagster as dg
 
 from ml_assets.answers import landed_events
-from ml_assets.defs.assets import build_assets, ingestion, maintenance
+from ml_assets.defs.assets import alerts, build_assets, ingestion, maintenance
 from ml_assets.defs.checks.landing import accounting_check, curation_check
 from ml_assets.defs.jobs import build_jobs
+from ml_assets.defs.jobs.alerts import alerts_job, alerts_schedule
 from ml_assets.defs.jobs.executor import metered_executor
 from ml_assets.defs.jobs.landing import connect_job, connect_schedule, landing_schedules
 from ml_assets.defs.jobs.maintenance import maintenance_job, maintenance_schedule
@@ -40,6 +41,7 @@ def build_definitions(usecases: Sequence[UseCase] | None = None, platform: Platf
     refuse_two_contracts(usecases)
     assets = {_key(asset): asset for usecase in usecases for asset in build_assets(usecase)}
     assets |= {_key(asset): asset for asset in ingestion.build_answers()}
+    assets |= {_key(asset): asset for asset in alerts.build(usecases, alerts.upstream_of(assets.values()))}
     assets |= {_key(asset): asset for asset in maintenance.build(usecases)}
     accounts = [accounting_check(event) for event in landed_events(usecases)]
     accounts += [curation_check(usecase, event) for usecase in usecases for event in usecase.events]
@@ -47,11 +49,12 @@ def build_definitions(usecases: Sequence[UseCase] | None = None, platform: Platf
     return dg.Definitions(
         assets=list(assets.values()),
         asset_checks=accounts,
-        jobs=[*(job for usecase in usecases for job in build_jobs(usecase)), maintenance_job, connect],
+        jobs=[*(job for usecase in usecases for job in build_jobs(usecase)), maintenance_job, connect, alerts_job()],
         schedules=[
             *(retraining_schedule(usecase) for usecase in usecases),
             *(report_schedule(usecase) for usecase in usecases),
             maintenance_schedule,
+            alerts_schedule(),
             *landing_schedules(accounts),
             connect_schedule(connect),
         ],

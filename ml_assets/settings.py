@@ -89,6 +89,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         "lake_root", "artifact_root", "reference_root", "report_root", "connect_root", "kafka_ca_file", "postgres_ca",
+        "alert_routes",
         mode="after",
     )  # fmt: skip
     @classmethod
@@ -217,6 +218,16 @@ class Settings(BaseSettings):
     threads: int = Field(0, ge=0, description="threads of DuckDB, LightGBM and ONNX Runtime; 0: one per core")
     retraining_cron: str = Field("0 22 * * 1-5", description="when to retrain, in UTC; at most once per date")
     report_cron: str = Field("15 8 * * 1-5", description="when reports are made, in UTC; at most once per date")
+    alert_cron: str = Field("*/5 * * * *", description="when rules of alerts are looked at, in UTC; those that are due")
+    alert_routes: str = Field(
+        "", description="TOML file of who is told of which alerts, and when; empty: nobody, the ledger has them"
+    )
+    alert_secrets: SecretStr = Field(
+        SecretStr("{}"), description="JSON: by sink of that file the password of its mail server, or its signing key"
+    )
+    runbook_ui: str = Field(
+        "", description="public http(s):// of docs/runbooks.md, for links in messages; empty: the file's name"
+    )
     usd_per_cpu_hour: float = Field(
         0.04, ge=0, description="price of an hour of a CPU, for the estimated cost of a run; about that of a cloud"
     )
@@ -263,6 +274,11 @@ class Settings(BaseSettings):
     def report_uri(self) -> str:
         """Root of the reports."""
         return self.report_root or str(self.home_path / "reports")
+
+    @property
+    def runbook_uri(self) -> str:
+        """The page of runbooks, to which the name of a section is added."""
+        return self.runbook_ui or "docs/runbooks.md"
 
     def shown(self) -> Iterator[Shown]:
         """Yield all settings, in the order of declaration."""

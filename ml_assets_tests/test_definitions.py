@@ -22,6 +22,7 @@ STAGES = [
     "scoring",
     "monitoring",
     "reports",
+    "alerts",
     "maintenance",
 ]
 

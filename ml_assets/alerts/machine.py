@@ -103,13 +103,14 @@ def step(
     at: datetime,
     *,
     last: datetime | None = None,
+    before: State | None = None,
     people: People = People(),
 ) -> Step:
     """Return what an evaluation at a time makes of a rule whose last evaluation left some alerts.
 
     A clock that went back counts as one that stands: no two evaluations are of one time. After a pause longer than the
     rule's deadline, pending alerts start anew: nobody looked meanwhile. What opened in silence is told when the silence
-    is over, if it is still there.
+    is over, if it is still there. Data that was never there, by the state `before`, is not missed.
     """
     at = max(at, last + _TICK) if last is not None else at
     paused = last is not None and at - last > rule.deadline
@@ -126,6 +127,8 @@ def step(
         elif alert.opened is not None and (remains := _gone(rule, alert, at, events, people)) is not None:
             kept.append(remains)
     for (kind, key), message in found.items():
+        if kind == "no data" and before in (None, "no data"):
+            continue
         kept.append(_there(rule, Alert(kind, key, message, since=at), at, events, people))
     return Step(_state(result, kept), tuple(kept), tuple(events), at)
 

@@ -12,6 +12,8 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PART
 
 from ml_assets.cli.foreseen import foreseen_names
 from ml_assets.definitions import build_definitions
+from ml_assets.defs.assets.alerts import ALERTS
+from ml_assets.defs.assets.alerts import JOB as ALERTS_JOB
 from ml_assets.defs.checks.training import NO_LEAK
 from ml_assets.defs.common import partitions
 from ml_assets.defs.jobs import Verb, job_name
@@ -84,6 +86,25 @@ class LocalRuns:
             said += _said(self.run(verb, chunk, ops=ops))
             progress(len(chunk))
         return said
+
+
+def run_alerts(instance: dg.DagsterInstance, usecases: Sequence[UseCase], platform: Platform) -> Mapping[str, Any]:
+    """Run a round of alerts of all rules, and return what the run says of it.
+
+    Raises:
+        RunFailedError: it failed.
+    """
+    job = build_definitions(usecases, platform).resolve_job_def(ALERTS_JOB)
+    run_id = str(uuid4())
+    ops = {ALERTS.to_python_identifier(): {"config": {"all_rules": True}}}
+    with metered(instance, run_id):
+        result = job.execute_in_process(
+            instance=instance, run_config={**_QUIET, "ops": ops}, raise_on_error=False, run_id=run_id
+        )
+    if not result.success:
+        raise RunFailedError(f"alerts: {_why(result)}")
+    (made,) = result.get_asset_materialization_events()
+    return {name: entry.value for name, entry in made.materialization.metadata.items()}
 
 
 def weekdays(usecase: UseCase, first: date, last: date) -> list[date]:

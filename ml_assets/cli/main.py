@@ -8,6 +8,7 @@ import typer
 from rich.text import Text
 
 from ml_assets.cli.accounts import add_accounts_commands
+from ml_assets.cli.alerts import add_alerts_commands
 from ml_assets.cli.backup import add_backup_commands
 from ml_assets.cli.databases import add_databases_commands
 from ml_assets.cli.dead_letters import add_dead_letters_commands
@@ -43,6 +44,7 @@ for add in (
     add_models_commands,
     add_looking_commands,
     add_reports_commands,
+    add_alerts_commands,
     add_usecase_commands,
     add_ui,
     add_serve,

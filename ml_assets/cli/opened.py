@@ -9,6 +9,7 @@ import typer
 from ml_assets.errors import NotFoundError
 
 if TYPE_CHECKING:
+    from ml_assets.database.promotions import Actor
     from ml_assets.lake import Lake
     from ml_assets.landing.decode import Records
     from ml_assets.platform import Platform
@@ -54,6 +55,15 @@ def usecase_of(settings: Settings, name: str) -> UseCase:
     if name not in known:
         raise NotFoundError(f"there is no use case {name!r}; there are {', '.join(known)}")
     return known[name]
+
+
+def actor_of(settings: Settings) -> Actor:
+    """Return the person who acts: as the settings name them, else by the login of the operating system."""
+    import getpass
+
+    from ml_assets.database.promotions import Actor
+
+    return Actor.person(settings.actor or getpass.getuser())
 
 
 def records_of(settings: Settings) -> Records | None:

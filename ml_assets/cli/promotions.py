@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from datetime import UTC
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ml_assets.cli.opened import UseCaseName, platform_of, read_settings, usecase_of
+from ml_assets.cli.opened import UseCaseName, actor_of, platform_of, read_settings, usecase_of
 from ml_assets.cli.printed import show
 from ml_assets.errors import InputError, StateError
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from ml_assets.database.promotions import Actor, LedgerEntry
+    from ml_assets.database.promotions import LedgerEntry
     from ml_assets.lifecycle.promotion import Promotion
-    from ml_assets.settings import Settings
 
 
 def add_promotions_commands(app: typer.Typer, console: Console) -> None:
@@ -38,7 +37,7 @@ def add_promotions_commands(app: typer.Typer, console: Console) -> None:
         settings = read_settings()
         platform = platform_of(settings)
         made = promote_challenger(
-            platform.registry, platform.engine, usecase_of(settings, use_case), _actor(settings), override=override
+            platform.registry, platform.engine, usecase_of(settings, use_case), actor_of(settings), override=override
         )
         version = made.challenger.version
         console.print(_gate(use_case, made))
@@ -63,7 +62,7 @@ def add_promotions_commands(app: typer.Typer, console: Console) -> None:
         usecase = usecase_of(settings, use_case)
         _say_verdict(console, platform.engine, use_case)
         entry = answer(
-            platform.registry, platform.engine, usecase, _actor(settings), reason=reason,
+            platform.registry, platform.engine, usecase, actor_of(settings), reason=reason,
             decline=decline,
         )  # fmt: skip
         console.print(f"{use_case} version {entry.to_version} {entry.action} by {entry.actor}")
@@ -89,10 +88,12 @@ def add_promotions_commands(app: typer.Typer, console: Console) -> None:
         settings = read_settings()
         platform, usecase = platform_of(settings), usecase_of(settings, use_case)
         if share is None:
-            entry = end_canary(platform.engine, usecase, _actor(settings), reason=reason)
+            entry = end_canary(platform.engine, usecase, actor_of(settings), reason=reason)
             console.print(f"{use_case} version {entry.to_version}: its canary is ended by {entry.actor}")
             return
-        made = start_canary(platform.registry, platform.engine, usecase, _actor(settings), share=share, version=version)
+        made = start_canary(
+            platform.registry, platform.engine, usecase, actor_of(settings), share=share, version=version
+        )
         console.print(_gate(use_case, made))
         number = made.challenger.version
         if made.outcome == "refused":
@@ -115,7 +116,7 @@ def add_promotions_commands(app: typer.Typer, console: Console) -> None:
         settings = read_settings()
         platform = platform_of(settings)
         entry = roll_back(
-            platform.registry, platform.engine, usecase_of(settings, use_case), _actor(settings), reason=reason,
+            platform.registry, platform.engine, usecase_of(settings, use_case), actor_of(settings), reason=reason,
             to_version=to,
         )  # fmt: skip
         if entry is None:
@@ -190,11 +191,3 @@ def _gate(use_case: str, made: Promotion) -> Table:
             row["condition"], "yes" if row["holds"] else Text("no", "red"), said(row["measured"]), row["asked"]
         )
     return table
-
-
-def _actor(settings: Settings) -> Actor:
-    import getpass
-
-    from ml_assets.database.promotions import Actor
-
-    return Actor.person(settings.actor or getpass.getuser())

@@ -6,11 +6,13 @@ Sending is in `lifecycle.alert_sending`.
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -82,6 +84,17 @@ class RuleState:
     rule: Rule
     state: State
     last: Evaluated | None
+
+
+def storage(places: Mapping[str, str]) -> Given:
+    """Return how full the places are that are folders of this machine; those that are elsewhere are left out."""
+    rows = []
+    for place, folder in places.items():
+        if Path(folder).is_dir():
+            disk = shutil.disk_usage(folder)
+            full = 1 - disk.free / disk.total if disk.total else 0.0
+            rows.append({"place": place, "used": full, "free_gib": disk.free / 2**30})
+    return Given(NOW_ONLY["storage"], rows)
 
 
 def states(engine: Engine, usecases: Sequence[UseCase], now: datetime) -> list[RuleState]:
@@ -180,11 +193,12 @@ def backtest(ground: Ground, rule: Rule, times: Sequence[datetime]) -> list[tupl
     made: list[tuple[datetime, Result, list[Event]]] = []
     alerts: Sequence[Alert] = ()
     last: datetime | None = None
+    stood: State | None = None
     for at in sorted(times):
         result = result_of(ground, rule, at)
-        after = step(rule, alerts, result, at, last=last)
+        after = step(rule, alerts, result, at, last=last, before=stood)
         made.append((at, result, list(after.events)))
-        alerts, last = after.alerts, after.at
+        alerts, last, stood = after.alerts, after.at, after.state
     return made
 
 
@@ -215,9 +229,12 @@ def _evaluate(
     ground: Ground, rule: Rule, before: Evaluated | None, now: datetime, people: _Said
 ) -> tuple[Evaluated, Sequence[Event]]:
     begun = time.monotonic()
+    stood: State | None = msgspec.convert(before.state, State) if before else None
     result = result_of(ground, rule, now)
     alerts = msgspec.convert(before.alerts, list[Alert], strict=False) if before else []
-    after = step(rule, alerts, result, now, last=before.evaluated_at if before else None, people=people.of(rule))
+    after = step(
+        rule, alerts, result, now, last=before.evaluated_at if before else None, before=stood, people=people.of(rule)
+    )
     made = Evaluated(
         use_case=rule.use_case,
         rule=rule.name,

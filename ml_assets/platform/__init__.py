@@ -6,13 +6,18 @@ Commands and Dagster's resource share it. Each import is where it is used: a com
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from ml_assets.errors import InputError
 from ml_assets.local.embedded.environment import database_url
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from ml_assets.alerts.routes import Routing
     from ml_assets.lake import Lake
     from ml_assets.registry import ModelRegistry
     from ml_assets.settings import Settings
@@ -64,6 +69,35 @@ class Platform:
 
             (migrate if self.settings.migrate_on_connect else require_newest)(engine)
         return engine
+
+    @cached_property
+    def alert_routing(self) -> Routing:
+        """Who is told of which alerts.
+
+        Raises:
+            InputError: the file of routes is not there, or is wrong.
+        """
+        from ml_assets.alerts.routes import NO_ROUTES, read_routing
+
+        if not (name := self.settings.alert_routes):
+            return NO_ROUTES
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"ML_ASSETS_ALERT_ROUTES: {error.strerror}", where=name) from error
+        return read_routing(text, where=name)
+
+    @property
+    def alert_secrets(self) -> dict[str, str]:
+        """The secrets of sinks, by sink.
+
+        Raises:
+            InputError: they are no JSON object of texts.
+        """
+        try:
+            return msgspec.json.decode(self.settings.alert_secrets.get_secret_value(), type=dict[str, str])
+        except msgspec.DecodeError:
+            raise InputError('ML_ASSETS_ALERT_SECRETS is no JSON object of texts, as {"desk": "..."}') from None
 
     @cached_property
     def code(self) -> str:

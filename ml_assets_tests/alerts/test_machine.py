@@ -38,7 +38,7 @@ def run(which, results: list[tuple[Result, int]]) -> list[tuple[Result, Step, St
     alerts: tuple[Alert, ...] = ()
     at, last, before, made = START, None, None, []
     for result, pause in results:
-        now = step(which, alerts, result, at, last=last)
+        now = step(which, alerts, result, at, last=last, before=before.state if before else None)
         made.append((result, now, before))
         alerts, last, before = now.alerts, now.at, now
         at += pause * MINUTE
@@ -133,6 +133,16 @@ def test_nobody_has_looked_in_a_pause() -> None:
     pending = step(which, (), FOUND, START)
     after = step(which, pending.alerts, FOUND, START + timedelta(hours=6), last=START)
     assert (after.state, after.events) == ("pending", ())
+
+
+def test_data_that_goes_is_missed_and_data_that_never_came_is_not() -> None:
+    """Guards a new use case whose every rule says on its first day that there is nothing."""
+    first = step(rule(), (), NoData(), START)
+    assert (first.state, first.events) == ("no data", ())
+    again = step(rule(), first.alerts, NoData(), START + MINUTE, last=START, before="no data")
+    assert not again.events
+    gone = step(rule(), (), NoData(), START + MINUTE, last=START, before="ok")
+    assert [(event.what, event.kind) for event in gone.events] == [("opened", "no data")]
 
 
 def test_a_rule_that_was_not_run_in_time_says_so() -> None:

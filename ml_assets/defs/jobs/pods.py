@@ -6,7 +6,7 @@ k8s/base/dagster.yaml are for them, and as large as the largest here.
 
 from typing import Any, Literal
 
-PodKind = Literal["ingest", "retrain", "score", "monitor", "report", "stages", "maintenance"]
+PodKind = Literal["ingest", "retrain", "score", "monitor", "report", "stages", "maintenance", "alerts"]
 
 CONFIG_TAG = "dagster-k8s/config"
 
@@ -19,6 +19,7 @@ _NEEDS: dict[PodKind, tuple[str, str, str, int]] = {
     "report": ("250m", "512Mi", "2Gi", 1800),
     "stages": ("100m", "512Mi", "2Gi", 1800),
     "maintenance": ("100m", "512Mi", "1Gi", 3600),
+    "alerts": ("100m", "512Mi", "1Gi", 900),
 }
 _CPU_LIMIT = "2"
 

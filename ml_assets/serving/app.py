@@ -60,6 +60,9 @@ class Metrics:
         self.open = Gauge("scoring_open_decisions", "Rows of the live table", ["use_case"], **of)
         self.version = Gauge("scoring_model_version", "Version that answers", ["use_case"], **of)
         self.refused = Gauge("scoring_model_refused", "1 while the ledger's champion is refused", ["use_case"], **of)
+        self.alerts = Gauge(
+            "alerts_last_evaluated_timestamp_seconds", "When a rule of alerts was evaluated last; 0: never", **of
+        )
         self.age = Gauge("scoring_newest_event_age_seconds", "Age of the newest event", ["use_case"], **of)
         self.scores = Counter("scoring_scores", "Scores given, by stage", ["use_case", "stage"], **of)
         self.share = Gauge("scoring_canary_share", "Share of entities a canary answers for", ["use_case"], **of)
@@ -92,6 +95,8 @@ class Metrics:
                 self.version.labels(name).set(state.model.version)
                 if state.table.newest_event is not None:
                     self.age.labels(name).set((datetime.now(UTC) - state.table.newest_event).total_seconds())
+        looked = scoring.alerts_evaluated_at
+        self.alerts.set(looked.timestamp() if looked else 0)
         return generate_latest(self.registry)
 
     def _beside(self, name: str, beside: Beside) -> None:
@@ -317,6 +322,7 @@ def build_app(
         }
         refused = {n: s.keeper.trouble for n, s in scoring.served.items() if s.state is not None and s.keeper.trouble}
         said = {"ready": not troubles, "troubles": troubles, "refused_models": refused, "newest_event": newest}
+        said["alerts_evaluated_at"] = scoring.alerts_evaluated_at
         return Response(encode(said), 503 if troubles else 200, media_type="application/json")
 
     async def exposition(_: Request) -> Response:

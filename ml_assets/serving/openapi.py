@@ -77,7 +77,10 @@ _SCHEMAS = {
         ),
     ),
     "Live": _object(live={"type": "boolean"}),
-    "Ready": _object(ready={"type": "boolean"}, troubles=_ANY, refused_models=_ANY, newest_event=_ANY),
+    "Ready": _object(
+        ready={"type": "boolean"}, troubles=_ANY, refused_models=_ANY, newest_event=_ANY,
+        alerts_evaluated_at={"type": ["string", "null"], "format": "date-time"},
+    ),
 }  # fmt: skip
 _JSON, _PROBLEMS = "application/json", "application/problem+json"
 _NEEDS_TOKEN = (400, 401, 403, 429, 500, 503)

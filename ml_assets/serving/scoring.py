@@ -14,6 +14,7 @@ import pyarrow as pa
 from sqlalchemy import Engine
 
 from ml_assets.contracts import TIMESTAMP, to_columns
+from ml_assets.database.alerts import last_heartbeat
 from ml_assets.database.promotions import StageLines, stage_lines
 from ml_assets.errors import InputError, NotFoundError
 from ml_assets.features.days import day_start
@@ -140,6 +141,8 @@ class Scoring:
         self._ended = threading.Event()
         self._threads: list[threading.Thread] = []
         self.database_trouble = "the database has not answered yet"
+        # When a rule of alerts was evaluated last: that nobody looks is seen from here, where somebody asks.
+        self.alerts_evaluated_at: datetime | None = None
 
     def start(self) -> None:
         """Keep tables and models up to date from now on."""
@@ -175,6 +178,7 @@ class Scoring:
     def look_at_models(self) -> None:
         """Look once whether the ledger names another champion; without the database all stays as it is."""
         try:
+            self.alerts_evaluated_at = last_heartbeat(self._engine())
             with self._engine().connect() as connection:
                 lines = {name: stage_lines(connection, name) for name in self.served}
             for name, served in self.served.items():

@@ -282,6 +282,8 @@ def test_a_promotion_is_noticed_and_a_bad_model_leaves_the_old_one(bench: Bench)
     status, ready = bench.ask("/health/ready")
     assert status == 200
     assert NAME in ready["refused_models"]
+    assert ready["alerts_evaluated_at"] is None
+    assert "alerts_last_evaluated_timestamp_seconds 0.0" in bench.ask("/metrics")[1]["text"]
     assert 'scoring_model_refused{use_case="settlement_fails"} 1.0' in bench.ask("/metrics")[1]["text"]
     assert bench.ask(f"/v1/{NAME}/score", {"entity_ids": bench.entities()[:1]})[0] == 200
     model.write_bytes(good)

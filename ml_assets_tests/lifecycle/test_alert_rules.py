@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import Engine
 
 from ml_assets.alerts.cases import read_cases
-from ml_assets.alerts.rule import Rule
+from ml_assets.alerts.routes import read_routing
+from ml_assets.alerts.rule import Rule, read_rule
 from ml_assets.database.connect import connect
 from ml_assets.database.migrate import migrate
 from ml_assets.errors import InputError, NotFoundError
@@ -80,6 +81,20 @@ def test_every_rule_has_a_runbook() -> None:
         re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in re.findall("^## (.+)$", page, re.M)
     }
     assert {rule.runbook for rule in all_rules(USECASES)} - sections == set()
+
+
+def test_what_the_docs_show_is_a_rule_with_its_cases_and_a_file_of_routes(engine: Engine) -> None:
+    page = (DOCS / "alerts.md").read_text(encoding="utf-8")
+    (sql,) = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    cases, routes = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    rule = read_rule(USE_CASE.name, "shown", "docs/alerts.md", sql, owner="operations")
+    assert failures(engine, rule, read_cases(cases, where="docs/alerts.md")) == []
+    assert set(read_routing(routes, where="docs/alerts.md").sinks) == {"operations", "on-call", "channel"}
+
+
+def test_every_shipped_rule_is_in_the_docs() -> None:
+    page = (DOCS / "alerts.md").read_text(encoding="utf-8")
+    assert [rule.name for rule in all_rules(USECASES) if f"`{rule.name}`" not in page] == []
 
 
 def test_a_use_case_cannot_take_the_name_of_a_shared_rule() -> None:

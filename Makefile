@@ -26,7 +26,7 @@ SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-sec ui serve test test-kafka test-k8s test-faults test-end-to-end test-operating test-release image push sign verify sbom security audit deploy rollback \
-	smoke model-report check bench bench-features bench-landing bench-monitoring bench-serving reach lock lock-image clean
+	smoke model-report check bench bench-features bench-landing bench-alerts bench-monitoring bench-serving reach lock lock-image clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -128,6 +128,9 @@ bench-monitoring: $(INSTALLED) ## drift on planted changes and quiet months, and
 
 bench-serving: $(INSTALLED) ## measure the scoring service beside mlflow and the bare server, and write docs/benchmarks-serving.md
 	$(BIN)/python -m benchmarks.bench_serving
+
+bench-alerts: $(INSTALLED) ## measure rules of alerts on a year of predictions, and write docs/benchmarks-alerts.md
+	$(BIN)/python -m benchmarks.bench_alerts
 
 reach: $(INSTALLED) ## measure settlement_fails against the simulator's truth, and write docs/reach.md
 	$(BIN)/python -m benchmarks.reach

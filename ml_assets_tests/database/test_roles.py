@@ -1,18 +1,21 @@
 """Each role may do its work in the database, and nothing else; a server refuses the rest."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import psycopg
 import pytest
 from sqlalchemy import Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ProgrammingError
 
+from ml_assets.database.alerts import EventRow, say
 from ml_assets.database.connect import begin
 from ml_assets.database.migrate import migrate, require_newest
 from ml_assets.database.predictions import retire_predictions, upsert_predictions
+from ml_assets.database.reports import Asked, report_rows
 from ml_assets.database.roles import LOAD, MIGRATE, READ, ROLES, SCORE, create_roles_sql
 from ml_assets.database.turn import in_turn
+from ml_assets.errors import StateError
 from ml_assets_tests.database.factories import prediction, predictions, scored
 
 
@@ -82,6 +85,36 @@ def test_readers_look(as_role) -> None:
     assert not refuses(read, "SELECT * FROM work_list")
     for statement in ("DELETE FROM predictions", "UPDATE predictions SET rank = 1", "CREATE TABLE mine (n int)"):
         assert refuses(read, statement), statement
+
+
+def test_reports_and_rules_read_as_the_reader_where_the_login_may_be_it(as_role, database_url: str) -> None:
+    """Guards the SQL of a team that runs with the rights of whoever runs it."""
+    as_role(READ)
+    asked = Asked("fails", date(2026, 1, 5), datetime(2026, 1, 5, tzinfo=UTC), "EUR", 1, 1)
+    rows = report_rows(database_url, "SELECT current_user::text AS who, 1 FROM predictions", asked, {}, file="a.sql")
+    assert rows == []
+    assert report_rows(database_url, "SELECT current_user::text AS who", asked, {}, file="a.sql") == [{"who": READ}]
+
+
+def test_the_ledger_of_alerts_is_added_to_by_batch_runs_and_people_alone(as_role) -> None:
+    line = EventRow(
+        what="opened", use_case="fails", rule="r", rule_hash="", kind="firing", key="", severity="info", message="m",
+        at=datetime(2026, 1, 5, tzinfo=UTC), event_id="e1",
+    )  # fmt: skip
+    load = as_role(LOAD)
+    say(load, line)
+    for statement in (
+        "UPDATE alert_events SET message = 'x'",
+        "DELETE FROM alert_events",
+        "INSERT INTO alert_events (recorded_at) VALUES (now())",
+    ):
+        assert refuses(load, statement), statement
+    for role in (SCORE, READ):
+        with pytest.raises(StateError, match="members of the role ml_assets_load may"):
+            say(as_role(role), line)
+        for table in ("alert_outbox", "alert_evaluations"):
+            assert refuses(as_role(role), f"DELETE FROM {table}"), table
+            assert not refuses(as_role(role), f"SELECT * FROM {table}"), table
 
 
 @pytest.mark.parametrize("role", [role for role in ROLES if role != MIGRATE])

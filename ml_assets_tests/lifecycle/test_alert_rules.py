@@ -3,23 +3,28 @@
 import dataclasses
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from ml_assets.alerts.cases import read_cases
 from ml_assets.alerts.routes import read_routing
 from ml_assets.alerts.rule import Rule, read_rule
 from ml_assets.database.connect import connect
 from ml_assets.database.migrate import migrate
+from ml_assets.database.predictions import upsert_predictions
+from ml_assets.database.reports import Asked, statement_of
 from ml_assets.errors import InputError, NotFoundError
 from ml_assets.lifecycle.alert_cases import cases_of, failures
 from ml_assets.lifecycle.alert_rules import all_rules, assets_of, rule_of, rules_of
 from ml_assets.local.embedded.postgres import EmbeddedPostgres
 from ml_assets.usecases import discover
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE
+from ml_assets_tests.database.factories import prediction, predictions
 
 USECASES = discover()
 RULES = all_rules([USE_CASE])
@@ -42,6 +47,36 @@ def test_a_rule_says_what_the_cases_beside_it_say(engine: Engine, rule: Rule) ->
     cases = cases_of([USE_CASE], rule)
     assert any(case.alerts for case in cases), "a case in which it fires"
     assert failures(engine, rule, cases) == []
+
+
+LARGE = {"predictions", "work_list", "outcomes"}
+
+
+@pytest.mark.parametrize("rule", [r for r in RULES if any(map(r.reads, LARGE))], ids=lambda rule: rule.name)
+def test_a_rule_reads_what_it_needs_of_years_by_indexes_and_the_newest_months_alone(engine: Engine, rule: Rule) -> None:
+    """Guards a rule that reads every month that was ever scored. What the planner may use is asked, on small tables."""
+    start = datetime(2024, 12, 15, 7, tzinfo=UTC)
+    made = [prediction("A", decision_time=start + timedelta(days=30 * n), use_case=USE_CASE.name) for n in range(15)]
+    upsert_predictions(engine, predictions(*made))
+    as_of = start + timedelta(days=30 * 14)
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL enable_seqscan = off"))
+        asked = Asked(USE_CASE.name, as_of.date(), as_of, "EUR", 100, 10)
+        statement = statement_of(connection, rule.sql, asked, {})
+        (plan,) = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}".replace("%", "%%")).scalar_one()
+    scans = [node for node in nodes(plan["Plan"]) if "Relation Name" in node]
+    large = [one for one in scans if one["Relation Name"].startswith(("predictions_", "outcomes"))]
+    assert large
+    assert [one for one in large if one["Node Type"] == "Seq Scan"] == []
+    bounded = [one for one in large if not re.search("decision_time|outcome_date", one.get("Index Cond", ""))]
+    assert [one["Node Type"] for one in bounded if one["Node Type"] != "Bitmap Heap Scan"] == []
+    assert len({one["Relation Name"] for one in large if one["Relation Name"] != "outcomes"}) <= 3
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for below in plan.get("Plans", []):
+        yield from nodes(below)
 
 
 def test_a_case_that_does_not_hold_is_told(engine: Engine) -> None:

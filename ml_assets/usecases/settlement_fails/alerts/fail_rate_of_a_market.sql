@@ -12,10 +12,10 @@
 WITH newest AS (
     SELECT o.outcome_date, coalesce(p.attributes ->> 'market', 'unknown') AS market, o.label
     FROM outcomes AS o
-    JOIN report ON o.outcome_date > report.date - 42
+    JOIN report ON o.outcome_date > report.date - 35
     LEFT JOIN predictions AS p
         ON p.entity_id = o.entity_id AND p.decision_time = o.decision_time AND p.outcome_date = o.outcome_date
-        AND p.decision_time > report.as_of - INTERVAL '60 days'
+        AND p.decision_time > report.as_of - INTERVAL '45 days'
     WHERE o.is_last AND o.is_complete AND o.stage = 'batch' AND o.label IS NOT NULL
 ),
 by_date AS (

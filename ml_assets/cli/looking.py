@@ -147,7 +147,7 @@ def print_lineage(console: Console, found: PredictionLineage) -> None:
         "probability": f"{said['probability']:.9f}, expected cost {said['expected_cost']:,.2f}",
         "model": f"version {said['model_version']}, {run.tags.get('candidate')}",
         **scored,
-        "made champion by": by,
+        "put into canary by" if promotion and promotion.action == "canary" else "made champion by": by,
         "evidence": promotion.evidence_hash or "none" if promotion else "none",
         "MLflow run": f"{run.run_id}, as of {run.tags.get('training_date')}, Dagster {run.tags.get('dagster_run_id')}",
         "trained with code": run.tags.get("git_commit"),

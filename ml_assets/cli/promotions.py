@@ -65,7 +65,8 @@ def add_promotions_commands(app: typer.Typer, console: Console) -> None:
             platform.registry, platform.engine, usecase, actor_of(settings), reason=reason,
             decline=decline,
         )  # fmt: skip
-        console.print(f"{use_case} version {entry.to_version} {entry.action} by {entry.actor}")
+        done = f"in canary for {entry.percent}, approved" if entry.action == "canary" else entry.action
+        console.print(f"{use_case} version {entry.to_version} {done} by {entry.actor}")
 
     @app.command()
     def canary(

@@ -38,11 +38,11 @@ class ServedStages:
 def served_stages(
     lake: Lake, engine: Engine | str, usecase: UseCase, *, now: datetime | None = None, threads: int = 0
 ) -> ServedStages:
-    """Return who stands where, and what was said in the last day, but not before champion or canary began."""
+    """Return who stands where, and what was said in the last day, but not before this champion."""
     lines = stage_lines(engine, usecase.name)
     since = (now or datetime.now(UTC)) - _LOOK_BACK
-    newest = [line.recorded_at for line in (lines.champion, lines.running) if line is not None]
-    since = max([since, *newest])
+    if lines.champion is not None:
+        since = max(since, lines.champion.recorded_at)
     with duckdb.connect(":memory:", config={"threads": threads} if threads else {}) as db:
         db.execute("SET timezone = 'UTC'")
         db.register("served", _served(lake, usecase, since))

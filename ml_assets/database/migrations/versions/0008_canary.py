@@ -149,11 +149,11 @@ BEGIN
                 coalesce('a canary with the share ' || asked.share, 'a promotion, and no canary'));
         ELSIF NEW.action IN ('promoted', 'canary')
             AND public.promotions_letters(asked.actor) = public.promotions_letters(NEW.actor) THEN
-            why := format('%s has requested this promotion: another person approves it', NEW.actor);
+            why := format('%s has asked for this: another person approves it', NEW.actor);
         ELSIF NEW.action IN ('promoted', 'canary') AND NEW.needs_approval AND asked.database_user = session_user
             AND NOT (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = session_user) THEN
             why := format(
-                'the login %s has requested this promotion: another person approves it by a login of their own',
+                'the login %s has asked for this: another person approves it by a login of their own',
                 session_user);
         END IF;
     END IF;

@@ -553,10 +553,10 @@ class DriftSpec:
     breaches: int = 2
     windows: int = 3
     groups: tuple[str, ...] = ()
-    group_days: int = 2
+    group_days: int = 3
     min_ratio: float = 1.5
     min_ratio_of_all: float = 1.25
-    deviations: float = 4.0
+    deviations: float = 3.5
 
     def __post_init__(self) -> None:
         if not 1 <= self.breaches <= self.windows:

@@ -3,6 +3,7 @@
 python -m benchmarks.bench_alerts [predictions, 10,000,000 if not given]
 """
 
+import shutil
 import statistics
 import sys
 import tempfile
@@ -69,6 +70,7 @@ def main() -> None:
     finally:
         engine.dispose()
         stop_servers(settings)
+        shutil.rmtree(settings.home, ignore_errors=True)
 
 
 def fill(engine: Engine, per_date: int) -> float:

@@ -28,6 +28,7 @@ def add_looking_commands(app: typer.Typer, console: Console) -> None:
     @app.command()
     def status() -> None:
         """Show for each use case what has landed, who is champion and what was scored last."""
+        from ml_assets.database.alerts import last_heartbeat, open_alerts
         from ml_assets.database.promotions import LedgerError, last_change, newest_of_canaries, open_request
         from ml_assets.database.status import scored_dates
         from ml_assets.lake import features_table
@@ -76,6 +77,13 @@ def add_looking_commands(app: typer.Typer, console: Console) -> None:
                 )
             if canary := newest_of_canaries(platform.engine, usecase.name):
                 said.append(_of_canary(canary))
+        looked = last_heartbeat(platform.engine)
+        when = (
+            f"rules evaluated last at {looked.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+            if looked
+            else "no rule evaluated yet"
+        )
+        said.append(f"alerts: {len(open_alerts(platform.engine))} open, {when}; `ml-assets alerts list`")
         console.print(table)
         for line in said:
             console.print(line)

@@ -185,6 +185,8 @@ def reading(
         # The last digit of a sum may depend on who adds; compiling takes longer than it saves.
         connection.execute(text("SET LOCAL max_parallel_workers_per_gather = 0"))
         connection.execute(text("SET LOCAL jit = off"))
+        # A month's decisions are sorted in memory: a third faster than on disk.
+        connection.execute(text("SET LOCAL work_mem = '64MB'"))
         driver: Any = connection.connection.driver_connection
 
         def rows(sql: str) -> list[dict[str, Any]]:

@@ -3,11 +3,13 @@
 import contextlib
 import socket
 import socketserver
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 @dataclass
@@ -25,7 +27,7 @@ class Taken:
 
 
 @contextlib.contextmanager
-def http_server(mode: str = "take") -> Iterator[Taken]:
+def http_server(mode: str = "take", certificate: Path | None = None) -> Iterator[Taken]:
     """A server for webhooks: `take`, `hang`, `drip`, `redirect`, or a status with which it answers."""
     taken = Taken(mode=mode)
 
@@ -62,12 +64,12 @@ def http_server(mode: str = "take") -> Iterator[Taken]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     taken.port = server.server_address[1]
-    with _serving(server):
+    with _serving(server, certificate):
         yield taken
 
 
 @contextlib.contextmanager
-def smtp_server(mode: str = "take") -> Iterator[Taken]:
+def smtp_server(mode: str = "take", certificate: Path | None = None) -> Iterator[Taken]:
     """A server for mail: `take`, `hang`, `drip`, `busy` (421), `full` (452 for a recipient), `unknown` (550)."""
     taken = Taken(mode=mode)
 
@@ -106,12 +108,16 @@ def smtp_server(mode: str = "take") -> Iterator[Taken]:
     server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     taken.port = server.server_address[1]
-    with _serving(server):
+    with _serving(server, certificate):
         yield taken
 
 
 @contextlib.contextmanager
-def _serving(server: socketserver.TCPServer) -> Iterator[None]:
+def _serving(server: socketserver.TCPServer, certificate: Path | None) -> Iterator[None]:
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

@@ -7,7 +7,9 @@ import hmac
 import json
 import time
 from datetime import timedelta
+from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +19,7 @@ from ml_assets.alerts.retry import ATTEMPTS, Outcome, next_try
 from ml_assets.alerts.routes import Slack, Smtp, Webhook
 from ml_assets.senders import send
 from ml_assets.senders.post import _is_public
+from ml_assets_tests.kafka.certificates import issue
 from ml_assets_tests.senders.servers import closed_port, http_server, smtp_server
 
 MESSAGE = Message(
@@ -130,6 +133,32 @@ def test_a_mail_server_that_does_not_take_it(mode: str, refused: bool, said: str
         outcome = send(mail(taken.port), "", MESSAGE)
     assert (outcome.sent, outcome.refused) == (False, refused)
     assert said in outcome.why
+
+
+def test_who_speaks_tls_with_a_certificate_that_nobody_signed_is_told_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards alerts, and a password, that go to whoever answers."""
+    made = issue(tmp_path)
+    for server, sink in (
+        (http_server, lambda port: webhook(f"https://localhost:{port}/")),
+        (smtp_server, lambda port: msgspec.structs.replace(mail(port), host="localhost", tls="tls")),
+    ):
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+        with server(certificate=made.server_file) as taken:
+            outcome = send(sink(taken.port), "", MESSAGE)
+            assert (outcome.sent, outcome.refused, taken.bodies) == (False, False, [])
+            assert "SSLCertVerificationError" in outcome.why
+            monkeypatch.setenv("SSL_CERT_FILE", str(made.ca_file))
+            assert send(sink(taken.port), "", MESSAGE).sent
+
+
+def test_a_server_without_starttls_gets_no_password() -> None:
+    with smtp_server() as taken:
+        careful = msgspec.structs.replace(mail(taken.port), tls="starttls", username="ml-assets")
+        outcome = send(careful, "secret", MESSAGE)
+    assert (outcome.sent, taken.bodies) == (False, [])
+    assert "SMTPNotSupportedError" in outcome.why
 
 
 def test_no_subject_begins_a_header() -> None:

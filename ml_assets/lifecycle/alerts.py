@@ -5,6 +5,7 @@ Sending is in `lifecycle.alert_sending`.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import shutil
 import time
@@ -182,6 +183,8 @@ def find(
 def backtest(ground: Ground, rule: Rule, times: Sequence[datetime]) -> list[tuple[datetime, Result, list[Event]]]:
     """Return what a rule would have found at past times, the earliest first, and what would have happened.
 
+    Past times are farther apart than rounds: each row counts as having been there for as long as `for` asks.
+
     Raises:
         InputError: the rule reads what is known of now alone.
     """
@@ -190,6 +193,7 @@ def backtest(ground: Ground, rule: Rule, times: Sequence[datetime]) -> list[tupl
             f"it reads {unknown[0]}, which is known of now alone", where=rule.file,
             to_do="`ml-assets alerts test` runs it as of now",
         )  # fmt: skip
+    rule = dataclasses.replace(rule, hold=timedelta(), deadline=timedelta.max)
     made: list[tuple[datetime, Result, list[Event]]] = []
     alerts: Sequence[Alert] = ()
     last: datetime | None = None

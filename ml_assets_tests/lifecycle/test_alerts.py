@@ -225,7 +225,8 @@ def test_a_rule_is_due_when_its_time_has_come_or_its_asset_is_new(desk: Desk) ->
 def test_a_backtest_counts_what_would_have_fired_as_of_then(desk: Desk) -> None:
     desk.score(("A", 0.6))
     before, after = DECISION_TIME - timedelta(hours=1), DECISION_TIME + timedelta(hours=1)
-    played = backtest(desk.ground, rule("costly"), [after, before, after + timedelta(days=1)])
+    slow = rule("costly", COSTLY, "for: 1 hour")
+    played = backtest(desk.ground, slow, [after, before, after + timedelta(days=1)])
     assert [(at, [event.what for event in events]) for at, _, events in played] == [
         (before, []), (after, ["opened"]), (after + timedelta(days=1), ["repeated"]),
     ]  # fmt: skip

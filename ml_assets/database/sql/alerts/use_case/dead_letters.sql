@@ -1,7 +1,7 @@
 -- @title: Dead letters
 -- @severity: warning
 -- @every: 1 hour
--- @description: Messages of the newest two business dates break the contract of their event. They are kept, and nothing reads them.
+-- @description: More than five messages of the newest two business dates break the contract of their event. They are kept, and nothing reads them.
 -- @runbook: dead-letters
 -- @message: {source}: {dead_letters|count} dead letters since {since}, beside {kept|count} events that were kept
 -- @key: source
@@ -14,4 +14,4 @@ SELECT source, min(business_date) AS since, sum(dead_letters)::bigint AS dead_le
 FROM dates
 WHERE place <= 2
 GROUP BY source
-HAVING sum(dead_letters) > 0
+HAVING sum(dead_letters) > 5

@@ -6,7 +6,6 @@ acted on, chosen by lot, tell what would have come of the others.
 
 from __future__ import annotations
 
-import hashlib
 import json
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ml_assets.lot import lot
 from ml_assets.spec import HANDLING, USUAL_WAY, ControlSpec, UseCase
 
 _MARK = json.dumps({HANDLING: USUAL_WAY})[1:-1]
@@ -27,7 +27,7 @@ def in_control_group(usecase: UseCase, entities: pa.ChunkedArray, costs: npt.NDA
     spec = usecase.control
     chosen = np.zeros(len(costs), dtype=np.bool_)
     for at in np.flatnonzero(costs <= spec.max_cost) if spec.share else ():
-        chosen[at] = _lot(usecase.name, entities[int(at)].as_py()) < spec.share
+        chosen[at] = lot("control", usecase.name, entities[int(at)].as_py()) < spec.share
     return pa.array(chosen)
 
 
@@ -49,12 +49,6 @@ def is_marked(attributes: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
     for at in np.flatnonzero(found):
         found[at] = json.loads(attributes[int(at)].as_py()).get(HANDLING) == USUAL_WAY
     return found
-
-
-def _lot(use_case: str, entity: str) -> float:
-    """Return a number from 0 to 1 that an entity always draws."""
-    digest = hashlib.sha256(f"control\0{use_case}\0{entity}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def said(spec: ControlSpec, currency: str) -> str:

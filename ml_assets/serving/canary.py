@@ -1,6 +1,5 @@
 """A canary: for which entities it answers, and what takes it back. It opens nothing and writes nothing."""
 
-import hashlib
 import threading
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from ml_assets.database.promotions import LedgerEntry
 from ml_assets.learning.gate import Condition, Verdict, require
 from ml_assets.learning.stability import population_stability
+from ml_assets.lot import lot
 from ml_assets.serving.models import OpenModel
 from ml_assets.spec import CanarySpec
 
@@ -23,13 +23,11 @@ _MOST_SCORES, _MOST_TIMED = 50_000, 1_000
 
 
 def place(use_case: str, run_id: str, entity: str) -> float:
-    """Return where an entity stands in [0, 1]: the first 8 bytes of the SHA-256 of the three, divided by 2^64.
+    """Return where an entity stands in [0, 1]; a canary answers for those that stand below its share.
 
-    A canary answers for those that stand below its share. So an entity has one answer whoever asks, a wider canary of
-    the same model keeps the entities that it had, and another model's canary has others.
+    An entity has one answer whoever asks, and another model's canary has other entities.
     """
-    digest = hashlib.sha256("\0".join((use_case, run_id, entity)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+    return lot(use_case, run_id, entity)
 
 
 @dataclass(frozen=True, slots=True)

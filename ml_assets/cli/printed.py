@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from ml_assets.spec import HANDLING, USUAL_WAY
-
 if TYPE_CHECKING:
     from ml_assets.platform import Platform
     from ml_assets.spec import UseCase
@@ -74,6 +72,8 @@ def _reasons(codes: dict[str, Any] | None, attributes: dict[str, Any] | None) ->
 
     The control group goes the usual way: nothing is done about it.
     """
+    from ml_assets.spec import HANDLING, USUAL_WAY
+
     if codes is None:
         return "", ""
     # JSONB does not keep an order.

@@ -65,7 +65,7 @@ def test_a_row_that_says_what_to_do_says_why(application_url: str, usecase: UseC
     """Guards: the main cause added too little to be shown, and its action stood there alone."""
     codes = {"cause": "BLUE", "action": "ring them up", "contributions": {"RED": -0.2, "BLUE": added, "GREEN": 0.01}}
     upsert_predictions(application_url, predictions(prediction("A", 0.9, reason_codes=json.dumps(codes))))
-    causes = tuple(Cause(code, code.title(), "do something") for code in ("RED", "BLUE", "GREEN"))
+    causes = tuple(Cause(code, code.title(), "do something") for code in ("RED", "BLUE", "GREEN", "PAYER"))
     said = printed(application_url, dataclasses.replace(usecase, causes=causes))
     assert f"{why} │ ring them up" in said
     assert "GREEN" not in said

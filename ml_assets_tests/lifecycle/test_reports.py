@@ -67,6 +67,7 @@ def outcome(row: dict[str, Any], label: int | None, known_at: datetime) -> dict[
             "probability", "cost_if_fail", "expected_cost")  # fmt: skip
     return {
         **{name: row[name] for name in same}, "stage": "batch", "on_list": row["probability"] >= 0.5, "is_last": True,
+        "control": False,
         "label": label, "label_known_at": None if label is None else known_at, "is_complete": True,
     }  # fmt: skip
 

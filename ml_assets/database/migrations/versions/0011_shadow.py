@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from ml_assets.errors import StateError
+
 revision = "0011"
 down_revision = "0010"
 branch_labels = None
@@ -44,5 +46,8 @@ def _replace(before: str, after: str) -> None:
     connection = op.get_bind()
     found = connection.scalar(sa.text("SELECT pg_get_functiondef('public.promotions_judge_row'::regproc)"))
     if found.count(before) != 1:
-        raise ValueError(f"promotions_judge_row has not once: {before}")
+        raise StateError(
+            f"the function promotions_judge_row is not the one of revision 0010: it has not once {before!r}. "
+            "Somebody changed it by hand; restore it from the migrations, then migrate again"
+        )
     connection.execute(sa.text(found.replace(before, after).replace(":", r"\:")))

@@ -108,6 +108,16 @@ def common(usecase: UseCase, stage: str) -> dict[str, Any]:
     return {"group_name": stage, "owners": [f"team:{usecase.owner}"], "tags": {"use_case": usecase.name}}
 
 
+def by_date(usecase: UseCase, stage: str) -> dict[str, Any]:
+    """Return the arguments of an asset that is made date by date: one run makes all dates that it is asked for."""
+    return {
+        "partitions_def": partitions(usecase),
+        "backfill_policy": dg.BackfillPolicy.single_run(),
+        "retry_policy": RETRY,
+        **common(usecase, stage),
+    }
+
+
 def lake_pool(usecase: UseCase) -> str:
     """Return the pool of the assets that change with what has landed: their runs go one after the other.
 

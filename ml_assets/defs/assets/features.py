@@ -9,14 +9,12 @@ import dagster as dg
 
 from ml_assets.defs.checks.features import feature_checks, judge_features
 from ml_assets.defs.common import (
-    RETRY,
-    common,
+    by_date,
     counts,
     dates_of,
     freshness,
     key,
     lake_pool,
-    partitions,
     retrying_outages_only,
     table,
 )
@@ -56,8 +54,6 @@ def features_asset(usecase: UseCase) -> dg.AssetsDefinition:
             *(key(usecase, "curated", event.name) for event in usecase.events),
             *(key(usecase, "reference", reference.name) for reference in usecase.references),
         ],
-        partitions_def=partitions(usecase),
-        backfill_policy=dg.BackfillPolicy.single_run(),
         kinds={"duckdb", "deltalake"},
         code_version=usecase.feature_set_hash,
         description=(
@@ -68,9 +64,8 @@ def features_asset(usecase: UseCase) -> dg.AssetsDefinition:
         metadata={"dagster/table_name": features_table(usecase), "dagster/column_schema": schema},
         freshness_policy=freshness(usecase),
         check_specs=feature_checks(key(usecase, "features")),
-        retry_policy=RETRY,
         pool=lake_pool(usecase),
-        **common(usecase, "features"),
+        **by_date(usecase, "features"),
     )
     @retrying_outages_only
     def features(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
@@ -98,14 +93,11 @@ def labels_asset(usecase: UseCase) -> dg.AssetsDefinition:
             key(usecase, "features"),
             *(key(usecase, "curated", event.name) for event in usecase.events),
         ],
-        partitions_def=partitions(usecase),
-        backfill_policy=dg.BackfillPolicy.single_run(),
         kinds={"duckdb", "deltalake"},
         description=f"{usecase.label.description} A partition holds the outcomes that became known on its date.",
         metadata={"dagster/table_name": labels_table(usecase)},
-        retry_policy=RETRY,
         pool=lake_pool(usecase),
-        **common(usecase, "features"),
+        **by_date(usecase, "features"),
     )
     @retrying_outages_only
     def labels(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:

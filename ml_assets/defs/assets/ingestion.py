@@ -10,13 +10,13 @@ from ml_assets.contracts import describe_fields
 from ml_assets.defs.checks.ingestion import curation_checks, judge_curation, judge_reference, reference_check
 from ml_assets.defs.common import (
     RETRY,
+    by_date,
     common,
     counts,
     dates_of,
     key,
     lake_pool,
     landing_key,
-    partitions,
     retrying_outages_only,
     rounded,
     table,
@@ -96,8 +96,6 @@ def curated_asset(usecase: UseCase, event: EventSpec) -> dg.AssetsDefinition:
     @dg.asset(
         key=key(usecase, "curated", event.name),
         deps=[landing_key(event)],
-        partitions_def=partitions(usecase),
-        backfill_policy=dg.BackfillPolicy.single_run(),
         kinds={"duckdb", "deltalake"},
         description=(
             f"{event.description} Typed, one of each `{', '.join(event.key)}`, rows that break a rule left out into "
@@ -105,9 +103,8 @@ def curated_asset(usecase: UseCase, event: EventSpec) -> dg.AssetsDefinition:
         ),
         metadata={"dagster/table_name": curated_table(usecase, event), "dagster/column_schema": schema},
         check_specs=curation_checks(key(usecase, "curated", event.name), event),
-        retry_policy=RETRY,
         pool=lake_pool(usecase),
-        **common(usecase, "ingestion"),
+        **by_date(usecase, "ingestion"),
     )
     @retrying_outages_only
     def curated(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:

@@ -19,13 +19,11 @@ from ml_assets.defs.checks.monitoring import (
     shadow_check,
 )
 from ml_assets.defs.common import (
-    RETRY,
-    common,
+    by_date,
     dates_of,
     key,
     lake_pool,
     numbers,
-    partitions,
     picture,
     retrying_outages_only,
     rounded,
@@ -57,8 +55,6 @@ def outcomes_asset(usecase: UseCase) -> dg.AssetsDefinition:
     @dg.asset(
         key=asset_key,
         deps=[key(usecase, "predictions"), key(usecase, "labels")],
-        partitions_def=partitions(usecase),
-        backfill_policy=dg.BackfillPolicy.single_run(),
         automation_condition=when_updated("predictions or labels are new"),
         kinds={"postgres", "deltalake"},
         description=(
@@ -67,9 +63,8 @@ def outcomes_asset(usecase: UseCase) -> dg.AssetsDefinition:
         ),
         metadata={"dagster/table_name": outcomes_table(usecase)},
         check_specs=[completeness_check(asset_key)],
-        retry_policy=RETRY,
         pool=lake_pool(usecase),
-        **common(usecase, _STAGE),
+        **by_date(usecase, _STAGE),
     )
     @retrying_outages_only
     def outcomes(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
@@ -101,8 +96,6 @@ def performance_asset(usecase: UseCase) -> dg.AssetsDefinition:
     @dg.asset(
         key=asset_key,
         deps=[key(usecase, "outcomes")],
-        partitions_def=partitions(usecase),
-        backfill_policy=dg.BackfillPolicy.single_run(),
         automation_condition=when_updated("outcomes are new"),
         kinds={"postgres"},
         description=(
@@ -111,9 +104,8 @@ def performance_asset(usecase: UseCase) -> dg.AssetsDefinition:
             "probabilities. Tables `performance` and `estimates` in PostgreSQL."
         ),
         check_specs=[live_gate_check(asset_key), estimate_check(asset_key)],
-        retry_policy=RETRY,
         pool=lake_pool(usecase),
-        **common(usecase, _STAGE),
+        **by_date(usecase, _STAGE),
     )
     @retrying_outages_only
     def performance(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
@@ -153,8 +145,6 @@ def drift_asset(usecase: UseCase) -> dg.AssetsDefinition:
     @dg.asset(
         key=asset_key,
         deps=[key(usecase, "outcomes")],
-        partitions_def=partitions(usecase),
-        backfill_policy=dg.BackfillPolicy.single_run(),
         automation_condition=when_updated("outcomes are new"),
         kinds={"postgres"},
         description=(
@@ -164,9 +154,8 @@ def drift_asset(usecase: UseCase) -> dg.AssetsDefinition:
             "PostgreSQL."
         ),
         check_specs=[drift_check(asset_key)],
-        retry_policy=RETRY,
         pool=lake_pool(usecase),
-        **common(usecase, _STAGE),
+        **by_date(usecase, _STAGE),
     )
     @retrying_outages_only
     def drift(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
@@ -208,8 +197,6 @@ def shadow_verdict_asset(usecase: UseCase) -> dg.AssetsDefinition:
     @dg.asset(
         key=asset_key,
         deps=[key(usecase, "outcomes"), key(usecase, "shadow_predictions")],
-        partitions_def=partitions(usecase),
-        backfill_policy=dg.BackfillPolicy.single_run(),
         automation_condition=when_updated("outcomes are new"),
         kinds={"postgres"},
         description=(
@@ -222,9 +209,8 @@ def shadow_verdict_asset(usecase: UseCase) -> dg.AssetsDefinition:
             )
         ),
         check_specs=[shadow_check(asset_key)],
-        retry_policy=RETRY,
         pool=lake_pool(usecase),
-        **common(usecase, _STAGE),
+        **by_date(usecase, _STAGE),
     )
     @retrying_outages_only
     def shadow_verdict(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
@@ -260,8 +246,6 @@ def retraining_decision_asset(usecase: UseCase) -> dg.AssetsDefinition:
     @dg.asset(
         key=key(usecase, "retraining_decision"),
         deps=[key(usecase, "performance"), key(usecase, "drift")],
-        partitions_def=partitions(usecase),
-        backfill_policy=dg.BackfillPolicy.single_run(),
         automation_condition=when_updated("performance or drift is new"),
         kinds={"postgres"},
         description=(
@@ -272,9 +256,8 @@ def retraining_decision_asset(usecase: UseCase) -> dg.AssetsDefinition:
             f"`{usecase.name}_retraining_out_of_turn` "
             "starts what it asks for."
         ),
-        retry_policy=RETRY,
         pool=lake_pool(usecase),
-        **common(usecase, _STAGE),
+        **by_date(usecase, _STAGE),
     )
     @retrying_outages_only
     def retraining_decision(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:

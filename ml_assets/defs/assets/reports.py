@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from ml_assets.defs.common import RETRY, common, dates_of, key, partitions, retrying_outages_only, when_updated
+from ml_assets.defs.common import by_date, dates_of, key, retrying_outages_only, when_updated
 from ml_assets.defs.resources import Platform
 from ml_assets.lifecycle.reports import assets_read, reports_of
 from ml_assets.reports.page import Section, table_of
@@ -37,15 +37,12 @@ def report_asset(usecase: UseCase, report: Report) -> dg.AssetsDefinition:
     @dg.asset(
         key=report_key(usecase, report),
         deps=[key(usecase, *names) for names in assets_read(usecase, report)],
-        partitions_def=partitions(usecase),
-        backfill_policy=dg.BackfillPolicy.single_run(),
         automation_condition=when_updated("what it tells of is new")
         if report.at and report.cadence == "daily"
         else None,
         kinds={"postgres", "html"},
         description=f"{report.title}. {report.description} ({report.cadence}, from {report.file})",
-        retry_policy=RETRY,
-        **{**common(usecase, _STAGE), "owners": [f"team:{report.owner}"]},
+        **{**by_date(usecase, _STAGE), "owners": [f"team:{report.owner}"]},
     )
     @retrying_outages_only
     def made(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:

@@ -11,13 +11,12 @@ from pydantic import Field
 from ml_assets.defs.checks.registration import judge_ledger, ledger_check
 from ml_assets.defs.checks.scoring import judge_scores, score_check
 from ml_assets.defs.common import (
-    RETRY,
+    by_date,
     common,
     dates_of,
     freshness,
     key,
     origin,
-    partitions,
     retrying_outages_only,
     rounded,
     run_link,
@@ -83,16 +82,13 @@ def predictions_asset(usecase: UseCase) -> dg.AssetsDefinition:
     @dg.asset(
         key=asset_key,
         deps=[features, key(usecase, "champion")],
-        partitions_def=partitions(usecase),
-        backfill_policy=dg.BackfillPolicy.single_run(),
         automation_condition=ready.with_label("features are ready"),
         kinds={"onnx", "postgres", "deltalake"},
         description="Probability and expected cost of every decision, by the champion, in PostgreSQL and in the lake.",
         metadata={"dagster/table_name": predictions_table(usecase)},
         freshness_policy=freshness(usecase),
         check_specs=[score_check(asset_key), ledger_check(asset_key)],
-        retry_policy=RETRY,
-        **common(usecase, "scoring"),
+        **by_date(usecase, "scoring"),
     )
     @retrying_outages_only
     def predictions(
@@ -145,8 +141,6 @@ def shadow_predictions_asset(usecase: UseCase) -> dg.AssetsDefinition:
     @dg.asset(
         key=key(usecase, "shadow_predictions"),
         deps=[key(usecase, "predictions")],
-        partitions_def=partitions(usecase),
-        backfill_policy=dg.BackfillPolicy.single_run(),
         automation_condition=when_updated("predictions are new"),
         kinds={"onnx", "deltalake"},
         description=(
@@ -154,8 +148,7 @@ def shadow_predictions_asset(usecase: UseCase) -> dg.AssetsDefinition:
             "before. Nobody acts on it; the asset `shadow_verdict` holds it beside the champion once outcomes come."
         ),
         metadata={"dagster/table_name": shadow_table(usecase)},
-        retry_policy=RETRY,
-        **common(usecase, "scoring"),
+        **by_date(usecase, "scoring"),
     )
     @retrying_outages_only
     def shadow_predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:

@@ -26,11 +26,15 @@ def connect(url: str) -> Engine:
 
 
 @contextmanager
-def begin(where: Engine | str) -> Iterator[Connection]:
+def begin(where: Engine | Connection | str) -> Iterator[Connection]:
     """Yield a connection in a transaction that commits at the end, or rolls back if the block raises.
 
-    A URL is connected to once and left again; a process that asks often passes an engine of `connect`.
+    A URL is connected to once and left again; a process that asks often passes an engine of `connect`. A connection is
+    yielded as it is: whoever opened it ends its transaction.
     """
+    if isinstance(where, Connection):
+        yield where
+        return
     if isinstance(where, Engine):
         with where.begin() as connection:
             yield connection

@@ -122,25 +122,22 @@ def declare_tiers(where: Engine | Connection | str, tiers: Mapping[str, str]) ->
     Raises:
         LedgerError: the database knows another tier, or none, and this login may not write it.
     """
-    if not isinstance(where, Connection):
-        with begin(where) as connection:
-            declare_tiers(connection, tiers)
-        return
-    known = {row[0]: row[1] for row in where.execute(select(UseCaseTier.use_case, UseCaseTier.tier))}
-    changed = {name: tier for name, tier in tiers.items() if known.get(name) != tier}
-    if not changed:
-        return
-    if not where.scalar(text("SELECT has_table_privilege('public.use_case_tiers', 'INSERT')")):
-        said = "; ".join(
-            f"{name} is {tier}, in the database {known.get(name, 'none')}" for name, tier in changed.items()
-        )
-        raise LedgerError(
-            f"the database knows another tier than the code: {said}. Run `ml-assets migrate` with the role that "
-            "migrates"
-        )
-    for name, tier in changed.items():
-        upsert = postgresql.insert(UseCaseTier).values(use_case=name, tier=tier)
-        where.execute(upsert.on_conflict_do_update(index_elements=["use_case"], set_={"tier": tier}))
+    with begin(where) as connection:
+        known = {row[0]: row[1] for row in connection.execute(select(UseCaseTier.use_case, UseCaseTier.tier))}
+        changed = {name: tier for name, tier in tiers.items() if known.get(name) != tier}
+        if not changed:
+            return
+        if not connection.scalar(text("SELECT has_table_privilege('public.use_case_tiers', 'INSERT')")):
+            said = "; ".join(
+                f"{name} is {tier}, in the database {known.get(name, 'none')}" for name, tier in changed.items()
+            )
+            raise LedgerError(
+                f"the database knows another tier than the code: {said}. Run `ml-assets migrate` with the role that "
+                "migrates"
+            )
+        for name, tier in changed.items():
+            upsert = postgresql.insert(UseCaseTier).values(use_case=name, tier=tier)
+            connection.execute(upsert.on_conflict_do_update(index_elements=["use_case"], set_={"tier": tier}))
 
 
 def record(
@@ -283,17 +280,23 @@ def take_back(where: Engine | str, canary: LedgerEntry, why: str) -> bool:
         raise
 
 
-def judged_beside(where: Engine | Connection | str, use_case: str, champion: LedgerEntry) -> LedgerEntry | None:
-    """Return the newest line since this champion that asks for another model or a canary; else the predecessor's.
+def judged_beside(
+    where: Engine | Connection | str,
+    use_case: str,
+    champion: LedgerEntry,
+    asking: Collection[str] = ("requested", "canary"),
+) -> LedgerEntry | None:
+    """Return the newest line since this champion by which another model is asked for; else the predecessor's.
 
-    What was only registered the gate has refused. None if there has been no other champion either.
+    `asking` are the actions that ask for one. What was only registered the gate has refused. None if there has been no
+    other champion either.
     """
     others = select(*_COLUMNS).where(
         Promotion.use_case == use_case,
         Promotion.mlflow_run_id.is_not(None),
         Promotion.mlflow_run_id != champion.mlflow_run_id,
     )
-    since = others.where(Promotion.action.in_(("requested", "canary")), Promotion.id > champion.id)
+    since = others.where(Promotion.action.in_(asking), Promotion.id > champion.id)
     return _first(where, since) or _first(where, others.where(Promotion.action.in_(CHAMPION_ACTIONS)))
 
 
@@ -390,7 +393,5 @@ def _first(where: Engine | Connection | str, query: Select[Any]) -> LedgerEntry 
 
 
 def _lines(where: Engine | Connection | str, query: Select[Any]) -> list[LedgerEntry]:
-    if isinstance(where, Connection):
-        return [LedgerEntry(*row) for row in where.execute(query)]
     with begin(where) as connection:
         return [LedgerEntry(*row) for row in connection.execute(query)]

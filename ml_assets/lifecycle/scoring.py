@@ -76,24 +76,14 @@ def score_dates(
         )
     champion = settled.version
     scorer = Scorer.from_files(registry.download_model(champion.run_id, settled.model_hash), threads=threads)
-    version = lake.version(features_table(usecase))
-    features = lake.read(features_table(usecase), where=ds.field("decision_date").isin(list(dates)), version=version)
+    features, version = decisions_of(lake, usecase, dates)
 
     scored = score(usecase, scorer, features, despite=despite)
     predictions = predictions_for(
         usecase,
         features,
         scored.probabilities,
-        Provenance(
-            model_version=champion.version,
-            model_name=champion.name,
-            mlflow_run_id=champion.run_id,
-            feature_set_hash=usecase.feature_set_hash,
-            data_versions={features_table(usecase): version or 0},
-            git_commit=origin.code_version,
-            dagster_run_id=origin.dagster_run_id,
-            scored_at=datetime.now(UTC),
-        ),
+        provenance_of(usecase, champion.version, champion.run_id, version, origin),
         scored.reasons,
     )
     times = [
@@ -110,6 +100,27 @@ def score_dates(
         predictions=predictions,
         judged=scored.judged,
         left=left_work_list(engine, usecase.name, [one.decision_time for one in times]),
+    )
+
+
+def decisions_of(lake: Lake, usecase: UseCase, dates: Sequence[date]) -> tuple[pa.Table, int]:
+    """Return the feature rows of these dates, and the version of the table that they are of."""
+    version = lake.version(features_table(usecase))
+    where = ds.field("decision_date").isin(list(dates))
+    return lake.read(features_table(usecase), where=where, version=version), version or 0
+
+
+def provenance_of(usecase: UseCase, version: int, run_id: str, features: int, origin: RunOrigin) -> Provenance:
+    """Return where the predictions of a model version come from, made now from a version of the features table."""
+    return Provenance(
+        model_version=version,
+        model_name=usecase.name,
+        mlflow_run_id=run_id,
+        feature_set_hash=usecase.feature_set_hash,
+        data_versions={features_table(usecase): features},
+        git_commit=origin.code_version,
+        dagster_run_id=origin.dagster_run_id,
+        scored_at=datetime.now(UTC),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 
 import numpy as np
 import pyarrow as pa
@@ -18,21 +18,25 @@ from sqlalchemy import Engine
 
 from ml_assets.database.models import ShadowVerdictRow
 from ml_assets.database.monitoring import replace_dates
-from ml_assets.database.promotions import CHAMPION_ACTIONS, Actor, LedgerEntry, history, last_change, rolled_back_by_run
-from ml_assets.lake import Lake, features_table, outcomes_table, shadow_table
+from ml_assets.database.promotions import (
+    CHAMPION_ACTIONS,
+    Actor,
+    LedgerEntry,
+    judged_beside,
+    last_change,
+    rolled_back_by_run,
+)
+from ml_assets.lake import Lake, outcomes_table, shadow_table
 from ml_assets.learning.scorer import Scorer
 from ml_assets.lifecycle.evaluation import read_model_evidence
 from ml_assets.lifecycle.promotion import roll_back
-from ml_assets.lifecycle.scoring import write_predictions
+from ml_assets.lifecycle.scoring import decisions_of, provenance_of, write_predictions
 from ml_assets.lifecycle.training import RunOrigin
 from ml_assets.monitoring.outcomes import judged_rows, known_until
 from ml_assets.monitoring.shadow import ShadowVerdict, Trained, judge_shadow
-from ml_assets.predictions.score import Provenance, predictions_for, score
+from ml_assets.predictions.score import predictions_for, score
 from ml_assets.registry import ModelRegistry
 from ml_assets.spec import UseCase
-
-# Lines of the ledger among which the last other champion is looked for.
-_LINES = 200
 
 
 @dataclass(frozen=True)
@@ -65,15 +69,7 @@ def in_shadow(engine: Engine | str, usecase: UseCase) -> LedgerEntry | None:
     None without a champion, and while there is no other model that the gate has passed.
     """
     champion = last_change(engine, usecase.name)
-    if champion is None:
-        return None
-    others = [
-        line
-        for line in history(engine, usecase.name, limit=_LINES)
-        if line.mlflow_run_id not in (None, champion.mlflow_run_id)
-    ]
-    asked = (line for line in others if line.action == "requested" and line.id > champion.id)
-    return next(asked, None) or next((line for line in others if line.action in CHAMPION_ACTIONS), None)
+    return None if champion is None else judged_beside(engine, usecase.name, champion, asking=("requested",))
 
 
 def score_shadow(
@@ -97,21 +93,11 @@ def score_shadow(
     scorer = Scorer.from_files(registry.download_model(line.mlflow_run_id, line.model_hash), threads=threads)
     if scorer.manifest.feature_set_hash != usecase.feature_set_hash:
         return ShadowScores(line.to_version, 0, "it was trained on another definition of the features")
-    version = lake.version(features_table(usecase))
-    features = lake.read(features_table(usecase), where=ds.field("decision_date").isin(list(dates)), version=version)
+    features, version = decisions_of(lake, usecase, dates)
     nothing = np.zeros(features.num_rows, dtype=np.bool_)
     # Nobody acts on them: they are kept as they are, and the verdict tells.
     scored = score(usecase, scorer, features, explain=nothing, despite="in the shadow")
-    provenance = Provenance(
-        model_version=line.to_version,
-        model_name=usecase.name,
-        mlflow_run_id=line.mlflow_run_id,
-        feature_set_hash=usecase.feature_set_hash,
-        data_versions={features_table(usecase): version or 0},
-        git_commit=origin.code_version,
-        dagster_run_id=origin.dagster_run_id,
-        scored_at=datetime.now(UTC),
-    )
+    provenance = provenance_of(usecase, line.to_version, line.mlflow_run_id, version, origin)
     rows = predictions_for(usecase, features, scored.probabilities, provenance)
     write_predictions(lake, shadow_table(usecase), rows, dates)
     return ShadowScores(line.to_version, rows.num_rows)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from importlib import resources
 from typing import Any, Final
 
-from sqlalchemy import Engine, Select, and_, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, Engine, Select, and_, delete, exists, func, insert, select, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 from sqlalchemy.orm import aliased
@@ -93,13 +92,6 @@ class Waiting:
 
 _EVENT: Final = tuple(AlertEvent.__table__.c[name] for name in EventRow.__dataclass_fields__)
 _EVALUATION: Final = tuple(AlertEvaluation.__table__.c[name] for name in Evaluated.__dataclass_fields__)
-
-
-def shared_rules(of: str = "use_case") -> dict[str, str]:
-    """Return the SQL of the rules that every use case has, or those of the `platform`, by name."""
-    folder = resources.files("ml_assets.database") / "sql" / "alerts" / of
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
-    return {file.name.removesuffix(".sql"): file.read_text(encoding="utf-8") for file in files}
 
 
 def last_evaluations(where: Engine | str) -> dict[tuple[str, str], Evaluated]:
@@ -274,7 +266,7 @@ def retire_outbox(where: Engine | str, *, before: datetime) -> int:
         return connection.execute(delete(AlertOutbox).where(old)).rowcount
 
 
-def last_heartbeat(where: Engine | str) -> datetime | None:
+def last_heartbeat(where: Engine | Connection | str) -> datetime | None:
     """Return when a rule was evaluated last, of all rules; None if none ever was."""
     with begin(where) as connection:
         return connection.execute(select(func.max(AlertEvaluation.evaluated_at))).scalar()

@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from importlib import resources
 from typing import Any, Final
 
 import psycopg
@@ -137,13 +136,6 @@ class Given:
 
     columns: Mapping[str, type]
     rows: Rows
-
-
-def shared_reports() -> dict[str, str]:
-    """Return the SQL of the reports that every use case has, by name."""
-    folder = resources.files("ml_assets.database") / "sql" / "reports"
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
-    return {file.name.removesuffix(".sql"): file.read_text(encoding="utf-8") for file in files}
 
 
 def report_rows(

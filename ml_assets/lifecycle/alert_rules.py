@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from ml_assets.alerts.rule import Rule, read_rule
-from ml_assets.database.alerts import shared_rules
-from ml_assets.errors import InputError, NotFoundError
+from ml_assets.database.sql_files import shared_and_own, shared_sql
+from ml_assets.errors import NotFoundError
 from ml_assets.lifecycle.reports import assets_read
 from ml_assets.spec import UseCase
 
@@ -21,25 +21,15 @@ def rules_of(usecase: UseCase) -> dict[str, Rule]:
     Raises:
         InputError: a head is wrong, two files have one name, or a rule follows an asset that there is not.
     """
-    shared, own = shared_rules(), usecase.alert_sql
-    if twice := sorted(shared.keys() & own.keys()):
-        raise InputError(
-            f"every use case has a rule {twice[0]}", where=f"{usecase.name}/alerts/{twice[0]}.sql",
-            to_do="give it another name",
-        )  # fmt: skip
-    files = {name: (f"sql/alerts/use_case/{name}.sql", sql) for name, sql in shared.items()}
-    files |= {name: (f"{usecase.name}/alerts/{name}.sql", sql) for name, sql in own.items()}
-    return {
-        name: read_rule(usecase.name, name, file, sql, owner=usecase.owner)
-        for name, (file, sql) in sorted(files.items())
-    }
+    files = shared_and_own(usecase.name, "rule", "alerts", usecase.alert_sql, "use_case")
+    return {name: read_rule(usecase.name, name, file, sql, owner=usecase.owner) for name, (file, sql) in files.items()}
 
 
 def platform_rules() -> dict[str, Rule]:
     """Return the rules that are of no use case, by name."""
     return {
         name: read_rule(PLATFORM, name, f"sql/alerts/platform/{name}.sql", sql, owner="ml-platform")
-        for name, sql in shared_rules(PLATFORM).items()
+        for name, sql in shared_sql("alerts", PLATFORM).items()
     }
 
 

@@ -9,7 +9,8 @@ from typing import Protocol
 
 from sqlalchemy import Engine
 
-from ml_assets.database.reports import Asked, Given, report_rows, shared_reports
+from ml_assets.database.reports import Asked, Given, report_rows
+from ml_assets.database.sql_files import shared_and_own
 from ml_assets.errors import InputError, NotFoundError
 from ml_assets.lake import Lake
 from ml_assets.object_store import write_files
@@ -55,15 +56,8 @@ def reports_of(usecase: UseCase) -> dict[str, Report]:
     Raises:
         InputError: a head is wrong, two files have one name, or a report reads nothing that there is.
     """
-    shared, own = shared_reports(), usecase.report_sql
-    if twice := sorted(shared.keys() & own.keys()):
-        raise InputError(
-            f"every use case has a report {twice[0]}", where=f"{usecase.name}/reports/{twice[0]}.sql",
-            to_do="give it another name",
-        )  # fmt: skip
-    files = {name: (f"sql/reports/{name}.sql", sql) for name, sql in shared.items()}
-    files |= {name: (f"{usecase.name}/reports/{name}.sql", sql) for name, sql in own.items()}
-    found = {name: read_report(name, file, sql, owner=usecase.owner) for name, (file, sql) in sorted(files.items())}
+    files = shared_and_own(usecase.name, "report", "reports", usecase.report_sql)
+    found = {name: read_report(name, file, sql, owner=usecase.owner) for name, (file, sql) in files.items()}
     for report in found.values():
         if not assets_read(usecase, report):
             raise InputError(f"it reads none of {', '.join(_ASSETS)}", where=report.file)

@@ -178,8 +178,8 @@ class Scoring:
     def look_at_models(self) -> None:
         """Look once whether the ledger names another champion; without the database all stays as it is."""
         try:
-            self.alerts_evaluated_at = last_heartbeat(self._engine())
             with self._engine().connect() as connection:
+                self.alerts_evaluated_at = last_heartbeat(connection)
                 lines = {name: stage_lines(connection, name) for name in self.served}
             for name, served in self.served.items():
                 if served.follow(lines[name]) and served.keeper.model is not None:

@@ -10,7 +10,8 @@ import pytest
 from ml_assets.database import reports
 from ml_assets.database.migrate import migrate
 from ml_assets.database.predictions import upsert_predictions
-from ml_assets.database.reports import Asked, Given, report_rows, shared_reports
+from ml_assets.database.reports import Asked, Given, report_rows
+from ml_assets.database.sql_files import shared_sql
 from ml_assets.errors import InputError
 from ml_assets.local.embedded.postgres import EmbeddedPostgres
 from ml_assets.spec import OutcomeDates
@@ -101,4 +102,4 @@ def test_a_report_ends_after_its_time(url: str, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_every_use_case_has_these_reports() -> None:
-    assert list(shared_reports()) == ["data_quality", "feed_lateness", "model_performance", "promotion_history"]
+    assert list(shared_sql("reports")) == ["data_quality", "feed_lateness", "model_performance", "promotion_history"]

@@ -145,7 +145,7 @@ test-kafka: $(INSTALLED) ## landing on Apache Kafka, TLS and SASL included (need
 
 test-faults: $(INSTALLED) ## the fault campaign, as long as you like: make test-faults ROUNDS=200 SEED=1
 	$(BIN)/python -m ml_assets_tests.kafka.apache
-	$(BIN)/python -m pytest -q ml_assets_tests/faults/test_campaign.py --rounds $(or $(ROUNDS),27) --seed $(or $(SEED),1)
+	$(BIN)/python -m pytest -q -m faults ml_assets_tests/faults --rounds $(or $(ROUNDS),27) --seed $(or $(SEED),1)
 
 check: $(INSTALLED) ## ruff, mypy, who imports whom, the use cases and Dagster's definitions
 	$(BIN)/ruff check .

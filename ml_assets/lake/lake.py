@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,8 +22,6 @@ from deltalake.fs import DeltaStorageHandler
 
 from ml_assets.errors import InputError, StateError
 
-# By which the log of a table names the appender of a commit; and how far back it is looked for.
-_APPEND, _NEWEST = "ml_assets.append", 100
 _WRITER = WriterProperties(compression="ZSTD")
 # Features of other writers that deltalake reads.
 _READ_FEATURES = {"timestampNtz"}
@@ -409,7 +406,9 @@ class Appender:
         self._name = name
         self._partition_by = list(partition_by)
         self._table: DeltaTable | None = None
-        self._id = uuid4().hex
+        # In the log this appender is an application too, whose position counts its appends.
+        self._id = f"ml_assets.append {uuid4().hex}"
+        self._appends, self._last = 0, dict[str, int]()
 
     def positions(self, app_ids: Iterable[str]) -> dict[str, int]:
         """Return the position of each application as the table has it now; 0 for one never seen."""
@@ -436,8 +435,10 @@ class Appender:
             return self._is_ours(end)
         _refuse_foreign_columns(self._name, self._table, rows.schema)
         properties = CommitProperties(
-            app_transactions=[Transaction(app_id, position) for app_id, position in sorted(end.items())],
-            custom_metadata={_APPEND: self._mark(end)},
+            app_transactions=[
+                *(Transaction(app_id, position) for app_id, position in sorted(end.items())),
+                Transaction(self._id, self._number(end)),
+            ],
         )
         try:
             # The table that was looked at is passed on, so that the conflict check begins at that version.
@@ -476,12 +477,17 @@ class Appender:
         return False
 
     def _is_ours(self, end: Mapping[str, int]) -> bool:
-        """Return whether the commit that moved the positions to `end` bears our mark; it is among the newest."""
-        assert self._table is not None  # noqa: S101 - it has been looked at
-        return any(commit.get(_APPEND) == self._mark(end) for commit in self._table.history(_NEWEST))
+        """Return whether it was our commit that moved the positions to `end`: then the log has our number for it.
 
-    def _mark(self, end: Mapping[str, int]) -> str:
-        return f"{self._id} {json.dumps(end, sort_keys=True)}"
+        `DeltaTable.history` would tell too. But while it waits for the store no other thread of the process runs.
+        """
+        return self._position(self._id) == self._number(end)
+
+    def _number(self, end: Mapping[str, int]) -> int:
+        """Return the number of an append of ours; tried again, it keeps its own."""
+        if self._last != (tried := dict(end)):
+            self._last, self._appends = tried, self._appends + 1
+        return self._appends
 
     def _position(self, app_id: str) -> int:
         return 0 if self._table is None else int(self._table.transaction_version(app_id) or 0)

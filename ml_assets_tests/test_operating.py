@@ -169,16 +169,9 @@ def keys() -> Iterator[S3Keys]:
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """The use case's package, with a cause and an action for alerts, and where it is imported from."""
+    """The use case's package, and where it is imported from."""
     folder = tmp_path_factory.mktemp("operated")
-    name = late_payments.make_package(folder, NAME)
-    spec = folder / name / NAME / "usecase.py"
-    text = spec.read_text()
-    text = text.replace("EventSpec, Feature,", "Cause, EventSpec, Feature,", 1)
-    text = text.replace('invoices that were late")', 'invoices that were late", cause="HABIT")', 1)
-    text = text.replace("limits=(", 'causes=(Cause("HABIT", "The payer\'s habit", "Call the payer"),), limits=(', 1)
-    spec.write_text(text)
-    return name, folder
+    return late_payments.make_package(folder, NAME), folder
 
 
 @pytest.fixture(scope="module")
@@ -275,8 +268,8 @@ def test_read_an_alert(site: Site) -> None:
     entity = site.dearest()
     said = site.run("read-alert", ENTITY=entity)
     row = next(line for line in said.splitlines() if entity in line)
-    assert re.search(r"HABIT \+\d", row), "the cause, in log-odds"
-    assert "Call the payer" in row
+    assert re.search(r"PAYER \+\d", row), "the cause, in log-odds"
+    assert "remind the payer" in row
     with site.connect("reader") as connection:
         (probability,) = connection.execute(
             "SELECT probability FROM work_list WHERE entity_id = %s", [entity]

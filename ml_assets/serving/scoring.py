@@ -82,7 +82,7 @@ class Served:
         order = tuple((slot.slot, slot.decision_date) for slot in slots)
         moved = self._history.look(slots[0].decision_date)
         table = self._table
-        if not moved and table is not None and order == self._slots and now - table.as_of < _AGES_AFTER:
+        if not moved and table is not None and order == self._slots and not _has_aged(table, now):
             self.made_at = datetime.now(UTC)  # it says how things are: its clock may stand, as that of a replay does
             return False
         self._table = make_table(self.usecase, self._history.database(), now, self._history.newest)
@@ -120,6 +120,12 @@ class Served:
         if self.made_at is not None and datetime.now(UTC) - self.made_at > STALE_AFTER:
             return f"the live table was last made at {self.made_at:%Y-%m-%d %H:%M:%S} UTC; {self.table_trouble}"
         return self.stale
+
+
+def _has_aged(table: LiveTable, now: datetime) -> bool:
+    """Return whether time alone has changed a table: enough of it has passed, or what it could not see yet is known."""
+    came = table.newest_event is not None and table.as_of < table.newest_event <= now
+    return came or now - table.as_of >= _AGES_AFTER
 
 
 class Scoring:

@@ -16,7 +16,7 @@ from ml_assets.spec import UseCase
 class LiveTable:
     """The open decisions as of `as_of`, in `features_schema`, each entity once; nothing in it changes.
 
-    `newest_event` is when the newest row that it could see was known. `history` is what it was made of.
+    `newest_event` is when the newest row of `history`, which it was made of, is known; that may be after `as_of`.
     """
 
     rows: pa.Table

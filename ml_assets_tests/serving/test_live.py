@@ -1,6 +1,7 @@
 """The live table says what the batch says: feature for feature, whatever has landed and in whatever order."""
 
 from datetime import UTC, datetime, time, timedelta
+from typing import NoReturn
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,6 +14,7 @@ from ml_assets.landing.schemas import PARTITIONED_BY, landing_schema
 from ml_assets.local.simulation.market import Market, MarketConfig
 from ml_assets.serving.clock import clock_of
 from ml_assets.serving.history import LiveHistory
+from ml_assets.serving.scoring import Served
 from ml_assets.serving.table import make_table, what_if_rows
 from ml_assets.spec import DecisionTime
 from ml_assets_tests.usecases.settlement import USE_CASE
@@ -137,6 +139,27 @@ def test_the_clock_is_that_of_the_events_once_history_is_seen_to_be_played_again
         else:
             assert abs(clock() - datetime.now(UTC)) < timedelta(minutes=1)
     assert clock_of(lake, [USE_CASE], known[0])() == known[0]
+
+
+def test_what_was_landed_while_the_table_was_made_is_in_the_next(
+    lake: Lake, events: dict[str, pa.Table], last: datetime
+) -> None:
+    """Guards a message that was known a moment after the table's time, and was in no table for half a minute."""
+    rows = events["settlement_status"].sort_by("known_at")
+    rows = rows.filter(pc.greater(rows["known_at"], pa.scalar(last, TIMESTAMP)))
+    known: datetime = rows["known_at"][0].as_py()
+    now = known - timedelta(milliseconds=1)
+    served = Served(lake, USE_CASE, _nobody, _nobody, lambda: now, threads=1)
+    land(lake, rows.slice(0, 1), known)
+    assert served.look_at_data()
+    assert not served.look_at_data()
+    now = known
+    assert served.look_at_data()
+    assert not served.look_at_data()
+
+
+def _nobody(*_: object) -> NoReturn:
+    raise AssertionError("nothing but the lake is asked")
 
 
 def land(lake: Lake, rows: pa.Table, landed_at: datetime, *, turn: int = 0) -> None:

@@ -27,6 +27,7 @@ from ml_assets.answers import ServedScore, Stage
 from ml_assets.database.promotions import LedgerEntry
 from ml_assets.serving.beside import Beside
 from ml_assets.serving.bodies import ExplainRequest, ScoreRequest
+from ml_assets.serving.gather import Gatherer
 from ml_assets.serving.limits import RateLimit
 from ml_assets.serving.models import OpenModel
 from ml_assets.serving.openapi import document
@@ -39,8 +40,6 @@ _MOST_BYTES = 2 * 1024 * 1024
 _BODY_SECONDS = 10.0
 # More answers than the event loop should stand still for are noted in a thread.
 _INLINE = 200
-# What-if requests wait so long for others, to go through one query.
-_GATHER_SECONDS = 0.003
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _T = TypeVar("_T")
 
@@ -113,34 +112,6 @@ class Metrics:
             self._counted[name, what] = now
 
 
-class _Gatherer:
-    """Gathers what-if requests that come within milliseconds, and asks them in one query, in a thread."""
-
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
-        self._pool = pool
-        self._waiting: dict[str, list[tuple[Mapping[str, Any], asyncio.Future[Any]]]] = {}
-
-    async def ask(self, state: State, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
-        loop = asyncio.get_running_loop()
-        futures = [loop.create_future() for _ in requests]
-        name = state.usecase.name
-        first = name not in self._waiting
-        self._waiting.setdefault(name, []).extend(zip(requests, futures, strict=True))
-        if first:
-            await asyncio.sleep(_GATHER_SECONDS)
-            taken = self._waiting.pop(name)
-            try:
-                asked = [request for request, _ in taken]
-                answers = await loop.run_in_executor(self._pool, ask_what_if, state, asked)
-            except Exception as error:
-                for _, future in taken:
-                    future.set_exception(error)
-            else:
-                for (_, future), answer in zip(taken, answers, strict=True):
-                    future.set_result(answer)
-        return list(await asyncio.gather(*futures))
-
-
 def build_app(
     scoring: Scoring,
     *,
@@ -161,7 +132,7 @@ def build_app(
     rate = rate or RateLimit(0)
     pool = ThreadPoolExecutor(1, thread_name_prefix="answers")
     noting = ThreadPoolExecutor(1, thread_name_prefix="notes")
-    gatherer = _Gatherer(pool)
+    what_ifs = Gatherer(ask_what_if, pool)
     scores, explains = msgspec.json.Decoder(ScoreRequest), msgspec.json.Decoder(ExplainRequest)
     encode = msgspec.json.Encoder().encode
     at_work = 0
@@ -277,7 +248,7 @@ def build_app(
                     decode_what_if(state.usecase, one, now, f"$.what_if[{at}]")
                     for at, one in enumerate(asked.what_if or ())
                 ]
-                found = await gatherer.ask(state, given)
+                found = await what_ifs.ask(state, given)
             except WhatIfError as error:
                 raise ProblemError(422, str(error), error.field) from None
             answers = said = [answer for _, answer in found if answer is not None]

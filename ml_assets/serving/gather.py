@@ -1,0 +1,57 @@
+"""Requests that come close together go through one query: it costs little more for many of them than for one."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import Generic, TypeVar
+
+# Requests wait so long for others.
+_GATHER_SECONDS = 0.003
+State = TypeVar("State")
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+
+
+class Gatherer(Generic[State, Request, Answer]):
+    """Gathers requests that come within milliseconds, or while a query runs, and asks them in one query.
+
+    `ask` gets a state and requests, and returns one answer per request, in order. It runs in `pool`, one call at a
+    time. Requests of two states, such as two live tables, never share a call.
+    """
+
+    def __init__(self, ask: Callable[[State, Sequence[Request]], Sequence[Answer]], pool: Executor) -> None:
+        self._ask, self._pool = ask, pool
+        self._free = asyncio.Lock()
+        # By the identity of the state; its turn holds the state until the requests are taken out.
+        self._waiting: dict[int, list[tuple[Request, asyncio.Future[Answer]]]] = {}
+        self._turns = set[asyncio.Task[None]]()
+
+    async def ask(self, state: State, requests: Sequence[Request]) -> list[Answer]:
+        """Return the answers to requests, in order; an error of the call is raised in all who shared it."""
+        if not requests:
+            return []
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Answer]] = [loop.create_future() for _ in requests]
+        if id(state) not in self._waiting:
+            self._waiting[id(state)] = []
+            turn = loop.create_task(self._turn(state))
+            self._turns.add(turn)
+            turn.add_done_callback(self._turns.discard)
+        self._waiting[id(state)].extend(zip(requests, futures, strict=True))
+        return list(await asyncio.gather(*futures))
+
+    async def _turn(self, state: State) -> None:
+        await asyncio.sleep(_GATHER_SECONDS)
+        async with self._free:
+            taken = self._waiting.pop(id(state))
+            asked = [request for request, _ in taken]
+            try:
+                answers = await asyncio.get_running_loop().run_in_executor(self._pool, self._ask, state, asked)
+            except Exception as error:
+                for _, future in taken:
+                    if not future.done():
+                        future.set_exception(error)
+            else:
+                for (_, future), answer in zip(taken, answers, strict=True):
+                    if not future.done():
+                        future.set_result(answer)

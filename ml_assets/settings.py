@@ -207,6 +207,12 @@ class Settings(BaseSettings):
     serving_drain_seconds: float = Field(
         0, ge=0, le=300, description="for how long the scoring service still answers after SIGTERM, behind a balancer"
     )
+    serving_traces: str = Field(
+        "",
+        pattern="^(https?://.+)?$",
+        description="http(s):// of the OTLP/HTTP collector that takes the service's traces; empty: none. "
+        "OTEL_TRACES_SAMPLER and OTEL_EXPORTER_OTLP_HEADERS count too",
+    )
     event_log_days: int = Field(
         90,
         ge=1,

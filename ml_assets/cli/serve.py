@@ -55,6 +55,7 @@ def add_serve(app: typer.Typer, console: Console) -> None:
         from ml_assets.serving.models import fetch_beside
         from ml_assets.serving.parts import let_in
         from ml_assets.serving.scoring import Scoring
+        from ml_assets.serving.traces import traces_to
         from ml_assets.usecases import discover
 
         structlog.configure(
@@ -80,15 +81,18 @@ def add_serve(app: typer.Typer, console: Console) -> None:
         console.print(
             f"Scoring: http{'s' if tls else ''}://{host}:{port}, as of {clock():%Y-%m-%d %H:%M} UTC; "
             f"{'tokens of ' + settings.serving_issuer if authoriser else 'no tokens'}; "
-            f"{'answers and changes go to Kafka' if recorder else 'no broker runs: answers are not recorded'}",
+            f"{'answers and changes go to Kafka' if recorder else 'no broker runs: answers are not recorded'}"
+            f"{f'; traces go to {settings.serving_traces}' if settings.serving_traces else ''}",
             highlight=False,
         )
+        traces = traces_to(settings.serving_traces) if settings.serving_traces else None
         app = build_app(
             scoring,
             recorder=AnswerRecorder(recorder) if recorder else None,
             authorise=bearer(authoriser) if authoriser else let_in,
             metrics=metrics,
             rate=RateLimit(settings.serving_rate),
+            traces=traces,
         )
         server = DrainingServer(
             app, drain_seconds=settings.serving_drain_seconds, host=host, port=port, loop="uvloop", http="httptools",
@@ -102,6 +106,8 @@ def add_serve(app: typer.Typer, console: Console) -> None:
         finally:
             if recorder:
                 recorder.close()
+            if traces:
+                traces.shutdown()
         if not server.started:
             raise typer.Exit(3)  # uvicorn has said why
 

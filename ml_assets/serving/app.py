@@ -16,6 +16,7 @@ from uuid import uuid4
 import msgspec
 import structlog
 from fastapi import FastAPI
+from opentelemetry.trace import NoOpTracerProvider, TracerProvider, get_current_span
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -40,6 +41,8 @@ _MOST_BYTES = 2 * 1024 * 1024
 _BODY_SECONDS = 10.0
 # More answers than the event loop should stand still for are noted in a thread.
 _INLINE = 200
+# Probes and Prometheus ask every few seconds.
+_UNTRACED = ("/health/", "/metrics")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _T = TypeVar("_T")
 
@@ -120,9 +123,12 @@ def build_app(
     metrics: Metrics | None = None,
     concurrency: int = 64,
     rate: RateLimit | None = None,
+    traces: TracerProvider | None = None,
     run: bool = True,
 ) -> FastAPI:
     """Return the service. With `run`, the threads that keep `scoring` up to date live as long as it does.
+
+    With `traces`, what is asked is traced, but for health and metrics.
 
     More than `concurrency` requests at a time are refused with 503, more of a client than `rate` lets it send with 429;
     health and metrics are always answered. A client is the subject of its token, without tokens its address.
@@ -130,6 +136,7 @@ def build_app(
     notes = recorder or NoRecorder()
     metrics, log = metrics or Metrics(), structlog.get_logger("ml_assets.serving").bind()
     rate = rate or RateLimit(0)
+    tracer = (traces or NoOpTracerProvider()).get_tracer(__name__)
     pool = ThreadPoolExecutor(1, thread_name_prefix="answers")
     noting = ThreadPoolExecutor(1, thread_name_prefix="notes")
     what_ifs = Gatherer(ask_what_if, pool)
@@ -159,6 +166,7 @@ def build_app(
         async def endpoint(request: Request) -> Response:
             nonlocal at_work
             begun, request_id = time.perf_counter(), request_id_of(request)
+            get_current_span().set_attribute("request_id", request_id)
             try:
                 if at_work >= concurrency:
                     raise ProblemError(503, "too many requests at a time; ask again in a second", retry_after=1)
@@ -248,7 +256,8 @@ def build_app(
                     decode_what_if(state.usecase, one, now, f"$.what_if[{at}]")
                     for at, one in enumerate(asked.what_if or ())
                 ]
-                found = await what_ifs.ask(state, given)
+                with tracer.start_as_current_span("what_if", attributes={"requests": len(given)}):
+                    found = await what_ifs.ask(state, given)
             except WhatIfError as error:
                 raise ProblemError(422, str(error), error.field) from None
             answers = said = [answer for _, answer in found if answer is not None]
@@ -274,7 +283,8 @@ def build_app(
             if entity not in state.table.index
         ]
         try:
-            answers = await asyncio.get_running_loop().run_in_executor(pool, explain, state, known)
+            with tracer.start_as_current_span("explain", attributes={"entities": len(known)}):
+                answers = await asyncio.get_running_loop().run_in_executor(pool, explain, state, known)
         except ValueError as error:
             raise ProblemError(422, str(error)) from None
         note(state, answers, request_id, begun, False)
@@ -313,6 +323,14 @@ def build_app(
     app = FastAPI(
         docs_url=None,
         redoc_url=None,
+        telemetry={
+            "tracer_provider": traces,
+            "tracing": traces is not None,
+            "operation_spans": False,
+            "metrics": False,
+            "logs": False,
+            "exclude": lambda scope: scope["path"].startswith(_UNTRACED),
+        },
         routes=[
             Route("/v1/{use_case}/score", answered("score", score), methods=["POST"]),
             Route("/v1/{use_case}/explain", answered("explain", reasons), methods=["POST"]),

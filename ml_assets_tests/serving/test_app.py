@@ -4,9 +4,11 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from uuid import uuid4
 
@@ -16,6 +18,8 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -33,6 +37,7 @@ from ml_assets.serving.auth import Authoriser, Keys
 from ml_assets.serving.limits import RateLimit
 from ml_assets.serving.openapi import document
 from ml_assets.serving.scoring import STALE_AFTER
+from ml_assets.serving.traces import traces_to
 from ml_assets_tests.serving.bench import Bench, listening, wait
 from ml_assets_tests.serving.filled import MARKET as SMALL_MARKET
 from ml_assets_tests.serving.filled import NAME
@@ -306,6 +311,64 @@ def test_the_document_has_examples_that_are_answered(bench: Bench) -> None:
             status, answer = bench.ask(path.replace("{use_case}", NAME), example["value"])
             assert status == 200, answer
             assert len(answer["refused"]) == 1  # nobody has booked it
+
+
+@dataclass
+class Collector:
+    """An OTLP collector: what it was sent."""
+
+    port: int = 0
+    spans: list[Span] = field(default_factory=list)
+
+    def named(self, name: str) -> list[Span]:
+        return [span for span in self.spans if span.name == name]
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    made = Collector()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            assert self.path == "/v1/traces"
+            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                for scope in resource.scope_spans:
+                    made.spans.extend(scope.spans)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        made.port = server.server_port
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield made
+        server.shutdown()
+
+
+def test_a_trace_goes_on_through_the_service_and_says_what_it_waited_for(bench: Bench, collector: Collector) -> None:
+    post = document()["paths"]["/v1/{use_case}/score"]["post"]
+    examples = post["requestBody"]["content"]["application/json"]["examples"]
+    (what_if,) = (one["value"] for one in examples.values() if "what_if" in one["value"])
+    known = {"entity_ids": bench.entities()[:1]}
+    theirs, span = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    traces = traces_to(f"http://127.0.0.1:{collector.port}/")
+    with listening(build_app(bench.scoring, traces=traces, run=False)) as port:
+        for body in (known, what_if):
+            headers = {"traceparent": f"00-{theirs}-{span}-01", "x-request-id": "ours"}
+            assert bench.ask(f"/v1/{NAME}/score", body, headers, port)[0] == 200
+        assert bench.ask("/health/live", port=port)[0] == 200
+        assert bench.ask("/metrics", port=port)[0] == 200
+    traces.shutdown()
+    assert {one.trace_id.hex() for one in collector.spans} == {theirs}
+    requests = collector.named("POST /v1/{use_case}/score")
+    assert [one.parent_span_id.hex() for one in requests] == [span, span]
+    assert all("ours" in str(one.attributes) and known["entity_ids"][0] not in str(one) for one in requests)
+    (waited,) = collector.named("what_if")
+    assert waited.parent_span_id == requests[1].span_id
+    assert len(collector.spans) == 3
 
 
 def test_the_service_loads_nothing_of_training() -> None:

@@ -22,10 +22,13 @@ MLFLOW_HEALTH = import os, ssl, urllib.request as r; print(r.urlopen(os.environ[
 SCORING_HEALTH = import http.client as h, ssl, sys; c = ssl.create_default_context(cafile='/etc/ml_assets/ca/ca.crt'); \
 	c.check_hostname = False; a = h.HTTPSConnection('localhost', 8000, timeout=30, context=c); a.request('GET', '/health/ready'); \
 	r = a.getresponse(); print(r.read().decode()); sys.exit(r.status != 200)
+BOTH_CORES = $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+# Each has a target of its own: test-<suite>.
+SUITES = end_to_end or faults or hostile or k8s or kafka or operating or release
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-sec ui serve test test-kafka test-k8s test-faults test-end-to-end test-operating test-release image push sign verify sbom security audit deploy rollback \
+.PHONY: help install demo demo-sec ui serve test test-kafka test-k8s test-faults test-end-to-end test-hostile test-operating test-release image push sign verify sbom security audit deploy rollback \
 	smoke model-report check bench bench-features bench-landing bench-alerts bench-monitoring bench-serving reach lock lock-image clean
 
 help: ## list the tasks
@@ -56,8 +59,11 @@ serve: $(INSTALLED) ## the scoring service, on http://localhost:8000, beside `ma
 test-k8s: $(INSTALLED) ## the project on a cluster: that of KUBECONFIG, else one made here (root on Debian, Go 1.24)
 	$(BIN)/python -m pytest -q -m k8s ml_assets_tests/k8s
 
-test-end-to-end: $(INSTALLED) ## what people do from end to end: the demo, README's walk, both UIs, runs that queue
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m end_to_end ml_assets_tests
+test-end-to-end: $(INSTALLED) ## what people do from end to end: the demo, README's walk, both UIs, the lifecycle in Dagster
+	$(BOTH_CORES) -m end_to_end ml_assets_tests
+
+test-hostile: $(INSTALLED) ## records, files, SQL, logins and requests of somebody who means ill
+	$(BOTH_CORES) -m hostile ml_assets_tests
 
 test-operating: $(INSTALLED) ## the procedures of docs/operating.md, as the page has them, on real servers
 	$(BIN)/python -m pytest -q -m operating ml_assets_tests/test_operating.py
@@ -135,8 +141,8 @@ bench-alerts: $(INSTALLED) ## measure rules of alerts on a year of predictions, 
 reach: $(INSTALLED) ## measure settlement_fails against the simulator's truth, and write docs/reach.md
 	$(BIN)/python -m benchmarks.reach
 
-test: check ## set up, then lint, types and all tests
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not end_to_end and not kafka and not faults and not k8s and not operating and not release"
+test: check ## set up, then lint, types and the tests that are of no other suite
+	$(BOTH_CORES) -m "not ($(SUITES))" ml_assets_tests
 
 test-kafka: $(INSTALLED) ## landing on Apache Kafka, TLS and SASL included (needs Java 17 and Maven)
 	$(BIN)/python -m ml_assets_tests.kafka.apache

@@ -26,12 +26,3 @@ def test_each_boundary_is_held_by_tests_that_exist() -> None:
         for file, test in named:
             made = ast.parse((TESTS / file).read_text())
             assert test in {each.name for each in made.body if isinstance(each, ast.FunctionDef)}, f"{file}::{test}"
-
-
-def test_what_a_test_is_marked_with_is_run_by_a_target_of_make() -> None:
-    """Guards a test that no target runs: each of the page's is in `make test`, or `make test-k8s` has its folder."""
-    makefile = (TESTS.parent / "Makefile").read_text()
-    for _, _, held in boundaries():
-        for file in re.findall(r"`([a-z0-9_/]+\.py)::", held):
-            marked = "pytestmark = pytest.mark.k8s" in (TESTS / file).read_text()
-            assert not marked or ("-m k8s ml_assets_tests/k8s" in makefile and file.startswith("k8s/"))

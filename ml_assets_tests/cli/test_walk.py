@@ -18,7 +18,7 @@ import pytest
 from ml_assets.local.embedded.broker import stop_broker
 from ml_assets.local.embedded.postgres import stop_server
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.end_to_end, pytest.mark.long]
 
 README = Path(__file__).parents[2] / "README.md"
 _BLOCK = re.compile(r"^```bash (?P<name>[a-z]+)\n(?P<script>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -105,7 +105,6 @@ def test_a_draft_is_complete_and_says_what_to_think_about(site):
     assert "cns_fails: complete" in lacking.stdout
 
 
-@pytest.mark.end_to_end
 def test_the_walk_ends_with_a_work_list(walked):
     _, done = walked
     assert done.returncode == 0, done.stdout
@@ -114,7 +113,6 @@ def test_the_walk_ends_with_a_work_list(walked):
     assert listed.count("Red") > listed.count("Blue"), listed
 
 
-@pytest.mark.end_to_end
 def test_two_retrainings_of_one_date_at_once_go_one_after_the_other(walked):
     """Guards a second retraining that ends with a message of the table format, or mixes with the first."""
     site, _ = walked

@@ -32,6 +32,8 @@ from ml_assets_tests.landing.conftest import MONDAY, moved
 from ml_assets_tests.landing.messages import NINE, Taken, body, land_taken
 from ml_assets_tests.predictions.test_score import SOURCE
 
+pytestmark = pytest.mark.hostile
+
 EVENING = DecisionTime("end_of_trade_date", datetime(2026, 1, 5, 20, tzinfo=UTC))
 NOW = NINE + timedelta(minutes=1)
 

@@ -22,6 +22,8 @@ from ml_assets.spec import DailySpec, Feature
 from ml_assets_tests import late_payments
 from ml_assets_tests.features.test_as_of import DECIDED, tables
 
+pytestmark = pytest.mark.hostile
+
 MAY = ["invoices", "payments", "payers", "business_days", "decisions"]
 
 READS_OTHER_TABLES = [

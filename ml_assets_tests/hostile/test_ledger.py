@@ -15,6 +15,8 @@ from ml_assets.database.migrate import migrate
 from ml_assets.database.promotions import declare_tiers
 from ml_assets.database.roles import LOAD, READ, SCORE, SERVE, create_roles_sql
 
+pytestmark = pytest.mark.hostile
+
 A, B, EVIDENCE, OTHER = "a" * 64, "b" * 64, "e" * 64, "f" * 64
 LOGINS = {
     "hostile_scorer": LOAD, "hostile_ann": LOAD, "hostile_service": SCORE, "hostile_reader": READ,

@@ -14,6 +14,8 @@ from ml_assets.landing.connect import land_objects
 from ml_assets_tests.landing.conftest import moved
 from ml_assets_tests.landing.messages import body
 
+pytestmark = pytest.mark.hostile
+
 
 @pytest.fixture
 def event():

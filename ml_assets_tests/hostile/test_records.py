@@ -32,7 +32,7 @@ from ml_assets_tests.hostile.raw_producer import RawProducer
 from ml_assets_tests.kafka.topics import create_topic_of_any_time
 from ml_assets_tests.landing.messages import EPOCH, NINE, Taken, land_taken
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.hostile, pytest.mark.long]
 
 MILLISECONDS = int(NINE.timestamp() * 1000)
 

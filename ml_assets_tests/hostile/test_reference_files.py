@@ -24,6 +24,8 @@ from ml_assets.usecases.settlement_fails.contracts import SettlementInstruction
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE
 from ml_assets_tests.usecases.settlement import curated_by_hand
 
+pytestmark = pytest.mark.hostile
+
 RATES = next(spec for spec in USE_CASE.references if spec.name == "penalty_rates")
 CUT_OFFS = next(spec for spec in USE_CASE.references if spec.name == "cut_offs")
 HEADER = "asset_class,bp_per_day,valid_from,published_at"

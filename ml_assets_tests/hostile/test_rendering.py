@@ -10,6 +10,8 @@ from markdown_it import MarkdownIt
 
 from ml_assets import markdown
 
+pytestmark = pytest.mark.hostile
+
 # What opens markup somewhere in Markdown or HTML, and letters between.
 PIECES = st.sampled_from(
     ["![", "](", ")", "[", "]", "http://evil.example/x.png", "www.evil.example", "<img src=x>", "<!--", "&lt;", "&#33;",

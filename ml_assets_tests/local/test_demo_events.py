@@ -19,7 +19,7 @@ from ml_assets.local.simulation.market import MarketConfig, simulate
 from ml_assets.settings import Settings
 from ml_assets.usecases import discover
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.end_to_end, pytest.mark.long]
 
 CONFIG = MarketConfig(days=8, instructions_per_day=150, counterparties=10, securities=25)
 PRODUCED, LANDED = "messages produced to Kafka", "messages landed in Delta Lake"

@@ -17,7 +17,7 @@ from ml_assets.registry.account import ensure_account
 from ml_assets_tests.k8s.certificates import Authority
 from ml_assets_tests.registry.test_registry import log, model_folder
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.end_to_end, pytest.mark.long]
 
 __all__ = ["model_folder"]  # a fixture
 
@@ -77,7 +77,6 @@ def account(username: str, password: str) -> tuple[int, str]:
     return done.returncode, (done.stdout or done.stderr).strip().splitlines()[-1]
 
 
-@pytest.mark.end_to_end
 def test_it_works_gets_new_passwords_and_is_no_administrator(server, model_folder):
     """Guards runs that were MLflow's administrator: they could replace or delete every model."""
     address, ca = server

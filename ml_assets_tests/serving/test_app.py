@@ -212,6 +212,7 @@ def test_a_client_that_asks_too_often_is_told_when_to_come_back(bench: Bench, se
 OPERATIONS = [(path, verb) for path, item in document()["paths"].items() for verb in item]
 
 
+@pytest.mark.hostile
 @pytest.mark.parametrize(("path", "verb"), OPERATIONS)
 def test_whatever_is_asked_is_answered_as_the_document_says(
     bench: Bench, secured: Secured, path: str, verb: str

@@ -56,7 +56,7 @@ from ml_assets_tests import late_payments
 from ml_assets_tests.defs.assets.conftest import Bank
 from ml_assets_tests.late_payments import message
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.end_to_end, pytest.mark.long]
 
 
 def content(bank: Bank) -> Mapping[str, object]:

@@ -29,7 +29,7 @@ from ml_assets.lifecycle.promotion import promote_challenger, roll_back
 from ml_assets_tests import late_payments
 from ml_assets_tests.defs.assets.conftest import Bank
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.end_to_end, pytest.mark.long]
 
 SCORED = 8
 

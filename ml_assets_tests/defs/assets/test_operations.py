@@ -21,7 +21,7 @@ from ml_assets.registry import CHALLENGER, CHAMPION, ModelVersion
 from ml_assets_tests.defs.assets.conftest import Bank
 from ml_assets_tests.late_payments import message
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.end_to_end, pytest.mark.long]
 
 scenarios("operations.feature")
 

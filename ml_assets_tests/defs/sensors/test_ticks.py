@@ -23,7 +23,7 @@ from ml_assets.spec import UseCase
 from ml_assets_tests import late_payments
 from ml_assets_tests.daemon import Daemon, daemon_of
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.end_to_end, pytest.mark.long]
 
 NAME = "watched"
 DAYS = 20

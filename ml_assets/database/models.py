@@ -23,6 +23,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     Text,
+    UniqueConstraint,
     text,
 )
 from sqlalchemy.dialects.postgresql import DATERANGE, JSONB
@@ -441,3 +442,51 @@ class AlertEvaluation(Base):
     alerts: Mapped[Any] = mapped_column(JSONB)
 
     __table_args__ = (CheckConstraint("state IN ('ok', 'pending', 'firing', 'error', 'no data')", name="state"),)
+
+
+class Feedback(Base):
+    """One thing that a person said about a row of a work-list. The database adds rows and refuses to change them.
+
+    `what` and `value` are those of `predictions.feedback`; `undoes` is the line that this one takes back, `until` the
+    end of a claim's lease. `at` is the time that the line counts for, `request_key` the form that it came with. What
+    was shown stands beside it: decision and model, place on the list, and probability and expected cost (null where
+    they were hidden, to measure how far people just follow them). The database itself sets `recorded_at` and
+    `database_user`.
+    """
+
+    __tablename__ = "feedback"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    use_case: Mapped[str]
+    outcome_date: Mapped[date]
+    entity_id: Mapped[str]
+    what: Mapped[str]
+    value: Mapped[str | None]
+    note: Mapped[str]
+    undoes: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("feedback.id"), unique=True)
+    actor: Mapped[str]
+    at: Mapped[datetime]
+    until: Mapped[datetime | None]
+    request_key: Mapped[str]
+    decision_time: Mapped[datetime]
+    shown_priority: Mapped[int]
+    shown_probability: Mapped[float | None]
+    shown_expected_cost: Mapped[float | None]
+    shown_cause: Mapped[str | None]
+    model_version: Mapped[int]
+    mlflow_run_id: Mapped[str]
+    cut_off_at: Mapped[datetime]
+    recorded_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
+    database_user: Mapped[str] = mapped_column(server_default=text("session_user"))
+
+    __table_args__ = (
+        CheckConstraint(
+            "what IN ('claimed', 'released', 'acted', 'resulted', 'judged', 'noted', 'undone')", name="what"
+        ),
+        CheckConstraint("actor <> '' AND request_key <> ''", name="said"),
+        CheckConstraint("(what = 'undone') = (undoes IS NOT NULL)", name="undone"),
+        CheckConstraint("(what = 'claimed') = (until IS NOT NULL)", name="until"),
+        CheckConstraint("what NOT IN ('acted', 'resulted', 'judged') OR value IS NOT NULL", name="value"),
+        UniqueConstraint("use_case", "outcome_date", "entity_id", "request_key"),
+        Index(None, "use_case", "outcome_date", "id"),
+    )

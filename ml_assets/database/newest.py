@@ -12,7 +12,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from ml_assets.database.connect import begin
 
-VIEWS: Final = ("work_list",)  # in the order in which they build on one another
+VIEWS: Final = ("work_list", "acted_on")  # in the order in which they build on one another
 _VIEWS_OF_OURS: Final = (
     "SELECT relname, coalesce(obj_description(oid, 'pg_class'), '') FROM pg_class "
     "WHERE relkind = 'v' AND relnamespace = current_schema()::regnamespace AND relname = ANY(:views)"

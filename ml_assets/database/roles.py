@@ -1,4 +1,4 @@
-"""Who may do what in the application's database: five groups, to which a bank gives its users and services.
+"""Who may do what in the application's database: six groups, to which a bank gives its users and services.
 
 | role | may |
 | --- | --- |
@@ -7,6 +7,7 @@
 | ml_assets_score | add and change rows, never delete; the ledger it reads; a service that writes scores |
 | ml_assets_read | look; people |
 | ml_assets_serve | look, and end a canary that runs; the scoring service |
+| ml_assets_desk | look, and add to the ledger of feedback; the desk |
 
 An administrator runs `create_roles_sql` once, since roles belong to the server. Each migration then grants what the
 tables of that time need.
@@ -23,13 +24,15 @@ LOAD: Final = "ml_assets_load"
 SCORE: Final = "ml_assets_score"
 READ: Final = "ml_assets_read"
 SERVE: Final = "ml_assets_serve"
-ROLES: Final = (MIGRATE, LOAD, SCORE, READ, SERVE)
+DESK: Final = "ml_assets_desk"
+ROLES: Final = (MIGRATE, LOAD, SCORE, READ, SERVE, DESK)
 
 _RIGHTS: Final = {
     LOAD: "SELECT, INSERT, UPDATE, DELETE",
     SCORE: "SELECT, INSERT, UPDATE",
     READ: "SELECT",
     SERVE: "SELECT",
+    DESK: "SELECT",
 }
 # Each writer makes the month that it writes to; only batch runs take turns, and drop what is past its retention.
 _FUNCTIONS: Final = {
@@ -40,16 +43,24 @@ _FUNCTIONS: Final = {
     ),
     SCORE: ("predictions_make_month(timestamptz)",),
     SERVE: ("promotions_end_canary(bigint, text)",),
+    DESK: ("feedback_hold(text, date)",),
 }
-# What a writer says of a line of a ledger. The rest is the database's own, as is the order of the lines.
+# What a writer says of a line of a ledger, and who that is. The rest is the database's own, as is the order of lines.
 _LEDGERS: Final = {
     "promotions": (
+        LOAD,
         "use_case, action, to_version, mlflow_run_id, model_hash, evidence_hash, actor, is_person, request_id, reason, "
-        "share"
+        "share",
     ),
     "alert_events": (
+        LOAD,
         "event_id, what, about, use_case, rule, rule_hash, kind, key, severity, message, at, until, sink, message_id, "
-        "actor, reason"
+        "actor, reason",
+    ),
+    "feedback": (
+        DESK,
+        "use_case, outcome_date, entity_id, what, value, note, undoes, actor, at, until, request_key, decision_time, "
+        "shown_priority, shown_probability, shown_expected_cost, shown_cause, model_version, mlflow_run_id, cut_off_at",
     ),
 }
 # What only batch runs and people write, beside the ledgers.
@@ -77,7 +88,7 @@ def create_roles_sql(database: str, others: tuple[str, ...] = ("dagster", "mlflo
     return f"""{make}
 REVOKE ALL ON DATABASE {database} FROM PUBLIC;
 GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {LOAD}, {SCORE}, {MIGRATE};
-GRANT CONNECT ON DATABASE {database} TO {READ}, {SERVE}, {_READ_ALL};
+GRANT CONNECT ON DATABASE {database} TO {READ}, {SERVE}, {DESK}, {_READ_ALL};
 DO $$
 DECLARE name text;
 BEGIN
@@ -92,7 +103,7 @@ BEGIN
 END $$;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 GRANT USAGE, CREATE ON SCHEMA public TO {MIGRATE};
-GRANT USAGE ON SCHEMA public TO {LOAD}, {SCORE}, {READ}, {SERVE};
+GRANT USAGE ON SCHEMA public TO {LOAD}, {SCORE}, {READ}, {SERVE}, {DESK};
 """
 
 
@@ -115,9 +126,9 @@ def grant(connection: Connection) -> list[str]:
         connection.exec_driver_sql(f"REVOKE ALL ON promotion_holds FROM {role}")
         for function in _FUNCTIONS.get(role, ()):
             connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {function} TO {role}")
-    if LOAD in present:
-        for ledger, columns in _LEDGERS.items():
-            connection.exec_driver_sql(f"GRANT INSERT ({columns}) ON {ledger} TO {LOAD}")
+    for ledger, (writer, columns) in _LEDGERS.items():
+        if writer in present:
+            connection.exec_driver_sql(f"GRANT INSERT ({columns}) ON {ledger} TO {writer}")
     connection.exec_driver_sql(
         f"GRANT EXECUTE ON FUNCTION {_HOLD} TO {', '.join([*sorted(present & {LOAD}), _READ_ALL])}"
     )

@@ -1,7 +1,7 @@
 """Each role may do its work in the database, and nothing else; a server refuses the rest."""
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import psycopg
 import pytest
@@ -10,12 +10,14 @@ from sqlalchemy.exc import ProgrammingError
 
 from ml_assets.database.alerts import EventRow, say
 from ml_assets.database.connect import begin
+from ml_assets.database.feedback import write_feedback
 from ml_assets.database.migrate import migrate, require_newest
 from ml_assets.database.predictions import retire_predictions, upsert_predictions
 from ml_assets.database.reports import Asked, report_rows
-from ml_assets.database.roles import LOAD, MIGRATE, READ, ROLES, SCORE, create_roles_sql
+from ml_assets.database.roles import DESK, LOAD, MIGRATE, READ, ROLES, SCORE, create_roles_sql
 from ml_assets.database.turn import in_turn
 from ml_assets.errors import StateError
+from ml_assets.predictions.feedback import Said, Shown
 from ml_assets_tests.database.factories import prediction, predictions, scored
 
 
@@ -115,6 +117,33 @@ def test_the_ledger_of_alerts_is_added_to_by_batch_runs_and_people_alone(as_role
         for table in ("alert_outbox", "alert_evaluations"):
             assert refuses(as_role(role), f"DELETE FROM {table}"), table
             assert not refuses(as_role(role), f"SELECT * FROM {table}"), table
+
+
+def test_the_desk_adds_what_people_said_and_nobody_else_does(as_role) -> None:
+    shown = Shown(
+        decision_time=datetime(2026, 1, 5, tzinfo=UTC), priority=1, probability=0.5, expected_cost=1.0, cause=None,
+        model_version=1, mlflow_run_id="run", cut_off_at=datetime(2026, 1, 6, tzinfo=UTC),
+    )  # fmt: skip
+    said = Said(entity_id="A", what="claimed", actor="ana", request_key="k")
+
+    def write(role: str):
+        of_list = ("fails", date(2026, 1, 6), [(said, shown)])
+        now = datetime(2026, 1, 5, 9, tzinfo=UTC)
+        return write_feedback(as_role(role), *of_list, now=now, lease_length=timedelta(hours=1), causes=())
+
+    assert list(write(DESK).saved) == ["A"]
+    for statement in (
+        "UPDATE feedback SET note = 'x'",
+        "DELETE FROM feedback",
+        "INSERT INTO feedback (recorded_at) VALUES (now())",
+        "INSERT INTO alert_events (what) VALUES ('silenced')",
+        "INSERT INTO predictions (use_case) VALUES ('fails')",
+    ):
+        assert refuses(as_role(DESK), statement), statement
+    for role in (LOAD, SCORE, READ):
+        with pytest.raises(StateError, match="members of the role ml_assets_desk may"):
+            write(role)
+        assert not refuses(as_role(role), "SELECT * FROM acted_on")
 
 
 @pytest.mark.parametrize("role", [role for role in ROLES if role != MIGRATE])

@@ -28,7 +28,8 @@ SUITES = end_to_end or faults or hostile or k8s or kafka or operating or release
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-sec ui serve test test-kafka test-k8s test-faults test-end-to-end test-hostile test-operating test-release image push sign verify sbom security audit deploy rollback \
+.PHONY: help install demo demo-sec ui desk serve test test-desk test-end-to-end test-faults test-hostile test-k8s test-kafka test-operating test-release \
+	image push sign verify sbom security audit deploy rollback \
 	smoke model-report check bench bench-features bench-landing bench-alerts bench-monitoring bench-serving reach lock lock-image clean
 
 help: ## list the tasks
@@ -50,8 +51,11 @@ demo-sec: $(INSTALLED) ## the same on the SEC's fails-to-deliver files: make dem
 	@test -n "$(DATA)" || { echo "give the folder of the SEC's files: make demo-sec DATA=<folder>"; exit 2; }
 	$(BIN)/ml-assets demo --use-case cns_fails --data "$(DATA)"
 
-ui: $(INSTALLED) ## the Dagster UI with its daemon, on http://localhost:3000, and the MLflow UI, on http://localhost:5000
+ui: $(INSTALLED) ## the UIs of Dagster, with its daemon, and MLflow, and the desk, on http://localhost:3000, :5000 and :8080
 	$(BIN)/ml-assets ui
+
+desk: $(INSTALLED) ## the desk alone, on http://localhost:8080: the work-lists, and what analysts say about them
+	$(BIN)/ml-assets desk
 
 serve: $(INSTALLED) ## the scoring service, on http://localhost:8000, beside `make ui`
 	$(BIN)/ml-assets serve

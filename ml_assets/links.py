@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-# Where `ml-assets ui` opens both, unless told otherwise.
-DAGSTER_PORT, MLFLOW_PORT = 3000, 5000
+# Where `ml-assets ui` opens them, unless told otherwise.
+DAGSTER_PORT, MLFLOW_PORT, DESK_PORT = 3000, 5000, 8080
 
 
 @dataclass(frozen=True, slots=True)

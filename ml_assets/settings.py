@@ -213,6 +213,16 @@ class Settings(BaseSettings):
         description="http(s):// of the OTLP/HTTP collector that takes the service's traces; empty: none. "
         "OTEL_TRACES_SAMPLER and OTEL_EXPORTER_OTLP_HEADERS count too",
     )
+    desk_proxy: str = Field(
+        "", description="addresses (CIDR, commas between) of the proxy that tells the desk who asks; empty: this "
+        "machine's login"
+    )  # fmt: skip
+    desk_roles: str = Field(
+        "{}", description="JSON: by group of the proxy's people, by use case (*: all), viewer, analyst or lead"
+    )
+    desk_secret: SecretStr = Field(
+        SecretStr(""), description="signs the desk's forms, the same for all its pods; empty: a file below home"
+    )
     event_log_days: int = Field(
         90,
         ge=1,

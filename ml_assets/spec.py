@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ml_assets.calendars import BusinessCalendar
 from ml_assets.contracts import Event, ReferenceRow
@@ -430,6 +431,55 @@ FREE_ACTION = ActionSpec()
 
 
 @dataclass(frozen=True, slots=True)
+class DeskColumn:
+    """A column of the desk's list: an attribute of the decisions, and a second one below it (`detail`).
+
+    `codes` maps values of either to the words that people use. `unit` stands behind the title.
+    """
+
+    attribute: str
+    title: str
+    detail: str = ""
+    codes: Mapping[str, str] = field(default_factory=dict)
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeskSpec:
+    """How the desk shows a use case's work-list.
+
+    - `columns` are the attributes of the decisions that people read; without any all attributes are shown
+    - `filters` are the attributes by which the list can be narrowed
+    - `cut_off` is the attribute with the time of day (UTC, HH:MM) on the outcome date until which something can be
+      done; without it, or where a decision lacks it, `ActionSpec.until` counts
+    - `zone` is the time zone in which the team reads times (IANA)
+    - `lease` is how long a claim of a row holds
+    - `hidden_share` of the listed rows, by lot, are shown without score and reason until somebody has acted on them:
+      so it is measured how far people just follow the score
+
+    Raises:
+        ValueError: the lease is not positive, the share is not from 0 to 0.5, or there is no such time zone.
+    """
+
+    columns: tuple[DeskColumn, ...] = ()
+    filters: tuple[str, ...] = ()
+    cut_off: str = ""
+    zone: str = "UTC"
+    lease: timedelta = timedelta(minutes=30)
+    hidden_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.lease <= timedelta():
+            raise InputError(f"DeskSpec: lease is {self.lease}; it must be above 0")
+        if not 0 <= self.hidden_share <= 0.5:
+            raise InputError(f"DeskSpec: hidden_share is {self.hidden_share}; it must be from 0 to 0.5")
+        try:
+            ZoneInfo(self.zone)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise InputError(f"DeskSpec: there is no time zone {self.zone!r}; it is one like Europe/Paris") from None
+
+
+@dataclass(frozen=True, slots=True)
 class BatchSpec:
     """Limits for the scores of a decision date, against the calibration window. Beyond a limit no score is published.
 
@@ -626,7 +676,7 @@ class UseCase:
     - `calendar` has the business days, and `first_partition` is the first date
     - `places` is for decisions at places with other business days than those of `calendar`
     - `capacity` is how many decisions the team can act on per slot and date; `action` is what acting costs and saves,
-      `control` is who is left alone so that this can be measured
+      `control` is who is left alone so that this can be measured; `desk` is how people see the list
     - `value` is where the value at stake is found: a column of the features table, or `attributes.<key>`; empty if it
       is not known
     - `needs` are attributes that decisions should have; decisions that lack them are reported
@@ -659,6 +709,7 @@ class UseCase:
     monitoring: MonitoringSpec = MonitoringSpec()
     action: ActionSpec = FREE_ACTION
     control: ControlSpec = ControlSpec()
+    desk: DeskSpec = DeskSpec()
     value: str = ""
     needs: tuple[Need, ...] = ()
     places: PlaceSpec | None = None

@@ -12,6 +12,7 @@ from ml_assets.cli.alerts import add_alerts_commands
 from ml_assets.cli.backup import add_backup_commands
 from ml_assets.cli.databases import add_databases_commands
 from ml_assets.cli.dead_letters import add_dead_letters_commands
+from ml_assets.cli.desk import add_desk
 from ml_assets.cli.foreseen import is_foreseen
 from ml_assets.cli.landing import add_landing_commands
 from ml_assets.cli.looking import add_looking_commands
@@ -47,6 +48,7 @@ for add in (
     add_alerts_commands,
     add_usecase_commands,
     add_ui,
+    add_desk,
     add_serve,
     add_backup_commands,
     add_databases_commands,

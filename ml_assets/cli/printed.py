@@ -68,11 +68,8 @@ def print_work_list(
 
 
 def _reasons(codes: dict[str, Any] | None, attributes: dict[str, Any] | None) -> tuple[str, str]:
-    """Return the causes that raise the probability, and what is done about the main one, which is always among them.
-
-    The control group goes the usual way: nothing is done about it.
-    """
-    from ml_assets.spec import HANDLING, USUAL_WAY
+    """Return the causes that raise the probability, and what is done about the main one, which is always among them."""
+    from ml_assets.predictions.control import action_of
 
     if codes is None:
         return "", ""
@@ -83,8 +80,7 @@ def _reasons(codes: dict[str, Any] | None, attributes: dict[str, Any] | None) ->
         for cause, value in ordered
         if value >= _WORTH_SAYING or cause == codes["cause"]
     ]
-    action = "nothing: control group" if (attributes or {}).get(HANDLING) == USUAL_WAY else codes["action"]
-    return ", ".join(raising), action or ""
+    return ", ".join(raising), action_of(codes, attributes)
 
 
 def print_months(usecase: UseCase, window: Any, model: Any, rule: Any, title: str, console: Console) -> None:

@@ -1,4 +1,4 @@
-"""`ml-assets ui`: the Dagster UI and the MLflow UI of a laptop."""
+"""`ml-assets ui`: the Dagster UI, the MLflow UI and the desk of a laptop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from ml_assets.cli.opened import read_settings
-from ml_assets.links import DAGSTER_PORT, MLFLOW_PORT
+from ml_assets.links import DAGSTER_PORT, DESK_PORT, MLFLOW_PORT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,14 +27,16 @@ def add_ui(app: typer.Typer, console: Console) -> None:
     def ui(
         port: Annotated[int, typer.Option(help="port of the Dagster UI")] = DAGSTER_PORT,
         mlflow_port: Annotated[int, typer.Option(help="port of the MLflow UI; 0: none")] = MLFLOW_PORT,
+        desk_port: Annotated[int, typer.Option(help="port of the desk; 0: none")] = DESK_PORT,
     ) -> None:
-        """Open the Dagster UI with its daemon, and the MLflow UI, on embedded servers, until Ctrl-C."""
+        """Open the Dagster UI with its daemon, the MLflow UI and the desk, on embedded servers, until Ctrl-C."""
         from ml_assets.local.embedded.environment import environment_for, stop_servers
         from ml_assets.local.embedded.foreground import run_until_told
 
         settings = read_settings()
         _refuse_taken("--port", port)
         _refuse_taken("--mlflow-port", mlflow_port)
+        _refuse_taken("--desk-port", desk_port)
         served = settings.mlflow_uri.startswith("http")
         mlflow_ui = settings.links.mlflow if served or not mlflow_port else f"http://localhost:{mlflow_port}"
         environment = {
@@ -50,7 +52,10 @@ def add_ui(app: typer.Typer, console: Console) -> None:
         console.print(f"Dagster UI: http://localhost:{port}", highlight=False)
         if mlflow_ui:
             console.print(f"MLflow UI:  {mlflow_ui}", highlight=False)
-        console.print("Both take some seconds to come up; Ctrl-C ends them.")
+        if desk_port:
+            commands.append([_program("ml-assets"), "desk", "--port", str(desk_port)])
+            console.print(f"Desk:       http://localhost:{desk_port}", highlight=False)
+        console.print("They take some seconds to come up; Ctrl-C ends them.")
         try:
             run_until_told(commands, environment)
         finally:

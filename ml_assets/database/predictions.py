@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Final
 
 import pyarrow as pa
@@ -177,6 +177,20 @@ def find_prediction(
         )
         found = row.mappings().one_or_none()
         return dict(found) if found else None
+
+
+def decisions_of(where: Engine | str, use_case: str, outcome_date: date, entity_id: str) -> list[dict[str, Any]]:
+    """Return the rows that count for an entity and an outcome date, one for each decision time, the oldest first."""
+    with begin(where) as connection:
+        rows = connection.execute(
+            text(
+                "SELECT predictions.* FROM predictions JOIN scorings USING (use_case, decision_time, mlflow_run_id) "
+                "WHERE use_case = :use_case AND outcome_date = :outcome_date AND entity_id = :entity_id "
+                "ORDER BY decision_time"
+            ),
+            {"use_case": use_case, "outcome_date": outcome_date, "entity_id": entity_id},
+        )
+        return [dict(row) for row in rows.mappings()]
 
 
 def _stage(connection: Connection, rows: pa.Table, scored: Sequence[ScoredTime]) -> None:

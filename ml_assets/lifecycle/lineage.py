@@ -4,7 +4,7 @@ And the number made again, from the events by the feature SQL of today.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import reduce
 from itertools import chain
@@ -18,7 +18,7 @@ import pyarrow.dataset as ds
 from sqlalchemy import Engine
 
 from ml_assets.answers import SERVED_SCORES
-from ml_assets.contracts import TIMESTAMP, arrow_schema
+from ml_assets.contracts import TIMESTAMP, Event, arrow_schema
 from ml_assets.database.predictions import find_prediction
 from ml_assets.database.promotions import LedgerEntry, canary_of, in_force
 from ml_assets.errors import NotFoundError, StateError
@@ -36,7 +36,7 @@ SAME = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class SourceEvent:
-    """An event of the entity that was known at the decision, with where it lies in Kafka."""
+    """An event of the entity that was known at the decision, with what it said and where it lies in Kafka."""
 
     event: str
     topic: str
@@ -46,6 +46,7 @@ class SourceEvent:
     kafka_epoch: str | None
     kafka_partition: int | None
     kafka_offset: int | None
+    said: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -242,6 +243,16 @@ def features_again(
     return rows.filter(pc.equal(rows["entity_id"], entity_id))
 
 
+def events_until(lake: Lake, usecase: UseCase, entity_id: str, decision: DecisionTime) -> list[SourceEvent]:
+    """Return the events that name an entity, and those that these name by key, known by a decision time, in order.
+
+    They are read from the curated tables as these are now.
+    """
+    names = [curated_table(usecase, event) for event in usecase.events]
+    versions = {name: version for name in names if (version := lake.version(name)) is not None}
+    return _sources(lake, usecase, entity_id, decision, versions)
+
+
 def _sources(
     lake: Lake, usecase: UseCase, entity_id: str, decision: DecisionTime, versions: Mapping[str, int]
 ) -> list[SourceEvent]:
@@ -275,7 +286,8 @@ def _texts(event: EventSpec) -> list[str]:
 
 def _source(event: EventSpec, row: Mapping[str, Any]) -> SourceEvent:
     kafka = (row.get(f"kafka_{name}") for name in ("epoch", "partition", "offset"))
-    return SourceEvent(event.name, event.topic, row["event_id"], row["event_time"], row["known_at"], *kafka)
+    said = {name: row[name] for name in event.contract.__struct_fields__ if name not in Event.__struct_fields__}
+    return SourceEvent(event.name, event.topic, row["event_id"], row["event_time"], row["known_at"], *kafka, said=said)
 
 
 def _values(rows: pa.Table, names: tuple[str, ...]) -> dict[str, Any]:

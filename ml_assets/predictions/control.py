@@ -7,6 +7,8 @@ acted on, chosen by lot, tell what would have come of the others.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +51,18 @@ def is_marked(attributes: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
     for at in np.flatnonzero(found):
         found[at] = json.loads(attributes[int(at)].as_py()).get(HANDLING) == USUAL_WAY
     return found
+
+
+def action_of(codes: Mapping[str, Any] | None, attributes: Mapping[str, Any] | None) -> str:
+    """Return what is to be done about a decision by its reason codes; empty if they are not known or name nothing.
+
+    The control group goes the usual way: nothing is done about it.
+    """
+    if codes is None:
+        return ""
+    if (attributes or {}).get(HANDLING) == USUAL_WAY:
+        return "nothing: control group"
+    return str(codes["action"] or "")
 
 
 def said(spec: ControlSpec, currency: str) -> str:

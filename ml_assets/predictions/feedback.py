@@ -173,7 +173,7 @@ def why_not(said: Said, lines: Sequence[Line], now: datetime, causes: Iterable[s
     match said.what:
         case "acted" | "judged" if said.value not in known:
             return f"{said.value!r} is none of the causes {', '.join(sorted(known))}"
-        case "acted" | "judged" if said.value == OTHER and not said.note:
+        case "acted" | "judged" if said.value == OTHER and not said.note and len(known) > 1:
             return "say in the note what it was, as it is none of the causes of the list"
         case "resulted" if said.value not in RESULTS:
             return f"{said.value!r} is no result; it is one of {', '.join(RESULTS)}"

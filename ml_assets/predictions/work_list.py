@@ -88,6 +88,11 @@ def listed(
     return np.asarray(chosen & action.pays(expected_costs), dtype=np.bool_)
 
 
+def listed_row(priority: int, expected_cost: float, capacity: int, action: ActionSpec) -> bool:
+    """Return whether the team is to act on one row, by its place on its list: as `listed` says of many."""
+    return priority <= capacity and action.pays(expected_cost)
+
+
 def _in_order(entities: npt.NDArray[Any] | pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """Return numbers that compare as the entities do: numpy compares no Arrow texts."""
     texts = entities if isinstance(entities, pa.ChunkedArray) else pa.array(entities.astype(str), pa.string())

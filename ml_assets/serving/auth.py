@@ -70,19 +70,21 @@ class Caller:
             raise ForbiddenError(f"the token lacks the scope {use_case}:{verb}")
 
 
+def is_this_machine(host: str) -> bool:
+    """Return whether nobody but this machine reaches an address or name."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name can be anybody's
+        return host == "localhost"
+
+
 def refuse_open_door(host: str, *, has_tokens: bool) -> None:
     """Do nothing if tokens are asked for, or nobody but this machine can ask.
 
     Raises:
         AuthSettingsError: the service would answer everybody on the network.
     """
-    if has_tokens:
-        return
-    try:
-        alone = ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name can be anybody's
-        alone = host == "localhost"
-    if not alone:
+    if not has_tokens and not is_this_machine(host):
         raise AuthSettingsError(
             f"the scoring service would listen on {host} and ask nobody for a token: set ML_ASSETS_SERVING_JWKS, "
             "ML_ASSETS_SERVING_ISSUER and ML_ASSETS_SERVING_AUDIENCE, or listen on 127.0.0.1"

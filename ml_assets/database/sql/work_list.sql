@@ -21,7 +21,8 @@ SELECT
     reason_codes,
     attributes,
     model_name,
-    model_version
+    model_version,
+    mlflow_run_id
 FROM (
     SELECT DISTINCT ON (use_case, outcome_date, entity_id) predictions.*
     FROM predictions

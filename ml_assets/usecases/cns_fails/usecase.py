@@ -8,6 +8,8 @@ from ml_assets.learning.candidates import hist_gradient_boosting, lightgbm, logi
 from ml_assets.spec import (
     ActionSpec,
     Cause,
+    DeskColumn,
+    DeskSpec,
     EventSpec,
     Feature,
     GateSpec,
@@ -210,6 +212,15 @@ USE_CASE = UseCase(
     ),
     # A look at the open deliveries of a security; the balance of the whole market moves little by what one bank does.
     action=ActionSpec(cost=5.0, effectiveness=0.2, until=time(16)),
+    desk=DeskSpec(
+        columns=(
+            DeskColumn("description", "Description"),
+            DeskColumn("known_mean_fail_value", "Mean fail value", detail="price_band", unit="USD"),
+            DeskColumn("last_published", "Last published", detail="onset", codes={"yes": "new balance", "no": "known"}),
+        ),
+        filters=("price_band", "onset"),
+        zone="America/New_York",
+    ),
     value="attributes.known_mean_fail_value",
     currency="USD",
     publication_pause=timedelta(days=35),

@@ -14,6 +14,8 @@ from ml_assets.spec import (
     ActionSpec,
     Cause,
     DailySpec,
+    DeskColumn,
+    DeskSpec,
     DriftSpec,
     EventSpec,
     Feature,
@@ -278,6 +280,17 @@ USE_CASE = UseCase(
     monitoring=MonitoringSpec(drift=DriftSpec(groups=("attributes.counterparty",))),
     # A few minutes of an analyst; one fail in two that is chased in time is settled in time.
     action=ActionSpec(cost=5.0, effectiveness=0.5, until=time(16)),
+    desk=DeskSpec(
+        columns=(
+            DeskColumn("counterparty", "Counterparty", detail="counterparty_tier"),
+            DeskColumn("security", "Security", detail="isin"),
+            DeskColumn("amount", "Amount", detail="movement", codes={"DELI": "deliver", "RECE": "receive"}, unit="EUR"),
+            DeskColumn("pset", "Place of settlement", detail="market"),
+        ),
+        filters=("market", "movement", "counterparty_tier"),
+        cut_off="cut_off",
+        zone="Europe/Paris",
+    ),
     value="attributes.amount",
     needs=(Need("cut_off", by="pset", without="no cut-off is known: such decisions get no label"),),
     places=PlaceSpec("pset", CALENDARS, known_at),

@@ -1,0 +1,106 @@
+"""The lists in memory. A reader has a snapshot, which does not move; the newest list is read again beside it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Final
+
+from sqlalchemy import Engine
+
+from ml_assets.database.work_list import work_list
+from ml_assets.desk.rows import Row, fingerprint, rows_of
+from ml_assets.spec import DeskColumn, UseCase
+
+# Rows of a list that are shown. Beyond the team's capacity nobody reads so many.
+MOST_ROWS: Final = 2_000
+# Snapshots that are kept: those of a day's scorings, for a few use cases.
+_KEPT: Final = 40
+# How many times older than wanted a list may be that is shown while it is read anew.
+_OLD: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A list as it was read: `id` tells it from others of the outcome date."""
+
+    id: str
+    columns: tuple[DeskColumn, ...]
+    rows: tuple[Row, ...]
+    read_at: datetime
+
+    @property
+    def scored_at(self) -> datetime | None:
+        """The newest decision time on it."""
+        return max((row.decision_time for row in self.rows), default=None)
+
+    def row(self, entity_id: str) -> Row | None:
+        """Return the row of an entity."""
+        return next((row for row in self.rows if row.entity_id == entity_id), None)
+
+
+class Lists:
+    """Reads lists, each at most every few seconds however many ask, and keeps what readers look at.
+
+    A list that is there is given at once, and read anew in a thread if it is old: only the first reader waits.
+
+    Args:
+        engine: the application's database.
+        clock: the desk's time.
+        every_seconds: how old the newest list may be before it is read again.
+    """
+
+    def __init__(
+        self, engine: Callable[[], Engine], clock: Callable[[], datetime], *, every_seconds: float = 15.0
+    ) -> None:
+        self._engine, self._clock, self._every = engine, clock, every_seconds
+        self._kept: OrderedDict[tuple[str, date, str], Snapshot] = OrderedDict()
+        self._newest: dict[tuple[str, date], tuple[float, Snapshot]] = {}
+        self._reading: set[tuple[str, date]] = set()
+        self._lock = threading.Lock()
+
+    def newest(self, usecase: UseCase, day: date) -> Snapshot:
+        """Return the newest list of an outcome date, as it was read last."""
+        key = (usecase.name, day)
+        with self._lock:
+            read_at, known = self._newest.get(key, (0.0, None))
+            age = time.monotonic() - read_at
+            old = age > self._every
+            # A list that nobody looked at for a while is not worth showing first.
+            if known is None or age > _OLD * self._every:
+                known = None
+            elif old and key not in self._reading:
+                self._reading.add(key)
+                threading.Thread(target=self._again, args=(usecase, day), daemon=True).start()
+        return self._read(usecase, day) if known is None else known
+
+    def snapshot(self, usecase: UseCase, day: date, snapshot_id: str) -> Snapshot | None:
+        """Return the list that a reader had; None if it is no longer kept, as after a restart."""
+        with self._lock:
+            found = self._kept.get((usecase.name, day, snapshot_id))
+            if found is not None:
+                self._kept.move_to_end((usecase.name, day, snapshot_id))
+            return found
+
+    def _again(self, usecase: UseCase, day: date) -> None:
+        try:
+            self._read(usecase, day)
+        finally:
+            with self._lock:
+                self._reading.discard((usecase.name, day))
+
+    def _read(self, usecase: UseCase, day: date) -> Snapshot:
+        columns, rows = rows_of(usecase, work_list(self._engine(), usecase.name, day, MOST_ROWS))
+        made = Snapshot(fingerprint(rows), columns, rows, self._clock())
+        with self._lock:
+            key = (usecase.name, day, made.id)
+            made = self._kept.setdefault(key, made)
+            self._kept.move_to_end(key)
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+            self._newest[usecase.name, day] = (time.monotonic(), made)
+        return made

@@ -1,0 +1,71 @@
+"""Templates, and how values look in them: rounded, with units, in the team's time zone."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta
+from functools import cache
+from importlib import resources
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import jinja2
+
+from ml_assets.desk.drawn import bar
+from ml_assets.markdown import shown
+
+
+@cache
+def environment() -> jinja2.Environment:
+    """Return the templates: everything is escaped, and nothing unknown is silently empty."""
+    made = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_source), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, finalize=_visible, auto_reload=False,
+    )  # fmt: skip
+    made.filters |= {"money": money, "percent": percent, "left": left, "local": local}
+    made.globals["bar"] = bar
+    return made
+
+
+def _source(name: str) -> str:
+    return (resources.files("ml_assets.desk") / "templates" / name).read_text(encoding="utf-8")
+
+
+def render(name: str, **values: Any) -> str:
+    """Return a page."""
+    return environment().get_template(f"{name}.html.j2").render(**values)
+
+
+def _visible(value: Any) -> Any:
+    """Return a text without characters that hide, or that turn the direction of writing, also of what follows."""
+    # The exact type: a Markup is ours.
+    return shown(value) if type(value) is str and not value.isascii() else value
+
+
+def money(value: float | None) -> str:
+    """Return an amount, rounded to a whole unit, with thousands separators."""
+    return "" if value is None or not math.isfinite(value) else f"{value:,.0f}"
+
+
+def percent(value: float | None) -> str:
+    """Return a share in per cent; between 0 and 1 per cent with a digit more."""
+    if value is None or not math.isfinite(value):
+        return ""
+    return f"{100 * value:.1f} %" if 0 < value < 0.01 else f"{100 * value:.0f} %"
+
+
+def left(span: timedelta) -> str:
+    """Return how long there is time, in days, hours and minutes; the script of the page writes it in the same way."""
+    minutes = int(span.total_seconds() // 60)
+    if minutes < 0:
+        return "past"
+    days, minutes = divmod(minutes, 1440)
+    hours, minutes = divmod(minutes, 60)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+
+
+def local(moment: datetime, zone: ZoneInfo, form: str = "%H:%M") -> str:
+    """Return a time in a zone."""
+    return moment.astimezone(zone).strftime(form)

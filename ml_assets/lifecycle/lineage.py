@@ -285,9 +285,11 @@ def _texts(event: EventSpec) -> list[str]:
 
 
 def _source(event: EventSpec, row: Mapping[str, Any]) -> SourceEvent:
-    kafka = (row.get(f"kafka_{name}") for name in ("epoch", "partition", "offset"))
+    epoch, partition, offset = (row.get(f"kafka_{name}") for name in ("epoch", "partition", "offset"))
     said = {name: row[name] for name in event.contract.__struct_fields__ if name not in Event.__struct_fields__}
-    return SourceEvent(event.name, event.topic, row["event_id"], row["event_time"], row["known_at"], *kafka, said=said)
+    return SourceEvent(
+        event.name, event.topic, row["event_id"], row["event_time"], row["known_at"], epoch, partition, offset, said
+    )
 
 
 def _values(rows: pa.Table, names: tuple[str, ...]) -> dict[str, Any]:

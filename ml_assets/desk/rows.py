@@ -216,7 +216,9 @@ def chosen(
     rows: Sequence[Row], standings: Mapping[str, Standing], asked: Asked, reader: str, now: datetime
 ) -> list[Row]:
     """Return the rows that a reader asked for, in order. What is past its cut-off or done is on views of its own."""
-    words = asked.words.casefold().split()
+    phrase = " ".join(asked.words.casefold().split())
+    # As it stands, if that is anywhere; else each of its words.
+    words = [phrase] if any(phrase in row.words for row in rows) else phrase.split()
     found = [
         row
         for row in rows

@@ -144,9 +144,11 @@ class Desk:
                 403, f"{usecase.title}: this is for the role {role}, and yours is {person.role(usecase.name)}"
             )
         try:
-            day = date.fromisoformat(request.path_params["day"]) if "day" in request.path_params else date.min
+            day = date.fromisoformat(request.path_params.get("day", "2000-01-01"))
         except ValueError:
             raise NotFoundError(f"{request.path_params['day'][:40]!r} is no date") from None
+        if not 2000 <= day.year < 2100:
+            raise NotFoundError(f"no list is as far away as {day}")
         return _Asking(request, person, usecase, day, self.now())
 
     def snapshot(self, asking: _Asking, wanted: str) -> tuple[Snapshot, Snapshot, bool]:

@@ -24,7 +24,7 @@ SCORING_HEALTH = import http.client as h, ssl, sys; c = ssl.create_default_conte
 	r = a.getresponse(); print(r.read().decode()); sys.exit(r.status != 200)
 BOTH_CORES = $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 # Each has a target of its own: test-<suite>.
-SUITES = end_to_end or faults or hostile or k8s or kafka or operating or release
+SUITES = desk or end_to_end or faults or hostile or k8s or kafka or operating or release
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
@@ -147,6 +147,10 @@ reach: $(INSTALLED) ## measure settlement_fails against the simulator's truth, a
 
 test: check ## set up, then lint, types and the tests that are of no other suite
 	$(BOTH_CORES) -m "not ($(SUITES))" ml_assets_tests
+
+test-desk: $(INSTALLED) ## the desk in a browser (Debian's Chromium)
+	$(BIN)/python -m ml_assets_tests.desk.browser
+	$(BIN)/python -m pytest -q -m desk ml_assets_tests/desk
 
 test-kafka: $(INSTALLED) ## landing on Apache Kafka, TLS and SASL included (needs Java 17 and Maven)
 	$(BIN)/python -m ml_assets_tests.kafka.apache

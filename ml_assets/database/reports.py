@@ -10,6 +10,7 @@
 | performance, estimates | those of outcome dates that were complete by then; of others the estimate alone |
 | retraining_decisions | those of dates up to the report's |
 | promotions | the lines of the ledger that were recorded by then |
+| acted_on | what was said by then of rows of the list, as the view of this name makes it: no names of people |
 
 A caller gives further relations as rows, such as what only the lake knows.
 """
@@ -93,7 +94,8 @@ retraining_decisions AS NOT MATERIALIZED (
 ),
 promotions AS NOT MATERIALIZED (
     SELECT * FROM public.promotions WHERE use_case = {use_case} AND recorded_at <= {as_of}
-)"""
+),
+acted_on AS NOT MATERIALIZED ({acted_on})"""
 # The view's own query, on what was decided by a time.
 _WORK_LIST: Final = """
     WITH predictions AS NOT MATERIALIZED (
@@ -102,12 +104,16 @@ _WORK_LIST: Final = """
         SELECT * FROM public.scorings WHERE use_case = {use_case} AND decision_time <= {moment}
     )
     {view}"""
+# The same of what was said by a time.
+_ACTED_ON: Final = """
+    WITH feedback AS NOT MATERIALIZED (SELECT * FROM public.feedback WHERE use_case = {use_case} AND at <= {as_of})
+    {view}"""
 # Rows that somebody made up, in place of the relations that PostgreSQL has.
 _MADE_UP: Final = "{name} AS MATERIALIZED (SELECT * FROM json_populate_recordset(NULL::public.{table}, {rows}::json))"
 _TABLES: Final = {
     "predictions": "predictions", "work_list": "work_list", "work_list_week_before": "work_list",
     "outcomes": "outcomes", "performance": "performance", "estimates": "estimates",
-    "retraining_decisions": "retraining_decisions", "promotions": "promotions",
+    "retraining_decisions": "retraining_decisions", "promotions": "promotions", "acted_on": "acted_on",
 }  # fmt: skip
 _GIVEN: Final = "{name} AS MATERIALIZED (SELECT * FROM json_to_recordset({rows}::json) AS rows({columns}))"
 _TYPES: Final[dict[type, str]] = {
@@ -225,7 +231,8 @@ def statement_of(
     parts = [compose.SQL(_REPORT).format(**literals)]
     if made_up is None:
         lists = {"work_list": listed(asked.as_of), "work_list_week_before": listed(asked.as_of - _WEEK)}
-        parts.append(compose.SQL(_AS_OF).format(**literals, **lists))
+        acted_on = compose.SQL(_ACTED_ON).format(**literals, view=compose.SQL(view_sql("acted_on")))
+        parts.append(compose.SQL(_AS_OF).format(**literals, **lists, acted_on=acted_on))
     else:
         parts += [
             compose.SQL(_MADE_UP).format(

@@ -30,6 +30,7 @@ _ASSETS: Mapping[str, Callable[[UseCase], list[tuple[str, ...]]]] = {
     "estimates": lambda _: [("performance",)],
     "retraining_decisions": lambda _: [("retraining_decision",)],
     "promotions": lambda _: [("champion",)],
+    "acted_on": lambda _: [("predictions",)],
     "feeds": lambda usecase: [("curated", event.name) for event in usecase.events],
     "quality": lambda usecase: [("curated", event.name) for event in usecase.events],
     "reasons": lambda usecase: [("curated", event.name) for event in usecase.events],

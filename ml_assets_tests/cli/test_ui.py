@@ -1,4 +1,4 @@
-"""`ml-assets ui` as people use it: both servers answer, MLflow by its own names only, and both end when told."""
+"""`ml-assets ui` as people use it: all servers answer, MLflow by its own names only, and all end when told."""
 
 import os
 import re
@@ -34,9 +34,9 @@ def ask(port: int, path: str, host: str = "") -> int:
 
 @pytest.mark.end_to_end
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_both_uis_open_and_end_together(number: int, postgres_server, tmp_path: Path):
+def test_the_uis_and_the_desk_open_and_end_together(number: int, postgres_server, tmp_path: Path):
     postgres_server.create_databases("dagster", "mlflow", "ml_assets")
-    dagster, mlflow = free_port(), free_port()
+    dagster, mlflow, desk = free_port(), free_port(), free_port()
     environment = {
         **os.environ,
         "ML_ASSETS_HOME": str(tmp_path),
@@ -50,17 +50,22 @@ def test_both_uis_open_and_end_together(number: int, postgres_server, tmp_path: 
         str(dagster),
         "--mlflow-port",
         str(mlflow),
+        "--desk-port",
+        str(desk),
     ]
     with (tmp_path / "said").open("w") as said:
         ours = subprocess.Popen(command, env=environment, stdout=said, stderr=said, start_new_session=True)
     try:
         deadline = time.monotonic() + 300
-        while not (ask(mlflow, "/health") == 200 and ask(dagster, "/server_info") == 200):
+        while not (
+            ask(mlflow, "/health") == 200 and ask(dagster, "/server_info") == 200 and ask(desk, "/health/ready") == 200
+        ):
             assert ours.poll() is None, (tmp_path / "said").read_text()
             assert time.monotonic() < deadline, (tmp_path / "said").read_text()
             time.sleep(0.5)
         assert ask(mlflow, "/api/2.0/mlflow/experiments/search?max_results=1", f"localhost:{mlflow}") == 200
         assert ask(mlflow, "/api/2.0/mlflow/experiments/search?max_results=1", "evil.example") == 403
+        assert ask(desk, "/", "evil.example") == 403
         children = psutil.Process(ours.pid).children(recursive=True)
         listening = {
             c.laddr.ip for child in children for c in child.net_connections("tcp")
@@ -74,7 +79,7 @@ def test_both_uis_open_and_end_together(number: int, postgres_server, tmp_path: 
     _, alive = psutil.wait_procs(children, timeout=20)
     assert [child for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
     shown = re.findall(r"http://\S+", (tmp_path / "said").read_text())
-    assert shown[:2] == [f"http://localhost:{dagster}", f"http://localhost:{mlflow}"]
+    assert shown[:3] == [f"http://localhost:{port}" for port in (dagster, mlflow, desk)]
 
 
 def test_a_port_that_is_taken_is_named_before_anything_starts(tmp_path: Path):

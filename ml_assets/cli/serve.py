@@ -52,6 +52,7 @@ def add_serve(app: typer.Typer, console: Console) -> None:
         from ml_assets.serving.clock import clock_of
         from ml_assets.serving.drain import DrainingServer
         from ml_assets.serving.limits import RateLimit, answer_first
+        from ml_assets.serving.losses import LossesTold
         from ml_assets.serving.models import fetch_beside
         from ml_assets.serving.parts import let_in
         from ml_assets.serving.scoring import Scoring
@@ -72,11 +73,13 @@ def add_serve(app: typer.Typer, console: Console) -> None:
         clock: Callable[[], datetime] = clock_of(platform.lake, usecases, fixed)
         metrics = Metrics()
         recorder = _recorder(settings, metrics)
+        tell_losses = LossesTold(recorder, engine_of(platform)) if recorder else None
         scoring = Scoring(
             platform.lake, engine_of(platform), usecases, fetch_beside(settings), clock=clock,
             threads=settings.threads or 1,
             tell=ChangesTold(recorder, least_change=settings.serving_least_change) if recorder else None,
             tell_shadow=ShadowTold(recorder) if recorder else None,
+            tell_losses=tell_losses,
         )  # fmt: skip
         console.print(
             f"Scoring: http{'s' if tls else ''}://{host}:{port}, as of {clock():%Y-%m-%d %H:%M} UTC; "
@@ -108,6 +111,8 @@ def add_serve(app: typer.Typer, console: Console) -> None:
                 recorder.close()
             if traces:
                 traces.shutdown()
+            if tell_losses:
+                tell_losses()
         if not server.started:
             raise typer.Exit(3)  # uvicorn has said why
 

@@ -352,6 +352,8 @@ class AlertEvent(Base):
     a silence with no key is of all alerts of the rule), or `sent`, `failed` or `given up` (a message to a sink, of the
     event `about`). Of an alert, `about` is the event that opened it. `at` is the time that the line counts for. The
     database itself sets `recorded_at` and `database_user`, and sees to it that each opened alert closes once.
+
+    A report that people are sent is `reported`: `rule` is its name, `key` its date, `files` the folder that it lies in.
     """
 
     __tablename__ = "alert_events"
@@ -375,16 +377,21 @@ class AlertEvent(Base):
     reason: Mapped[str | None]
     recorded_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
     database_user: Mapped[str] = mapped_column(server_default=text("session_user"))
+    files: Mapped[str | None]
 
     __table_args__ = (
         CheckConstraint(
-            "what IN ('opened', 'repeated', 'acknowledged', 'silenced', 'closed', 'sent', 'failed', 'given up')",
+            "what IN ('opened', 'repeated', 'acknowledged', 'silenced', 'closed', 'sent', 'failed', 'given up', "
+            "'reported')",
             name="what",
         ),
-        CheckConstraint("kind IN ('firing', 'error', 'no data', 'not run')", name="kind"),
+        CheckConstraint("kind IN ('firing', 'error', 'no data', 'not run', 'report')", name="kind"),
         CheckConstraint("what NOT IN ('acknowledged', 'silenced') OR (actor <> '' AND reason <> '')", name="said"),
         CheckConstraint("what <> 'silenced' OR until IS NOT NULL", name="until"),
-        CheckConstraint("what NOT IN ('opened', 'repeated', 'closed') OR event_id IS NOT NULL", name="told"),
+        CheckConstraint(
+            "what NOT IN ('opened', 'repeated', 'closed', 'reported') OR event_id IS NOT NULL", name="told"
+        ),
+        CheckConstraint("what <> 'reported' OR files IS NOT NULL", name="files"),
         CheckConstraint(
             "what NOT IN ('sent', 'failed', 'given up') OR (about IS NOT NULL AND sink IS NOT NULL)", name="sending"
         ),
@@ -416,7 +423,7 @@ class AlertOutbox(Base):
 
     __table_args__ = (
         CheckConstraint("state IN ('waiting', 'sent', 'given up')", name="state"),
-        CheckConstraint("form IN ('alert', 'digest', 'summary')", name="form"),
+        CheckConstraint("form IN ('alert', 'digest', 'summary', 'report')", name="form"),
         Index(None, "sink", "not_before", postgresql_where=text("state = 'waiting'")),
     )
 
@@ -490,3 +497,21 @@ class Feedback(Base):
         UniqueConstraint("use_case", "outcome_date", "entity_id", "request_key"),
         Index(None, "use_case", "outcome_date", "id"),
     )
+
+
+class LostAnswers(Base):
+    """So many answers of the scoring service that did not get into the topic, and why: a row for each time it noticed.
+
+    `service` is the machine or pod. The service adds rows by a function of the database, which is all that it may.
+    """
+
+    __tablename__ = "lost_answers"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    recorded_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
+    service: Mapped[str]
+    topic: Mapped[str]
+    why: Mapped[str]
+    number: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (CheckConstraint("number > 0", name="number"), Index(None, "recorded_at"))

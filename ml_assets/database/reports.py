@@ -9,8 +9,11 @@
 | outcomes | with the labels known by then; a date is complete once all of its labels were known |
 | performance, estimates | those of outcome dates that were complete by then; of others the estimate alone |
 | retraining_decisions | those of dates up to the report's |
+| drift | the measures of decision dates up to the report's |
 | promotions | the lines of the ledger that were recorded by then |
 | acted_on | what was said by then of rows of the list, as the view of this name makes it: no names of people |
+| alert_events | the lines of the ledger of alerts that were recorded by then |
+| lost_answers | what the scoring service has told by then of answers that it lost, of all use cases |
 
 A caller gives further relations as rows, such as what only the lake knows.
 """
@@ -92,10 +95,19 @@ estimates AS NOT MATERIALIZED (
 retraining_decisions AS NOT MATERIALIZED (
     SELECT * FROM public.retraining_decisions WHERE use_case = {use_case} AND decision_date <= {date}
 ),
+drift AS NOT MATERIALIZED (
+    SELECT * FROM public.drift WHERE use_case = {use_case} AND decision_date <= {date}
+),
 promotions AS NOT MATERIALIZED (
     SELECT * FROM public.promotions WHERE use_case = {use_case} AND recorded_at <= {as_of}
 ),
-acted_on AS NOT MATERIALIZED ({acted_on})"""
+acted_on AS NOT MATERIALIZED ({acted_on}),
+alert_events AS NOT MATERIALIZED (
+    SELECT * FROM public.alert_events WHERE use_case = {use_case} AND recorded_at <= {as_of}
+),
+lost_answers AS NOT MATERIALIZED (
+    SELECT * FROM public.lost_answers WHERE recorded_at <= {as_of}
+)"""
 # The view's own query, on what was decided by a time.
 _WORK_LIST: Final = """
     WITH predictions AS NOT MATERIALIZED (
@@ -113,7 +125,8 @@ _MADE_UP: Final = "{name} AS MATERIALIZED (SELECT * FROM json_populate_recordset
 _TABLES: Final = {
     "predictions": "predictions", "work_list": "work_list", "work_list_week_before": "work_list",
     "outcomes": "outcomes", "performance": "performance", "estimates": "estimates",
-    "retraining_decisions": "retraining_decisions", "promotions": "promotions", "acted_on": "acted_on",
+    "retraining_decisions": "retraining_decisions", "drift": "drift", "promotions": "promotions",
+    "acted_on": "acted_on", "alert_events": "alert_events", "lost_answers": "lost_answers",
 }  # fmt: skip
 _GIVEN: Final = "{name} AS MATERIALIZED (SELECT * FROM json_to_recordset({rows}::json) AS rows({columns}))"
 _TYPES: Final[dict[type, str]] = {

@@ -6,8 +6,8 @@
 | ml_assets_load | write and withdraw rows, drop old months of predictions, add to the ledgers; batch runs, people |
 | ml_assets_score | add and change rows, never delete; the ledger it reads; a service that writes scores |
 | ml_assets_read | look; people |
-| ml_assets_serve | look, and end a canary that runs; the scoring service |
 | ml_assets_desk | look, and add to the ledger of feedback; the desk |
+| ml_assets_serve | look, end a canary that runs, and say how many answers were lost; the scoring service |
 
 An administrator runs `create_roles_sql` once, since roles belong to the server. Each migration then grants what the
 tables of that time need.
@@ -42,8 +42,8 @@ _FUNCTIONS: Final = {
         "runs_hold(text, boolean)",
     ),
     SCORE: ("predictions_make_month(timestamptz)",),
-    SERVE: ("promotions_end_canary(bigint, text)",),
     DESK: ("feedback_hold(text, date)",),
+    SERVE: ("promotions_end_canary(bigint, text)", "answers_lost(text, text, text, bigint)"),
 }
 # What a writer says of a line of a ledger, and who that is. The rest is the database's own, as is the order of lines.
 _LEDGERS: Final = {
@@ -55,7 +55,7 @@ _LEDGERS: Final = {
     "alert_events": (
         LOAD,
         "event_id, what, about, use_case, rule, rule_hash, kind, key, severity, message, at, until, sink, message_id, "
-        "actor, reason",
+        "actor, reason, files",
     ),
     "feedback": (
         DESK,

@@ -29,6 +29,7 @@ _ASSETS: Mapping[str, Callable[[UseCase], list[tuple[str, ...]]]] = {
     "performance": lambda _: [("performance",)],
     "estimates": lambda _: [("performance",)],
     "retraining_decisions": lambda _: [("retraining_decision",)],
+    "drift": lambda _: [("drift",)],
     "promotions": lambda _: [("champion",)],
     "acted_on": lambda _: [("predictions",)],
     "feeds": lambda usecase: [("curated", event.name) for event in usecase.events],

@@ -14,13 +14,14 @@ comes after on the same file says how many events were lost.
 
 from __future__ import annotations
 
+import collections
 import logging
 import mmap
 import queue
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -110,6 +111,7 @@ class Recorder:
         self._lock = threading.Lock()
         self._accepted, self._settled = 0, 0
         self._dropped_since, self._said = 0, float("-inf")
+        self._losses: collections.Counter[tuple[str, Lost]] = collections.Counter()
         self._closing = threading.Event()
         self._open = False
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
@@ -128,7 +130,7 @@ class Recorder:
         """Begin to produce; return how many events the process before on this file lost, as far as it is known."""
         lost = self._counts.lost()
         if lost:
-            self.metrics.dropped.labels("any", "killed").inc(lost)
+            self._count("any", "killed", lost)
             _LOG.error("the process before was killed: up to %d answers that it had given were not recorded", lost)
         self._counts.write(0, 0)
         self._open = True
@@ -155,10 +157,26 @@ class Recorder:
         self._thread.join(seconds)
         left = self.waiting
         if left:
-            self.metrics.dropped.labels("any", "shutdown").inc(left)
+            self._count("any", "shutdown", left)
             _LOG.error("%d answers were not recorded: the broker did not take them in %.0f s", left, seconds)
         self._counts.close()
         return left
+
+    def take_losses(self) -> Mapping[tuple[str, Lost], int]:
+        """Return how many events were lost since the last call, by topic and reason."""
+        with self._lock:
+            taken, self._losses = self._losses, collections.Counter()
+        return taken
+
+    def give_back(self, losses: Mapping[tuple[str, Lost], int]) -> None:
+        """Count losses again that were taken and could not be told."""
+        with self._lock:
+            self._losses.update(losses)
+
+    def _count(self, topic: str, why: Lost, number: int) -> None:
+        self.metrics.dropped.labels(topic, why).inc(number)
+        with self._lock:
+            self._losses[topic, why] += number
 
     def _connect(self) -> Producer:
         return Producer(
@@ -267,7 +285,7 @@ class Recorder:
             item.settled(True)
 
     def _drop(self, topic: str, why: Lost, settled: Settled | None) -> None:
-        self.metrics.dropped.labels(topic, why).inc()
+        self._count(topic, why, 1)
         self._dropped_since += 1
         if settled is not None:
             settled(False)

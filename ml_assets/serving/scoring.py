@@ -131,14 +131,15 @@ def _has_aged(table: LiveTable, now: datetime) -> bool:
 class Scoring:
     """The use cases by name. `start` begins to keep them up to date, `stop` ends it. `tell` hears each new state.
 
-    `tell_shadow` hears what challengers say of it.
+    `tell_shadow` hears what challengers say of it, `tell_losses` is called after each look at the database.
     """
 
     def __init__(
         self, lake: Lake, engine: Callable[[], Engine], usecases: Sequence[UseCase], fetch: Fetch, *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC), threads: int = 1, every: float = 0.5,
-        tell: Tell | None = None, tell_shadow: TellShadow | None = None,
+        tell: Tell | None = None, tell_shadow: TellShadow | None = None, tell_losses: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
+        self._tell_losses = tell_losses
         self.served = {
             usecase.name: Served(lake, usecase, engine, fetch, clock, threads, tell, tell_shadow)
             for usecase in usecases
@@ -193,6 +194,9 @@ class Scoring:
             self.database_trouble = ""
         except Exception as error:
             self.database_trouble = f"the database does not answer: {str(error).splitlines()[0]}"
+            return
+        if self._tell_losses is not None:
+            self._tell_losses()
 
     def look_beside(self) -> None:
         """Look once at canaries and challengers, of each use case; what fails there hinders no champion."""

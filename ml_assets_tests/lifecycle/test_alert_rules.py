@@ -103,7 +103,7 @@ def test_a_file_of_cases_that_is_none_says_so() -> None:
 @pytest.mark.parametrize("usecase", USECASES, ids=[usecase.name for usecase in USECASES])
 def test_every_rule_is_of_an_asset_and_follows_one(usecase) -> None:
     for rule in rules_of(usecase).values():
-        known = {"predictions", "outcomes", "performance", "retraining_decision", "champion"}
+        known = {"predictions", "outcomes", "performance", "drift", "retraining_decision", "champion"}
         assert not rule.follows or rule.follows in known, rule.file
         of_now = rule.reads("landing") or rule.reads("champions")
         assert of_now or assets_of([usecase], rule), rule.file
@@ -127,6 +127,16 @@ def test_what_the_docs_show_is_a_rule_with_its_cases_and_a_file_of_routes(engine
     assert set(read_routing(routes, where="docs/alerts.md").sinks) == {"operations", "on-call", "channel"}
 
 
+def test_what_operations_asked_to_be_told_of_is_shipped() -> None:
+    """Guards a trouble of the list that nobody would be told of; its cases and runbook are tested above."""
+    assert {rule.name for rule in all_rules([USE_CASE])} >= {
+        "fail_rate_of_a_market", "dead_letters", "quarantine_rate", "feed_stale_or_shrunken", "score_shift", "drift",
+        "calibration_breach", "performance_below_estimate", "champion_degrading", "retraining_refused",
+        "approval_waits", "runs_stuck", "runs_failed", "lander_behind", "canary_taken_back", "answers_dropped",
+        "storage_nearly_full", "ledger_and_alias_apart",
+    }  # fmt: skip
+
+
 def test_every_shipped_rule_is_in_the_docs() -> None:
     page = (DOCS / "alerts.md").read_text(encoding="utf-8")
     assert [rule.name for rule in all_rules(USECASES) if f"`{rule.name}`" not in page] == []
@@ -137,5 +147,5 @@ def test_a_use_case_cannot_take_the_name_of_a_shared_rule() -> None:
     other.__dict__["alert_sql"] = {"score_shift": "SELECT 1"}
     with pytest.raises(InputError, match=r"settlement_fails/alerts/score_shift\.sql: every use case has a rule"):
         rules_of(other)
-    with pytest.raises(NotFoundError, match="there is no rule 'nothing'; there are platform/runs_failed"):
+    with pytest.raises(NotFoundError, match="there is no rule 'nothing'; there are platform/answers_dropped"):
         rule_of([USE_CASE], "nothing")

@@ -89,6 +89,15 @@ def write_files(folder: str, files: Mapping[str, bytes]) -> None:
         Path(partial).replace(path)
 
 
+def read_file(uri: str) -> bytes:
+    """Return the content of a file or object."""
+    import fsspec
+
+    store, path = fsspec.core.url_to_fs(uri)
+    content: bytes = store.cat_file(path)
+    return content
+
+
 def upload_options(settings: Settings) -> dict[str, str]:
     """Return the options of each upload: encryption at rest, if the settings ask for it."""
     if not settings.s3_encryption:

@@ -1,7 +1,8 @@
 """What goes into which message: events that follow from one cause together, within the budget of the sink.
 
 A budget is a number of messages in an hour. What would go beyond it is one digest; what comes after that waits until
-there is room. After an outage everything that was missed is one summary, not a replay.
+there is room. After an outage everything that was missed is one summary, not a replay. A report is a message of its
+own, outside of the budget.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Final, Literal
 
 from ml_assets.alerts.rule import SEVERITIES, Severity
 
-Form = Literal["alert", "digest", "summary"]
+Form = Literal["alert", "digest", "summary", "report"]
+REPORT: Final = "report"
 # What has waited for longer than this was held up by an outage.
 _OUTAGE: Final = timedelta(hours=1)
 
@@ -22,7 +24,7 @@ _OUTAGE: Final = timedelta(hours=1)
 class Notice:
     """An event that one sink is to be told of; `due` is from when on it could have been.
 
-    `assets` are those that its rule is about, as `<use case>/<asset>`.
+    `assets` are those that its rule is about, as `<use case>/<asset>`; `files` is the folder of a report.
     """
 
     event_id: str
@@ -38,6 +40,7 @@ class Notice:
     at: datetime
     due: datetime
     assets: tuple[str, ...] = ()
+    files: str = ""
 
     @property
     def of_rule(self) -> tuple[str, str]:
@@ -77,6 +80,22 @@ def compose(
 
     `upstream` has all assets that an asset is made from, `sent` is how many messages the sink had in the last hour.
     """
+    reports = [Bundle("report", (notice,)) for notice in notices if notice.kind == REPORT]
+    return reports + _of_alerts(
+        [notice for notice in notices if notice.kind != REPORT],
+        upstream=upstream, open_now=open_now, budget=budget, sent=sent, now=now,
+    )  # fmt: skip
+
+
+def _of_alerts(
+    notices: Sequence[Notice],
+    *,
+    upstream: Mapping[str, Set[str]],
+    open_now: Sequence[Cause],
+    budget: int,
+    sent: int,
+    now: datetime,
+) -> list[Bundle]:
     if not notices:
         return []
     # The last message of an hour is kept for what is critical.

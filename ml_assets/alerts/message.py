@@ -6,7 +6,7 @@ Every text of it is one clean line by then (`Rule.found`), so none can end a hea
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Any, Final
 
@@ -22,12 +22,13 @@ _SLACK: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message with an id by which a receiver tells a repeat."""
+    """A message with an id by which a receiver tells a repeat; mail carries the `files`, by name."""
 
     id: str
     subject: str
     text: str
     body: Mapping[str, Any]
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def slack(self) -> dict[str, Any]:
@@ -54,6 +55,25 @@ def write_message(id: str, bundle: Bundle, *, runbooks: str) -> Message:  # noqa
         "events": [_as_json(one, runbooks) for one in bundle.notices[:_LINES]],
     }
     return Message(id, subject, "\n".join(lines), body)
+
+
+def write_report_message(id: str, notice: Notice, *, page: str, files: Mapping[str, bytes]) -> Message:  # noqa: A002
+    """Return the message of a report that people are sent; `page` is its address."""
+    subject = shown(f"{notice.title}, {notice.key} ({notice.use_case})")[:_SUBJECT]
+    attached = ["", f"Attached: {', '.join(files)}"] if files else []
+    body = {
+        "id": id,
+        "form": "report",
+        "subject": subject,
+        "use_case": notice.use_case,
+        "report": notice.rule,
+        "title": notice.title,
+        "date": notice.key,
+        "summary": notice.message,
+        "page": page,
+    }
+    text = "\n".join([notice.message, "", page, *attached, "", f"message {id}"])
+    return Message(id, subject, text, body, files)
 
 
 def _subject(bundle: Bundle) -> str:

@@ -18,8 +18,14 @@
     hours = "desk"
     sinks = ["operations"]
 
+    [[reports]]
+    names = ["daily_operations"]
+    use_cases = ["settlement_fails"]
+    sinks = ["operations"]
+
 `hours` is `always`, `desk` (what comes outside the desk's hours waits until it opens) or `closed` (what comes then).
-An empty list of use cases or severities is all of them. Secrets are no part of the file (`ML_ASSETS_ALERT_SECRETS`).
+An empty list of use cases, severities or names is all of them. Secrets are no part of the file
+(`ML_ASSETS_ALERT_SECRETS`).
 """
 
 from __future__ import annotations
@@ -115,12 +121,32 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hours: Literal["always", "desk", "closed"] = "always"
 
 
+class ReportRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which reports go to which sinks; `desk` hours: when the desk is there."""
+
+    sinks: Annotated[list[str], Meta(min_length=1)]
+    names: list[str] = []
+    use_cases: list[str] = []
+    hours: Literal["always", "desk"] = "always"
+
+
 class Routing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The file as a whole. Without one nobody is told; ledger and UI show alerts all the same."""
 
     desk: Desk = Desk()
     sinks: dict[str, Sink] = {}
     routes: list[Route] = []
+    reports: list[ReportRoute] = []
+
+    def report_deliveries(self, use_case: str, report: str, at: datetime) -> dict[str, datetime]:
+        """Return by sink from when on a report of a time may be sent to it, as `deliveries`."""
+        found: dict[str, datetime] = {}
+        for route in self.reports:
+            if report in (route.names or [report]) and use_case in (route.use_cases or [use_case]):
+                start = self.desk.next_open(at) if route.hours == "desk" else at
+                for sink in route.sinks:
+                    found[sink] = min(start, found.get(sink, start))
+        return found
 
     def deliveries(self, use_case: str, severity: Severity, at: datetime) -> dict[str, datetime]:
         """Return by sink from when on an event of a time may be sent to it: each sink once, at the earliest time."""
@@ -165,9 +191,11 @@ def _problems(routing: Routing) -> Iterator[str]:
         yield f"desk: {error}"
     if routing.desk.opens >= routing.desk.closes:
         yield "desk: it opens after it closes"
-    for number, route in enumerate(routing.routes, 1):
-        if unknown := sorted(set(route.sinks) - set(routing.sinks)):
-            yield f"route {number} names the sink {unknown[0]}; there are {', '.join(routing.sinks) or 'none'}"
+    named = [(f"route {number}", route.sinks) for number, route in enumerate(routing.routes, 1)]
+    named += [(f"route {number} of reports", route.sinks) for number, route in enumerate(routing.reports, 1)]
+    for which, sinks in named:
+        if unknown := sorted(set(sinks) - set(routing.sinks)):
+            yield f"{which} names the sink {unknown[0]}; there are {', '.join(routing.sinks) or 'none'}"
     for name, sink in routing.sinks.items():
         match sink:
             case Smtp():

@@ -41,6 +41,7 @@ class EventRow:
     message_id: str | None = None
     actor: str | None = None
     reason: str | None = None
+    files: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,9 +120,41 @@ def keep_evaluation(
         if events:
             connection.execute(insert(AlertEvent), [asdict(event) for event in events])
         if deliveries:
-            waiting = {"state": "waiting", "message_id": None, "form": "alert", "attempts": 0, "why": ""}
-            connection.execute(insert(AlertOutbox), [{**asdict(one), **waiting} for one in deliveries])
+            connection.execute(insert(AlertOutbox), _waiting(deliveries, "alert"))
     return True
+
+
+def say_reported(where: Engine | str, line: EventRow) -> bool:
+    """Write that people are to be sent a report; return False if this very one was written before."""
+    written = postgresql.insert(AlertEvent).values(asdict(line)).on_conflict_do_nothing(index_elements=["event_id"])
+    with begin(where) as connection:
+        return connection.execute(written.returning(AlertEvent.event_id)).scalar() is not None
+
+
+def put_deliveries(where: Engine | str, deliveries: Sequence[Delivery]) -> int:
+    """Put reports into the outbox, each once for a sink; return how many were not there yet."""
+    if not deliveries:
+        return 0
+    written = postgresql.insert(AlertOutbox).on_conflict_do_nothing().returning(AlertOutbox.event_id)
+    with begin(where) as connection:
+        return len(connection.execute(written, _waiting(deliveries, "report")).all())
+
+
+def reported_since(where: Engine | str, since: datetime) -> list[EventRow]:
+    """Return the lines since a time that say that people are to be sent a report; oldest first."""
+    query = select(*_EVENT).where(AlertEvent.what == "reported", AlertEvent.at > since)
+    return _events(where, query.order_by(AlertEvent.id))
+
+
+def reported(where: Engine | str, use_case: str, report: str, key: str) -> list[EventRow]:
+    """Return the lines that say that people are to be sent a report of a date; oldest first."""
+    query = _of(select(*_EVENT), use_case, report).where(AlertEvent.what == "reported", AlertEvent.key == key)
+    return _events(where, query.order_by(AlertEvent.id))
+
+
+def _waiting(deliveries: Sequence[Delivery], form: str) -> list[dict[str, Any]]:
+    state = {"state": "waiting", "message_id": None, "form": form, "attempts": 0, "why": ""}
+    return [{**asdict(one), **state} for one in deliveries]
 
 
 def open_alerts(where: Engine | str, use_case: str = "", rule: str = "") -> list[EventRow]:
@@ -235,18 +268,18 @@ def record_sending(
 
 
 def sent_since(where: Engine | str, sink: str, since: datetime) -> int:
-    """Return how many messages a sink has taken since a time."""
+    """Return how many messages about alerts a sink has taken since a time."""
     query = select(func.count(AlertEvent.message_id.distinct())).where(
-        AlertEvent.what == "sent", AlertEvent.sink == sink, AlertEvent.at > since
+        AlertEvent.what == "sent", AlertEvent.sink == sink, AlertEvent.at > since, AlertEvent.kind != "report"
     )
     with begin(where) as connection:
         return int(connection.execute(query).scalar_one())
 
 
 def under_way(where: Engine | str, sink: str) -> int:
-    """Return how many messages to a sink are composed and not sent, those included that are tried again later."""
+    """Return how many messages about alerts to a sink are composed and not sent, also those that are tried again."""
     query = select(func.count(AlertOutbox.message_id.distinct())).where(
-        AlertOutbox.sink == sink, AlertOutbox.state == "waiting"
+        AlertOutbox.sink == sink, AlertOutbox.state == "waiting", AlertOutbox.form != "report"
     )
     with begin(where) as connection:
         return int(connection.execute(query).scalar_one())

@@ -5,16 +5,20 @@ It is done when it ends: one that finds another at work leaves the rest to it, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from ml_assets.alerts.routes import Routing
+from ml_assets.alerts.rule import Rule
 from ml_assets.database.alerts import EventRow, last_evaluations, open_alerts, outbox_counts, retire_outbox
 from ml_assets.errors import StateError
 from ml_assets.lifecycle.alert_rules import all_rules, assets_of
 from ml_assets.lifecycle.alert_sending import Office, Sent, send_alerts
 from ml_assets.lifecycle.alerts import Ground, RuleState, evaluate_alerts, is_due, states
+from ml_assets.lifecycle.report_mail import route_reports
+from ml_assets.lifecycle.reports import reports_of
+from ml_assets.spec import UseCase
 
 # The ledger keeps what was sent; the outbox only so long, for who looks at it.
 _KEEP_SENT = timedelta(days=30)
@@ -22,12 +26,19 @@ _KEEP_SENT = timedelta(days=30)
 
 @dataclass(frozen=True, slots=True)
 class Telling:
-    """How people are told: routes, secrets by sink, the asset graph, and the address of the runbooks."""
+    """How people are told: routes, secrets by sink, the asset graph, the address of the runbooks, and of reports."""
 
     routing: Routing
     secrets: Mapping[str, str]
     upstream: Mapping[str, Set[str]]
     runbooks: str
+    page_of: Callable[[str], str] = lambda _: ""
+
+    def office(self, usecases: Sequence[UseCase], rules: Sequence[Rule]) -> Office:
+        """Return what is needed to send."""
+        known = {(rule.use_case, rule.name): (rule, assets_of(usecases, rule)) for rule in rules}
+        titles = {(usecase.name, one.name): one.title for usecase in usecases for one in reports_of(usecase).values()}
+        return Office(self.routing, self.secrets, known, self.upstream, self.runbooks, titles, self.page_of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +75,7 @@ def make_round(
         due = rules
     else:
         due = [rule for rule in rules if is_due(rule, last.get((rule.use_case, rule.name)), now, materialized)]
-    known = {(rule.use_case, rule.name): (rule, assets_of(ground.usecases, rule)) for rule in rules}
-    office = Office(telling.routing, telling.secrets, known, telling.upstream, telling.runbooks)
+    office = telling.office(ground.usecases, rules)
     evaluated: Sequence[RuleState] = ()
     sent: Sequence[Sent] = ()
     busy = []
@@ -73,6 +83,7 @@ def make_round(
         evaluated = evaluate_alerts(ground, due, now=now, routing=telling.routing)
     except StateError as error:
         busy.append(str(error))
+    route_reports(ground.engine, telling.routing, now)
     try:
         sent = send_alerts(ground.engine, office, lambda: datetime.now(UTC))
     except StateError as error:

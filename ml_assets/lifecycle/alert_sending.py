@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import cast
@@ -16,8 +16,8 @@ from uuid import uuid4
 
 from sqlalchemy import Engine
 
-from ml_assets.alerts.compose import Bundle, Cause, Form, Notice, compose
-from ml_assets.alerts.message import Message, write_message
+from ml_assets.alerts.compose import REPORT, Bundle, Cause, Form, Notice, compose
+from ml_assets.alerts.message import Message, write_message, write_report_message
 from ml_assets.alerts.retry import Outcome, next_try
 from ml_assets.alerts.routes import Routing, Sink
 from ml_assets.alerts.rule import Rule, Severity
@@ -32,6 +32,7 @@ from ml_assets.database.alerts import (
     waiting,
 )
 from ml_assets.lifecycle.alerts import alone
+from ml_assets.object_store import read_file
 from ml_assets.senders import send
 
 _HOUR = timedelta(hours=1)
@@ -54,7 +55,8 @@ class Sent:
 class Office:
     """What is needed to send: routes, secrets by sink, rules with the assets that they are about, and the asset graph.
 
-    `upstream` has all assets that an asset is made from; `runbooks` is the address of the page of runbooks.
+    `upstream` has all assets that an asset is made from; `runbooks` is the address of the page of runbooks. `reports`
+    has the titles of reports, and `page_of` makes an address for people of a file below the root of the reports.
     """
 
     routing: Routing
@@ -62,13 +64,22 @@ class Office:
     rules: Mapping[tuple[str, str], tuple[Rule, tuple[str, ...]]]
     upstream: Mapping[str, Set[str]]
     runbooks: str
+    reports: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    page_of: Callable[[str], str] = lambda _: ""
     send: Send = send
 
 
 def send_alerts(
-    engine: Engine, office: Office, clock: Callable[[], datetime], *, at_step: Callable[[str], None] = lambda _: None
+    engine: Engine,
+    office: Office,
+    clock: Callable[[], datetime],
+    *,
+    reports_alone: bool = False,
+    at_step: Callable[[str], None] = lambda _: None,
 ) -> list[Sent]:
     """Send what is due to all sinks, each by itself, one sender at a time; return what became of each message.
+
+    With `reports_alone` alerts wait for the next round.
 
     Raises:
         StateError: another process is sending.
@@ -76,44 +87,77 @@ def send_alerts(
     if not office.routing.sinks:
         return []
     with alone(engine, SENDING), ThreadPoolExecutor(len(office.routing.sinks)) as pool:
-        made = pool.map(lambda sink: _serve(engine, office, sink, clock, at_step), office.routing.sinks)
+        turn = _Turn(engine, office, clock, reports_alone, at_step)
+        made = pool.map(turn.serve, office.routing.sinks)
         return [sent for one in made for sent in one]
 
 
-def _serve(
-    engine: Engine, office: Office, sink: str, clock: Callable[[], datetime], at_step: Callable[[str], None]
-) -> list[Sent]:
-    """Send what is due to a sink, the oldest message first, until one fails: a sink that hangs costs a round once."""
-    _put_into_messages(engine, office, sink, clock())
-    at_step("composed")
-    made = []
-    for message_id, events in _messages(waiting(engine, sink, clock())):
-        bundle = Bundle(cast(Form, events[0].form), tuple(_notice(office, one) for one in events))
-        message = write_message(message_id, bundle, runbooks=office.runbooks)
-        outcome = office.send(office.routing.sinks[sink], office.secrets.get(sink, ""), message)
-        at_step("sent")
-        made.append(_record(engine, sink, message, events, outcome, clock()))
-        at_step("recorded")
-        if not outcome.sent and not outcome.refused:
-            break
-    return made
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One sending: to whom, by which clock, and what of it."""
+
+    engine: Engine
+    office: Office
+    clock: Callable[[], datetime]
+    reports_alone: bool
+    at_step: Callable[[str], None]
+
+    def serve(self, sink: str) -> list[Sent]:
+        """Send what is due to a sink, the oldest first, until one fails: a sink that hangs costs a round once."""
+        self._put_into_messages(sink)
+        self.at_step("composed")
+        made = []
+        for message_id, events in _messages(self._waiting(sink)):
+            message, outcome = self._send(sink, message_id, events)
+            self.at_step("sent")
+            made.append(_record(self.engine, sink, message, events, outcome, self.clock()))
+            self.at_step("recorded")
+            if not outcome.sent and not outcome.refused:
+                break
+        return made
+
+    def _waiting(self, sink: str) -> list[Waiting]:
+        found = waiting(self.engine, sink, self.clock())
+        return [one for one in found if one.event.kind == REPORT] if self.reports_alone else found
+
+    def _send(self, sink: str, message_id: str, events: Sequence[Waiting]) -> tuple[Message, Outcome]:
+        office, notices = self.office, tuple(_notice(self.office, one) for one in events)
+        if events[0].form == REPORT:
+            try:
+                message = _report_message(office, message_id, notices[0])
+            except OSError as error:
+                message = write_report_message(message_id, notices[0], page="", files={})
+                return message, Outcome(False, why=f"{type(error).__name__}: {notices[0].files} could not be read")
+        else:
+            bundle = Bundle(cast(Form, events[0].form), notices)
+            message = write_message(message_id, bundle, runbooks=office.runbooks)
+        return message, office.send(office.routing.sinks[sink], office.secrets.get(sink, ""), message)
+
+    def _put_into_messages(self, sink: str) -> None:
+        now = self.clock()
+        loose = [one for one in self._waiting(sink) if one.message_id is None]
+        if not loose:
+            return
+        of_sink = self.office.routing.sinks[sink]
+        bundles = compose(
+            [_notice(self.office, one) for one in loose],
+            upstream=self.office.upstream,
+            open_now=_causes(self.engine, self.office),
+            budget=of_sink.per_hour,
+            sent=sent_since(self.engine, sink, now - _HOUR) + under_way(self.engine, sink),
+            now=now,
+        )
+        for bundle in bundles:
+            ids = [one.event_id for one in bundle.notices]
+            put_into_message(self.engine, sink, str(uuid4()), bundle.form, ids)
 
 
-def _put_into_messages(engine: Engine, office: Office, sink: str, now: datetime) -> None:
-    loose = [one for one in waiting(engine, sink, now) if one.message_id is None]
-    if not loose:
-        return
-    of_sink = office.routing.sinks[sink]
-    bundles = compose(
-        [_notice(office, one) for one in loose],
-        upstream=office.upstream,
-        open_now=_causes(engine, office),
-        budget=of_sink.per_hour,
-        sent=sent_since(engine, sink, now - _HOUR) + under_way(engine, sink),
-        now=now,
-    )
-    for bundle in bundles:
-        put_into_message(engine, sink, str(uuid4()), bundle.form, [one.event_id for one in bundle.notices])
+def _report_message(office: Office, message_id: str, notice: Notice) -> Message:
+    """Return the message of a report, with its page and its rows as they lie there now."""
+    name = notice.rule
+    files = {f"{name}-{notice.key}.{kind}": read_file(f"{notice.files}/{name}.{kind}") for kind in ("html", "csv")}
+    page = office.page_of(f"{notice.use_case}/{name}/{notice.key}/{name}.html") or f"{notice.files}/{name}.html"
+    return write_report_message(message_id, notice, page=page, files=files)
 
 
 def _messages(found: Sequence[Waiting]) -> Iterable[tuple[str, list[Waiting]]]:
@@ -151,7 +195,7 @@ def _notice(office: Office, one: Waiting) -> Notice:
         kind=event.kind,
         use_case=event.use_case,
         rule=event.rule,
-        title=rule.title if rule else event.rule,
+        title=rule.title if rule else office.reports.get((event.use_case, event.rule), event.rule),
         severity=cast(Severity, event.severity),
         key=event.key,
         message=event.message,
@@ -159,4 +203,5 @@ def _notice(office: Office, one: Waiting) -> Notice:
         at=event.at,
         due=one.due,
         assets=assets,
+        files=event.files or "",
     )

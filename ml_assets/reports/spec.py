@@ -22,7 +22,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Final, Literal, cast, get_args
 
 from ml_assets.errors import InputError
@@ -100,6 +100,22 @@ class Report:
     def reads(self, relation: str) -> bool:
         """Return whether the SQL reads from a relation."""
         return reads(self.sql, relation)
+
+
+def due_date(report: Report, today: date) -> date | None:
+    """Return the date of the report that is made on the morning of `today`, None if it is not made then.
+
+    A report as of a time is made on its day, one as of the end of the day on the weekday after it, and a monthly one on
+    the first weekday of the next month.
+    """
+    before = _weekday_before(today)
+    if report.cadence == "monthly":
+        return before if (before.year, before.month) != (today.year, today.month) else None
+    return before if report.at is None else today
+
+
+def _weekday_before(day: date) -> date:
+    return day - timedelta(days={0: 3, 6: 2}.get(day.weekday(), 1))
 
 
 def read_report(name: str, file: str, sql: str, *, owner: str) -> Report:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 import smtplib
 import ssl
 from email.message import EmailMessage
@@ -64,6 +65,10 @@ def _mail(sink: Smtp, message: Message) -> EmailMessage:
     mail["Message-ID"] = f"<{message.id}@{sink.sender.partition('@')[2]}>"
     mail["Auto-Submitted"] = "auto-generated"
     mail.set_content(message.text)
+    for name, content in message.files.items():
+        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        main, _, sub = kind.partition("/")
+        mail.add_attachment(content, maintype=main, subtype=sub, filename=name)
     return mail
 
 

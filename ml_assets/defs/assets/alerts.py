@@ -52,7 +52,9 @@ def build(usecases: Sequence[UseCase], upstream: Mapping[str, frozenset[str]]) -
         places = {"home": str(settings.home_path), "lake": settings.lake_uri, "reports": settings.report_uri}
         given = {"runs": _runs(context.instance, context.run.run_id), "storage": storage(places)}
         ground = Ground(platform.lake, platform.registry, platform.engine, usecases, given, settings.threads)
-        telling = Telling(opened.alert_routing, opened.alert_secrets, upstream, settings.runbook_uri)
+        telling = Telling(
+            opened.alert_routing, opened.alert_secrets, upstream, settings.runbook_uri, settings.links.report
+        )
         made = None if config.all_rules else _materialized(context.instance, followed)
         return dg.MaterializeResult(metadata=_metadata(make_round(ground, telling, materialized=made)))
 

@@ -1,6 +1,7 @@
 """Reports: one asset each, linked from what it tells of. Its newest page is a click away, its first table in the UI."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import dagster as dg
 
@@ -46,6 +47,7 @@ def report_asset(usecase: UseCase, report: Report) -> dg.AssetsDefinition:
     )
     @retrying_outages_only
     def made(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+        from ml_assets.lifecycle.report_mail import offer_if_due
         from ml_assets.lifecycle.reports import make_report
 
         settings = platform.settings
@@ -53,12 +55,14 @@ def report_asset(usecase: UseCase, report: Report) -> dg.AssetsDefinition:
             written = make_report(
                 platform.lake, platform.engine, usecase, report, day, settings.report_uri, threads=settings.threads
             )
+            offered = offer_if_due(platform.engine, usecase.name, written, day, datetime.now(UTC))
         link = settings.links.report(f"{usecase.name}/{report.name}/{day}/{report.name}.html")
         page = written.page
         return dg.MaterializeResult(
             metadata={
                 "summary": page.summary,
                 "page": dg.MetadataValue.url(link) if link else dg.MetadataValue.path(written.address),
+                "offered to be sent": offered,
                 "rows": sum(len(section.rows) for section in page.sections),
                 **({_titled(first): _table(first, usecase)} if (first := _first_table(page.sections)) else {}),
             }

@@ -1,7 +1,7 @@
 """Schedules: every business night each use case is trained again, every morning its reports are made."""
 
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import date
 
 import dagster as dg
 
@@ -11,7 +11,7 @@ from ml_assets.defs.jobs import job_name
 from ml_assets.defs.resources import Platform
 from ml_assets.lake import features_table
 from ml_assets.lifecycle.reports import reports_of
-from ml_assets.reports.spec import Report
+from ml_assets.reports.spec import due_date
 from ml_assets.settings import Settings
 from ml_assets.spec import UseCase
 
@@ -80,22 +80,6 @@ def report_schedule(usecase: UseCase) -> dg.ScheduleDefinition:
             )
 
     return morning
-
-
-def due_date(report: Report, today: date) -> date | None:
-    """Return the date of the report that is made on the morning of `today`, None if it is not made then.
-
-    A report as of a time is made on its day, one as of the end of the day on the weekday after it, and a monthly one on
-    the first weekday of the next month.
-    """
-    before = _weekday_before(today)
-    if report.cadence == "monthly":
-        return before if (before.year, before.month) != (today.year, today.month) else None
-    return before if report.at is None else today
-
-
-def _weekday_before(day: date) -> date:
-    return day - timedelta(days={0: 3, 6: 2}.get(day.weekday(), 1))
 
 
 def newest_features(platform: Platform, usecase: UseCase, until: date) -> date | None:

@@ -5,8 +5,9 @@ from datetime import UTC, date, datetime
 import dagster as dg
 import pytest
 
-from ml_assets.defs.schedules import due_date, report_schedule
+from ml_assets.defs.schedules import report_schedule
 from ml_assets.lifecycle.reports import report_of
+from ml_assets.reports.spec import due_date
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE
 
 FRIDAY, MONDAY, TUESDAY = date(2026, 1, 30), date(2026, 2, 2), date(2026, 2, 3)

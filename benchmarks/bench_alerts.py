@@ -55,7 +55,24 @@ SELECT
 FROM predictions WHERE use_case = :use_case AND decision_time = :at
 """
 SCORED = """
-INSERT INTO scorings (use_case, decision_time, model_version, mlflow_run_id) VALUES (:use_case, :at, 1, 'run')
+INSERT INTO scorings (
+    use_case, decision_time, model_version, mlflow_run_id, slot, decision_date, decisions, mean_probability)
+SELECT :use_case, :at, 1, 'run', 'morning', :day, count(*), avg(probability)
+FROM predictions WHERE use_case = :use_case AND decision_time = :at
+"""
+COUNTS = """
+INSERT INTO outcome_counts (
+    use_case, outcome_date, stage, dimension, value, decisions, labelled, fails, promised, cost, is_complete, known_at)
+SELECT
+    use_case, outcome_date, 'batch', CASE WHEN GROUPING(market) = 1 THEN 'all' ELSE 'market' END,
+    coalesce(market, 'all'), count(*), count(*), sum(label), sum(probability), sum(label * cost_if_fail), true,
+    max(label_known_at)
+FROM (
+    SELECT o.*, p.attributes ->> 'market' AS market
+    FROM outcomes AS o JOIN predictions AS p USING (use_case, decision_time, entity_id, outcome_date)
+    WHERE use_case = :use_case AND decision_time = :at
+) AS rows
+GROUP BY GROUPING SETS ((use_case, outcome_date), (use_case, outcome_date, market))
 """
 
 
@@ -86,6 +103,7 @@ def fill(engine: Engine, per_date: int) -> float:
             connection.execute(text(SCORED), given)
             if day < LAST:
                 connection.execute(text(OUTCOMES), given)
+                connection.execute(text(COUNTS), given)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE"))
     return perf_counter() - begun

@@ -107,6 +107,9 @@ class Scoring(Base):
 
     `decides` are the outcome dates of which everything open was decided (null: of none), though it be nothing at all.
     Earlier decisions about them are off the work-list.
+
+    `decisions` and `mean_probability` add up its predictions, so that who looks at years need not read them all; slot
+    and date are null if nothing was open.
     """
 
     __tablename__ = "scorings"
@@ -116,6 +119,10 @@ class Scoring(Base):
     model_version: Mapped[int]
     mlflow_run_id: Mapped[str]
     decides: Mapped[Any | None] = mapped_column(DATERANGE)
+    slot: Mapped[str | None]
+    decision_date: Mapped[date | None]
+    decisions: Mapped[int | None]
+    mean_probability: Mapped[float | None]
 
 
 class Promotion(Base):
@@ -224,6 +231,30 @@ class Outcome(Base):
     label_known_at: Mapped[datetime | None]
     is_complete: Mapped[bool]
     control: Mapped[bool | None]
+
+
+class OutcomeCount(Base):
+    """What came of an outcome date, added up: of all, and of each value of each slice of the use case.
+
+    Counted is the newest prediction of each entity (`Outcome.is_last`). `dimension` is `all` or a slice, `value` one of
+    its values. `labelled` of the `decisions` have an outcome, `fails` of these are fails, which cost `cost`; `promised`
+    is the sum of their probabilities. `known_at` is when the last label of the date was known.
+    """
+
+    __tablename__ = "outcome_counts"
+
+    use_case: Mapped[str] = mapped_column(primary_key=True)
+    outcome_date: Mapped[date] = mapped_column(primary_key=True)
+    stage: Mapped[str] = mapped_column(primary_key=True)
+    dimension: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str] = mapped_column(primary_key=True)
+    decisions: Mapped[int]
+    labelled: Mapped[int]
+    fails: Mapped[int]
+    promised: Mapped[float]
+    cost: Mapped[float]
+    is_complete: Mapped[bool]
+    known_at: Mapped[datetime | None]
 
 
 class Performance(Base):

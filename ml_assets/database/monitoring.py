@@ -11,12 +11,22 @@ from sqlalchemy import Engine, delete, inspect, select, text
 
 from ml_assets.database.connect import begin
 from ml_assets.database.copying import copy_rows
-from ml_assets.database.models import Base, Drift, Estimate, Outcome, Performance, RetrainingDecision, ShadowVerdictRow
+from ml_assets.database.models import (
+    Base,
+    Drift,
+    Estimate,
+    Outcome,
+    OutcomeCount,
+    Performance,
+    RetrainingDecision,
+    ShadowVerdictRow,
+)  # fmt: skip
 from ml_assets.errors import InputError
 
 # By which date the rows of each table are replaced.
 _DATE: Final[dict[type[Base], str]] = {
     Outcome: "outcome_date",
+    OutcomeCount: "outcome_date",
     Performance: "outcome_date",
     Estimate: "outcome_date",
     RetrainingDecision: "decision_date",
@@ -69,13 +79,14 @@ def newest_shadow_verdict(where: Engine | str, use_case: str) -> dict[str, Any] 
 
 
 def retire_outcomes(where: Engine | str, *, months: int, now: datetime) -> int:
-    """Delete the outcomes older than the last `months` full months (UTC) before this one; return how many rows.
+    """Delete the outcomes older than the last `months` full months (UTC) before this one; return how many.
 
     The lake keeps them, as it does predictions.
     """
     number = now.astimezone(UTC).year * 12 + now.astimezone(UTC).month - 1 - months
     first = date(number // 12, number % 12 + 1, 1)
     with begin(where) as connection:
+        connection.execute(delete(OutcomeCount).where(OutcomeCount.outcome_date < first))
         return connection.execute(delete(Outcome).where(Outcome.outcome_date < first)).rowcount
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, text
 
 from ml_assets.database.connect import begin
 from ml_assets.database.copying import copy_rows
+from ml_assets.database.models import Scoring
 from ml_assets.database.schema import KEY, PREDICTIONS_SCHEMA, VALUE_COLUMNS
 from ml_assets.errors import InputError
 from ml_assets.spec import OutcomeDates
@@ -75,17 +76,24 @@ _DELETE_UNDECIDED: Final = text("""
                 = (before.use_case, before.entity_id, before.decision_time, before.mlflow_run_id)
         )
 """)
+_SPOKEN: Final = tuple(column.name for column in Scoring.__table__.columns)
 # Of a part nobody knows whether the rest is closed: what was decided as a whole stays so for the model that did it.
-_SPEAK: Final = text("""
-    INSERT INTO scorings AS before (use_case, decision_time, model_version, mlflow_run_id, decides)
+_SPEAK: Final = text(f"""
+    INSERT INTO scorings AS before ({", ".join(_SPOKEN)})
     SELECT use_case, decision_time, scored.model_version, scored.mlflow_run_id,
-        CASE WHEN whole THEN scored.decides WHEN known.mlflow_run_id = scored.mlflow_run_id THEN known.decides END
-    FROM scored LEFT JOIN scorings AS known USING (use_case, decision_time)
+        CASE WHEN whole THEN scored.decides WHEN known.mlflow_run_id = scored.mlflow_run_id THEN known.decides END,
+        added.slot, added.decision_date, added.decisions, added.mean_probability
+    FROM scored LEFT JOIN scorings AS known USING (use_case, decision_time) CROSS JOIN LATERAL (
+        SELECT min(slot) AS slot, min(decision_date) AS decision_date, count(*) AS decisions,
+            avg(probability::numeric)::double precision AS mean_probability
+        FROM predictions AS p
+        WHERE (p.use_case, p.decision_time, p.mlflow_run_id)
+            = (scored.use_case, scored.decision_time, scored.mlflow_run_id)
+    ) AS added
     ON CONFLICT (use_case, decision_time) DO UPDATE
-    SET (model_version, mlflow_run_id, decides)
-        = ROW (excluded.model_version, excluded.mlflow_run_id, excluded.decides)
-    WHERE (before.model_version, before.mlflow_run_id, before.decides)
-        IS DISTINCT FROM (excluded.model_version, excluded.mlflow_run_id, excluded.decides)
+    SET ({", ".join(_SPOKEN[2:])}) = ROW ({", ".join(f"excluded.{name}" for name in _SPOKEN[2:])})
+    WHERE ({", ".join(f"before.{name}" for name in _SPOKEN[2:])})
+        IS DISTINCT FROM ({", ".join(f"excluded.{name}" for name in _SPOKEN[2:])})
 """)
 
 

@@ -4,9 +4,11 @@
 | --- | --- |
 | report | one row: use_case, date, month (its first day), as_of, currency, capacity, business_days_left of the month |
 | predictions | those that speak for their decision time, decided by then |
+| scorings | a row for each decision time up to then: slot, date, number of decisions, mean probability |
 | work_list | the list as the view of this name makes it, from what was decided by then |
 | work_list_week_before | the same, seven days earlier |
 | outcomes | with the labels known by then; a date is complete once all of its labels were known |
+| outcome_counts | outcome dates that were complete by then, added up: of all, and by value of each slice |
 | performance, estimates | those of outcome dates that were complete by then; of others the estimate alone |
 | retraining_decisions | those of dates up to the report's |
 | drift | the measures of decision dates up to the report's |
@@ -14,6 +16,9 @@
 | acted_on | what was said by then of rows of the list, as the view of this name makes it: no names of people |
 | alert_events | the lines of the ledger of alerts that were recorded by then |
 | lost_answers | what the scoring service has told by then of answers that it lost, of all use cases |
+
+Who looks at more than a few dates reads `scorings` and `outcome_counts`: `predictions` and `outcomes` have millions of
+rows.
 
 A caller gives further relations as rows, such as what only the lake knows.
 """
@@ -56,6 +61,9 @@ predictions AS NOT MATERIALIZED (
     SELECT predictions.* FROM public.predictions JOIN public.scorings USING (use_case, decision_time, mlflow_run_id)
     WHERE use_case = {use_case} AND decision_time <= {as_of}
 ),
+scorings AS NOT MATERIALIZED (
+    SELECT * FROM public.scorings WHERE use_case = {use_case} AND decision_time <= {as_of}
+),
 work_list AS NOT MATERIALIZED ({work_list}),
 work_list_week_before AS NOT MATERIALIZED ({work_list_week_before}),
 outcomes AS NOT MATERIALIZED (
@@ -71,14 +79,13 @@ outcomes AS NOT MATERIALIZED (
     FROM public.outcomes
     WHERE use_case = {use_case} AND decision_time <= {as_of}
 ),
+outcome_counts AS NOT MATERIALIZED (
+    SELECT * FROM public.outcome_counts WHERE use_case = {use_case} AND is_complete AND known_at <= {as_of}
+),
 complete_until AS (
-    SELECT max(outcome_date) AS outcome_date
-    FROM (
-        SELECT outcome_date, is_complete, max(label_known_at) AS known_at FROM public.outcomes
-        WHERE use_case = {use_case} AND outcome_date BETWEEN {date}::date - 60 AND {date}::date
-        GROUP BY outcome_date, is_complete
-    ) AS dates
-    WHERE is_complete AND known_at <= {as_of}
+    SELECT max(outcome_date) AS outcome_date FROM public.outcome_counts
+    WHERE use_case = {use_case} AND dimension = 'all' AND outcome_date BETWEEN {date}::date - 60 AND {date}::date
+        AND is_complete AND known_at <= {as_of}
 ),
 performance AS NOT MATERIALIZED (
     SELECT performance.* FROM public.performance CROSS JOIN complete_until
@@ -123,8 +130,9 @@ _ACTED_ON: Final = """
 # Rows that somebody made up, in place of the relations that PostgreSQL has.
 _MADE_UP: Final = "{name} AS MATERIALIZED (SELECT * FROM json_populate_recordset(NULL::public.{table}, {rows}::json))"
 _TABLES: Final = {
-    "predictions": "predictions", "work_list": "work_list", "work_list_week_before": "work_list",
-    "outcomes": "outcomes", "performance": "performance", "estimates": "estimates",
+    "predictions": "predictions", "scorings": "scorings",
+    "work_list": "work_list", "work_list_week_before": "work_list",
+    "outcomes": "outcomes", "outcome_counts": "outcome_counts", "performance": "performance", "estimates": "estimates",
     "retraining_decisions": "retraining_decisions", "drift": "drift", "promotions": "promotions",
     "acted_on": "acted_on", "alert_events": "alert_events", "lost_answers": "lost_answers",
 }  # fmt: skip

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from sqlalchemy import Engine
 
-from ml_assets.database.models import Drift, Estimate, Outcome, Performance, RetrainingDecision
+from ml_assets.database.models import Drift, Estimate, Outcome, OutcomeCount, Performance, RetrainingDecision
 from ml_assets.database.monitoring import replace_dates, rows_between
 from ml_assets.features.days import day_end
 from ml_assets.lake import Lake, features_table, labels_table, outcomes_table, predictions_table, shadow_table
@@ -33,6 +33,7 @@ from ml_assets.monitoring.outcomes import (
     Completeness,
     completeness,
     join_outcomes,
+    outcome_counts,
     outcomes_schema,
 )
 from ml_assets.monitoring.performance import LiveVerdict, judge_live, matured_window, performance
@@ -88,6 +89,7 @@ def join_live_outcomes(lake: Lake, engine: Engine | str, usecase: UseCase, dates
     rows = join_outcomes(usecase, predictions, features, labels if labels is not None else _NO_LABELS, mature)
     version = lake.replace(outcomes_table(usecase), rows, "outcome_date", touched)
     replace_dates(engine, Outcome, usecase.name, touched, rows)
+    replace_dates(engine, OutcomeCount, usecase.name, touched, outcome_counts(usecase, rows))
     decided = rows.filter(pc.equal(rows["stage"], BATCH))
     return OutcomeReport(completeness(decided), version, rows)
 

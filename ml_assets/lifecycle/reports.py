@@ -23,9 +23,11 @@ _FOUR_WEEKS = timedelta(days=28)
 # What a report can read, and the assets of a use case that tell it.
 _ASSETS: Mapping[str, Callable[[UseCase], list[tuple[str, ...]]]] = {
     "predictions": lambda _: [("predictions",)],
+    "scorings": lambda _: [("predictions",)],
     "work_list": lambda _: [("predictions",)],
     "work_list_week_before": lambda _: [("predictions",)],
     "outcomes": lambda _: [("outcomes",)],
+    "outcome_counts": lambda _: [("outcomes",)],
     "performance": lambda _: [("performance",)],
     "estimates": lambda _: [("performance",)],
     "retraining_decisions": lambda _: [("retraining_decision",)],

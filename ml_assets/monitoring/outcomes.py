@@ -54,6 +54,23 @@ OUTCOMES_SCHEMA = pa.schema(
     ]
 )
 
+COUNTS_SCHEMA = pa.schema(
+    [
+        pa.field("use_case", pa.string(), nullable=False),
+        pa.field("outcome_date", pa.date32(), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("dimension", pa.string(), nullable=False),
+        pa.field("value", pa.string(), nullable=False),
+        pa.field("decisions", pa.int32(), nullable=False),
+        pa.field("labelled", pa.int32(), nullable=False),
+        pa.field("fails", pa.int32(), nullable=False),
+        pa.field("promised", pa.float64(), nullable=False),
+        pa.field("cost", pa.float64(), nullable=False),
+        pa.field("is_complete", pa.bool_(), nullable=False),
+        pa.field("known_at", TIMESTAMP),
+    ]
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Completeness:
@@ -133,6 +150,39 @@ def completeness(outcomes: pa.Table) -> list[Completeness]:
         ),
         key=lambda one: one.outcome_date,
     )
+
+
+def outcome_counts(usecase: UseCase, outcomes: pa.Table) -> pa.Table:
+    """Return what came of each outcome date, in `COUNTS_SCHEMA`: of all, and by value of each slice.
+
+    Counted is the newest prediction of each entity about the date. `promised` is the sum of the probabilities of those
+    that have an outcome, `cost` what the fails cost, `known_at` when the last label of the date was known.
+    """
+    known = outcomes.group_by("outcome_date").aggregate([("label_known_at", "max")])
+    rows = outcomes.filter(outcomes["is_last"])
+    is_labelled = pc.cast(pc.is_valid(rows["label"]), pa.float64())
+    fails = pc.cast(pc.fill_null(rows["label"], 0), pa.float64())
+    rows = rows.append_column("promised", pc.multiply(rows["probability"], is_labelled))
+    rows = rows.append_column("cost", pc.multiply(rows["cost_if_fail"], fails))
+    sums = [("entity_id", "count"), ("label", "count"), ("label", "sum"), ("promised", "sum"), ("cost", "sum"),
+            ("is_complete", "all")]  # fmt: skip
+    parts = []
+    for dimension in ("all", *(spec.name for spec in usecase.gate.slices)):
+        column = pa.repeat(pa.scalar("all"), rows.num_rows) if dimension == "all" else rows[SLICE_PREFIX + dimension]
+        of = rows.append_column("value", pc.fill_null(column, "unknown"))
+        made = of.group_by(["outcome_date", "stage", "value"]).aggregate(sums)
+        parts.append(made.append_column("dimension", pa.repeat(pa.scalar(dimension), made.num_rows)))
+    found = pa.concat_tables(parts).join(known, "outcome_date")
+    names = {
+        "decisions": "entity_id_count", "labelled": "label_count", "fails": "label_sum", "promised": "promised_sum",
+        "cost": "cost_sum", "is_complete": "is_complete_all", "known_at": "label_known_at_max",
+    }  # fmt: skip
+    columns = {name: found[names.get(name, name)] for name in COUNTS_SCHEMA.names if name != "use_case"}
+    columns["fails"] = pc.fill_null(columns["fails"], 0)
+    columns["use_case"] = pa.repeat(pa.scalar(usecase.name), found.num_rows)
+    keys = ["outcome_date", "stage", "dimension", "value"]
+    made = pa.table({name: columns[name] for name in COUNTS_SCHEMA.names}).cast(COUNTS_SCHEMA)
+    return made.sort_by([(name, "ascending") for name in keys])
 
 
 def judged_rows(outcomes: pa.Table) -> pa.Table:

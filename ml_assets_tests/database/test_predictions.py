@@ -178,3 +178,23 @@ def test_writers_that_begin_a_month_at_once_both_write(application_url: str) -> 
         rows = [predictions(prediction(entity)) for entity in "ABCD"]
         counts = list(pool.map(lambda each: upsert_predictions(application_url, each), rows))
     assert sum(count.inserted for count in counts) == 4
+
+
+def test_a_scoring_adds_up_what_it_decided_and_follows_each_change(application_url: str) -> None:
+    """Guards rules that would have to read millions of predictions, or would read what was decided before."""
+
+    def added_up() -> list[tuple[object, ...]]:
+        with begin(application_url) as connection:
+            query = text("SELECT slot, decisions, round(mean_probability::numeric, 6)::text, xmin::text FROM scorings")
+            return [tuple(row) for row in connection.execute(query)]
+
+    rows = [prediction("A", 0.2), prediction("B", 0.3), prediction("C", 0.1)]
+    upsert_predictions(application_url, predictions(*rows), scored=[scored()])
+    ((slot, number, mean, first),) = added_up()
+    assert (slot, number, mean) == (rows[0]["slot"], 3, "0.200000")
+    upsert_predictions(application_url, predictions(*reversed(rows)), scored=[scored()])
+    assert added_up()[0][3] == first, "the same again writes nothing"
+    upsert_predictions(application_url, predictions(rows[0], prediction("B", 0.5)), scored=[scored()])
+    assert added_up()[0][:3] == (slot, 2, "0.350000")
+    upsert_predictions(application_url, predictions(), scored=[scored()])
+    assert added_up()[0][:3] == (None, 0, None)

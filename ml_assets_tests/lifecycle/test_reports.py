@@ -19,7 +19,7 @@ from sqlalchemy import text
 
 from ml_assets.database.connect import begin
 from ml_assets.database.migrate import migrate
-from ml_assets.database.models import Outcome, Performance
+from ml_assets.database.models import Outcome, OutcomeCount, Performance
 from ml_assets.database.monitoring import replace_dates
 from ml_assets.database.predictions import ScoredTime, upsert_predictions
 from ml_assets.errors import InputError, NotFoundError
@@ -27,6 +27,7 @@ from ml_assets.lake import Lake, curated_table, landing_table, quarantine_table
 from ml_assets.landing.schemas import EVENT, PARTITIONED_BY, QUARANTINE
 from ml_assets.lifecycle.reports import assets_read, make_report, report_of, report_page, reports_of
 from ml_assets.local.embedded.postgres import EmbeddedPostgres
+from ml_assets.monitoring.outcomes import outcome_counts, outcomes_schema
 from ml_assets.reports.spec import read_report
 from ml_assets.spec import OutcomeDates
 from ml_assets.usecases import discover
@@ -101,6 +102,10 @@ def fill_database(url: str) -> None:
     ]
     days = [MONDAY, TUESDAY, WEDNESDAY]
     replace_dates(url, Outcome, USE_CASE.name, days, pa.Table.from_pylist(outcomes))
+    nothing = dict.fromkeys(outcomes_schema(USE_CASE).names)
+    rows = [nothing | row | {"mlflow_run_id": "run-of-model-1"} for row in outcomes]
+    counts = outcome_counts(USE_CASE, pa.Table.from_pylist(rows, schema=outcomes_schema(USE_CASE)))
+    replace_dates(url, OutcomeCount, USE_CASE.name, days, counts)
     measured = [
         {
             "use_case": USE_CASE.name, "outcome_date": day, "dimension": "all", "value": "all", "metric": metric,

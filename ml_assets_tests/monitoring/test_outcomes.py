@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from ml_assets.contracts import TIMESTAMP
 from ml_assets.database.schema import PREDICTIONS_SCHEMA
 from ml_assets.learning.window import Window
-from ml_assets.monitoring.outcomes import BATCH, Completeness, completeness, join_outcomes, judged_rows, outcomes_schema
+from ml_assets.monitoring.outcomes import (
+    BATCH,
+    Completeness,
+    completeness,
+    join_outcomes,
+    judged_rows,
+    outcome_counts,
+    outcomes_schema,
+)
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE
 from ml_assets_tests.database.factories import prediction
 
@@ -166,3 +174,28 @@ def test_rows_in_any_order_give_the_same_table(which: str) -> None:
     )
     turned = (predictions[::-1], labels) if which == "predictions" else (predictions, labels[::-1])
     assert joined(*turned).equals(joined(predictions, labels))
+
+
+def test_what_came_of_a_date_is_added_up_by_slice_and_each_entity_counts_once() -> None:
+    """Guards rules that would count an instruction once for each time that it was decided."""
+    paris = json.dumps({"market": "XPAR", "counterparty_tier": "1", "amount": 5000})
+    decisions = [decided("A", 7), decided("A", 15), decided("B", 7), decided("C", 7, attributes=paris)]
+    rows = joined(decisions, [label("A", 1, 7), label("A", 1, 15), label("C", 0)])
+    counts = outcome_counts(USECASE, rows).to_pylist()
+    by = {(row["dimension"], row["value"]): row for row in counts}
+    whole = by["all", "all"]
+    assert (whole["decisions"], whole["labelled"], whole["fails"]) == (3, 2, 1)
+    last = [row for row in rows.to_pylist() if row["is_last"] and row["label"] is not None]
+    assert whole["promised"] == pytest.approx(sum(row["probability"] for row in last))
+    assert whole["cost"] == sum(row["cost_if_fail"] for row in last if row["label"])
+    assert (whole["is_complete"], whole["known_at"]) == (True, at(MONDAY + timedelta(days=1), 6))
+    assert (by["market", "XETR"]["fails"], by["market", "XPAR"]["fails"]) == (1, 0)
+    for dimension in {row["dimension"] for row in counts}:
+        parts = [row for row in counts if row["dimension"] == dimension]
+        assert {name: sum(row[name] for row in parts) for name in ("decisions", "labelled", "fails")} == {
+            "decisions": 3, "labelled": 2, "fails": 1,
+        }, dimension  # fmt: skip
+
+
+def test_of_no_outcome_there_is_no_count() -> None:
+    assert outcome_counts(USECASE, outcomes_schema(USECASE).empty_table()).num_rows == 0

@@ -8,21 +8,13 @@
 -- @message: {market}, {date}: {fails|count} of {instructions|count} instructions failed ({rate|share}); usual are {usual|share}
 -- @key: market
 -- @keep_firing_for: 1 day
--- @data: EXISTS (SELECT FROM outcomes WHERE is_complete)
-WITH newest AS (
-    SELECT o.outcome_date, coalesce(p.attributes ->> 'market', 'unknown') AS market, o.label
-    FROM outcomes AS o
-    JOIN report ON o.outcome_date > report.date - 35
-    LEFT JOIN predictions AS p
-        ON p.entity_id = o.entity_id AND p.decision_time = o.decision_time AND p.outcome_date = o.outcome_date
-        AND p.decision_time > report.as_of - INTERVAL '45 days'
-    WHERE o.is_last AND o.is_complete AND o.stage = 'batch' AND o.label IS NOT NULL
-),
-by_date AS (
+-- @data: EXISTS (SELECT FROM outcome_counts WHERE dimension = 'market')
+WITH by_date AS (
     SELECT
-        market, outcome_date, count(*) AS instructions, sum(label) AS fails,
+        value AS market, outcome_date, labelled AS instructions, fails,
         dense_rank() OVER (ORDER BY outcome_date DESC) AS place
-    FROM newest GROUP BY market, outcome_date
+    FROM outcome_counts JOIN report ON outcome_date > report.date - 35
+    WHERE dimension = 'market' AND stage = 'batch' AND labelled > 0
 ),
 usual AS (
     SELECT market, sum(fails)::numeric / sum(instructions) AS usual, count(*) AS dates

@@ -8,8 +8,9 @@
 -- @key: slot
 -- @keep_firing_for: 1 day
 WITH means AS (
-    SELECT slot, decision_date, avg(probability) AS mean
-    FROM predictions JOIN report ON decision_time > report.as_of - INTERVAL '42 days'
+    SELECT slot, decision_date, sum(decisions * mean_probability) / sum(decisions) AS mean
+    FROM scorings JOIN report ON decision_time > report.as_of - INTERVAL '42 days'
+    WHERE decisions > 0
     GROUP BY slot, decision_date
 ),
 numbered AS (

@@ -1,4 +1,4 @@
-"""Reports go through the outbox of alerts, and answers that the scoring service lost are told to the database.
+"""Reports go through the outbox of alerts; lost answers are told to the database; decisions and outcomes are added up.
 
 The service only reads otherwise: it may call a function that adds how many were lost.
 """
@@ -38,6 +38,25 @@ $$
 """
 
 
+# What is there already is added up once. Slices are not: PostgreSQL does not have them.
+_ADD_UP_SCORINGS = """
+UPDATE scorings SET (slot, decision_date, decisions, mean_probability) = (
+    SELECT min(slot), min(decision_date), count(*), avg(probability::numeric)::double precision FROM predictions AS p
+    WHERE (p.use_case, p.decision_time, p.mlflow_run_id)
+        = (scorings.use_case, scorings.decision_time, scorings.mlflow_run_id))
+"""
+_ADD_UP_OUTCOMES = """
+INSERT INTO outcome_counts (
+    use_case, outcome_date, stage, dimension, value, decisions, labelled, fails, promised, cost, is_complete, known_at)
+SELECT
+    use_case, outcome_date, stage, 'all', 'all', count(*), count(label), coalesce(sum(label), 0),
+    coalesce(sum(probability) FILTER (WHERE label IS NOT NULL), 0),
+    coalesce(sum(cost_if_fail) FILTER (WHERE label = 1), 0), bool_and(is_complete),
+    max(max(label_known_at)) OVER (PARTITION BY use_case, outcome_date)
+FROM outcomes WHERE is_last GROUP BY use_case, outcome_date, stage
+"""
+
+
 def _replace(before: dict[str, dict[str, str]], after: dict[str, dict[str, str]]) -> None:
     for table, checks in before.items():
         for name in checks:
@@ -64,6 +83,31 @@ def upgrade() -> None:
     )
     op.create_index("ix_lost_answers_recorded_at", "lost_answers", ["recorded_at"])
     op.execute(_LOST)
+    for column in (
+        sa.Column("slot", sa.Text()),
+        sa.Column("decision_date", sa.Date()),
+        sa.Column("decisions", sa.Integer()),
+        sa.Column("mean_probability", sa.Double()),
+    ):
+        op.add_column("scorings", column)
+    op.create_table(
+        "outcome_counts",
+        sa.Column("use_case", sa.Text(), nullable=False),
+        sa.Column("outcome_date", sa.Date(), nullable=False),
+        sa.Column("stage", sa.Text(), nullable=False),
+        sa.Column("dimension", sa.Text(), nullable=False),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.Column("decisions", sa.Integer(), nullable=False),
+        sa.Column("labelled", sa.Integer(), nullable=False),
+        sa.Column("fails", sa.Integer(), nullable=False),
+        sa.Column("promised", sa.Double(), nullable=False),
+        sa.Column("cost", sa.Double(), nullable=False),
+        sa.Column("is_complete", sa.Boolean(), nullable=False),
+        sa.Column("known_at", sa.DateTime(timezone=True)),
+        sa.PrimaryKeyConstraint("use_case", "outcome_date", "stage", "dimension", "value", name="pk_outcome_counts"),
+    )
+    op.execute(_ADD_UP_SCORINGS)
+    op.execute(_ADD_UP_OUTCOMES)
     op.execute("REVOKE ALL ON FUNCTION public.answers_lost(text, text, text, bigint) FROM PUBLIC")
 
 
@@ -71,6 +115,9 @@ def downgrade() -> None:
     """Take back. Lines about reports are dropped."""
     op.execute("DROP FUNCTION public.answers_lost(text, text, text, bigint)")
     op.drop_table("lost_answers")
+    op.drop_table("outcome_counts")
+    for column in ("slot", "decision_date", "decisions", "mean_probability"):
+        op.drop_column("scorings", column)
     op.execute("ALTER TABLE alert_events DISABLE TRIGGER alert_events_append_only")
     op.execute("DELETE FROM alert_outbox WHERE event_id IN (SELECT event_id FROM alert_events WHERE kind = 'report')")
     op.execute("DELETE FROM alert_events WHERE kind = 'report'")

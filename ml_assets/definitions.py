@@ -8,7 +8,7 @@ from ml_assets.answers import landed_events
 from ml_assets.defs.assets import alerts, build_assets, ingestion, maintenance
 from ml_assets.defs.checks.landing import accounting_check, curation_check
 from ml_assets.defs.jobs import build_jobs
-from ml_assets.defs.jobs.alerts import alerts_job, alerts_schedule
+from ml_assets.defs.jobs.alerts import alerts_job, alerts_schedules
 from ml_assets.defs.jobs.executor import metered_executor
 from ml_assets.defs.jobs.landing import connect_job, connect_schedule, landing_schedules
 from ml_assets.defs.jobs.maintenance import maintenance_job, maintenance_schedule
@@ -54,7 +54,7 @@ def build_definitions(usecases: Sequence[UseCase] | None = None, platform: Platf
             *(retraining_schedule(usecase) for usecase in usecases),
             *(report_schedule(usecase) for usecase in usecases),
             maintenance_schedule,
-            alerts_schedule(),
+            *alerts_schedules(),
             *landing_schedules(accounts),
             connect_schedule(connect),
         ],

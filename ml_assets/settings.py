@@ -128,7 +128,9 @@ class Settings(BaseSettings):
     landing_flush_rows: int = Field(50_000, ge=1, description="largest number of messages of a topic in one commit")
     landing_flush_mib: int = Field(32, ge=1, description="MiB of messages held in memory before they are committed")
     landing_flush_seconds: float = Field(2.0, gt=0, description="longest time in seconds until a message is committed")
-    metrics_port: int = Field(0, ge=0, le=65535, description="port of the lander's /metrics, /live, /ready; 0: none")
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="port of /metrics, /live, /ready of the lander, or of the evaluator; 0: none"
+    )
     landing_clock: Literal["live", "replay"] = Field(
         "live",
         description="live: known_at is the later of broker time and landing; replay: known_at is broker time, "
@@ -234,7 +236,10 @@ class Settings(BaseSettings):
     threads: int = Field(0, ge=0, description="threads of DuckDB, LightGBM and ONNX Runtime; 0: one per core")
     retraining_cron: str = Field("0 22 * * 1-5", description="when to retrain, in UTC; at most once per date")
     report_cron: str = Field("15 8 * * 1-5", description="when reports are made, in UTC; at most once per date")
-    alert_cron: str = Field("*/5 * * * *", description="when rules of alerts are looked at, in UTC; those that are due")
+    alert_cron: str = Field(
+        "*/5 * * * *",
+        description="when a run looks at rules of alerts that are due, in UTC; empty: `alerts run --every` does",
+    )
     alert_routes: str = Field(
         "", description="TOML file of who is told of which alerts, and when; empty: nobody, the ledger has them"
     )

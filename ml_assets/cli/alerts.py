@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import signal
+import threading
 from collections import Counter
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
@@ -178,8 +181,15 @@ def add_alerts_commands(app: typer.Typer, console: Console) -> None:
             raise StateError(f"the rule cannot be evaluated: {failed[-1]}")
 
     @alerts.command()
-    def run() -> None:
-        """Make a round now, as a run on the Dagster instance: evaluate all rules, send what is due."""
+    def run(
+        every: Annotated[
+            str, typer.Option(help="stay, and make a round of what is due every so long, as `5 minutes`")
+        ] = "",
+    ) -> None:
+        """Make a round now, as a run on the Dagster instance: evaluate all rules, send what is due. Or stay for it."""
+        if every:
+            _stay(console, every)
+            return
         from ml_assets.cli.local_runs import local_instance, run_alerts
         from ml_assets.defs.resources import Platform as Resource
 
@@ -191,6 +201,29 @@ def add_alerts_commands(app: typer.Typer, console: Console) -> None:
         console.print(", ".join(f"{name}: {told[name]}" for name in _TOLD), highlight=False)
         if told["events given up"]:
             raise StateError("a sink did not take events", to_do="`ml-assets alerts list` says which sink")
+
+
+def _stay(console: Console, said: str) -> None:
+    """Make rounds until SIGTERM or Ctrl-C, with metrics and probes on a port."""
+    from ml_assets.alerts.durations import duration, in_words
+    from ml_assets.cli.local_runs import instance_here
+    from ml_assets.definitions import build_definitions
+    from ml_assets.defs.evaluator import Evaluator
+    from ml_assets.probes import serve
+
+    every = duration(said, where="--every")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    settings, stop = read_settings(), threading.Event()
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ending, lambda *_: stop.set())
+    usecases = usecases_of(settings)
+    with instance_here(settings) as instance:
+        evaluator = Evaluator.of(instance, platform_of(settings), usecases, build_definitions(usecases))
+        if settings.metrics_port:
+            serve(evaluator.metrics.registry, evaluator, settings.metrics_port)
+        console.print(f"a round of alerts every {in_words(every)}; Ctrl-C ends it")
+        evaluator.run(every, stop)
 
 
 _TOLD = ("rules evaluated", "open alerts", "rules in error", "events that wait", "events given up")

@@ -149,14 +149,15 @@ def _print_reports(reports: list[Any], console: Console, nothing: str) -> None:
 
 def _follow(settings: Settings, console: Console) -> None:
     """Run the lander as a service: metrics and probes on a port, a clean end on SIGTERM."""
-    from ml_assets.landing.metrics import Health, LanderMetrics, serve
+    from ml_assets.landing.metrics import Health, LanderMetrics
+    from ml_assets.probes import serve
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     metrics, health, stop = LanderMetrics(), Health(), threading.Event()
     lander = _lander(settings, metrics, health)
     for ending in (signal.SIGTERM, signal.SIGINT):
         signal.signal(ending, lambda *_: stop.set())
-    server = serve(metrics, health, settings.metrics_port) if settings.metrics_port else None
+    server = serve(metrics.registry, health, settings.metrics_port) if settings.metrics_port else None
     console.print(
         "landing; Ctrl-C ends it"
         + (f"; http://localhost:{settings.metrics_port}/metrics, /live and /ready" if server else "")

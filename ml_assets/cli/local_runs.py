@@ -121,6 +121,17 @@ def local_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
+@contextmanager
+def instance_here(settings: Settings) -> Iterator[dg.DagsterInstance]:
+    """Yield the instance of DAGSTER_HOME, as a pod has it; without one that of the settings."""
+    if not os.environ.get("DAGSTER_HOME"):
+        with local_instance(settings) as instance:
+            yield instance
+        return
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
 def _said(result: dg.ExecuteInProcessResult) -> list[Mapping[str, Any]]:
     """Return the metadata of the assets that a person is told of; Dagster repeats it for each partition.
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
-
-if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIEnvironment
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 # The loop of a lander turns several times a second; one that has not turned for so long hangs.
@@ -93,31 +88,3 @@ class Health:
             return False, "the broker has not answered yet"
         troubles = dict(self._troubles)
         return not troubles, "; ".join(f"{what}: {why}" for what, why in sorted(troubles.items())) or "landing"
-
-
-class _Quiet(WSGIRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's signature
-        """Say nothing: probes come every few seconds."""
-
-
-def serve(metrics: LanderMetrics, health: Health, port: int, host: str = "0.0.0.0") -> WSGIServer:  # noqa: S104
-    """Serve /metrics, /live and /ready in a thread of their own; port 0 takes a free one. `shutdown()` ends it."""
-    exposition = make_wsgi_app(metrics.registry)
-    answers = {"/live": health.live, "/ready": health.ready}
-
-    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        path = environ.get("PATH_INFO", "")
-        if path == "/metrics":
-            found: Iterable[bytes] = exposition(environ, start_response)
-            return found
-        if path in answers:
-            good, why = answers[path]()
-            status = "200 OK" if good else "503 Service Unavailable"
-        else:
-            status, why = "404 Not Found", "there are /metrics, /live and /ready"
-        start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
-        return [f"{why}\n".encode()]
-
-    server = make_server(host, port, app, handler_class=_Quiet)
-    threading.Thread(target=server.serve_forever, name="lander-metrics", daemon=True).start()
-    return server

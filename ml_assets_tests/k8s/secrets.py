@@ -20,7 +20,9 @@ from ml_assets_tests.k8s.certificates import Authority
 NAMESPACE = "ml-assets"
 _HOST = "postgres"
 # Each has a key of its own, and k8s/s3/ a policy for it. The sandbox's S3 server takes any key and enforces no policy.
-S3_WORKLOADS = ("code-location", "daemon", "lander", "mlflow", "run", "scoring", "webserver", "webserver-writable")
+S3_WORKLOADS = (
+    "alerts", "code-location", "daemon", "lander", "mlflow", "run", "scoring", "webserver", "webserver-writable",
+)  # fmt: skip
 ISSUER, AUDIENCE = "https://login.example", "ml-assets-scoring"  # as the overlay `local` names them
 
 

@@ -29,6 +29,7 @@ PLACES = (
     "elsewhere",
 )
 READS = {
+    "alerts": {"lake/landing/trades", "lake/predictions/fails", "reports"},
     "code-location": {"lake/landing/trades", "lake/predictions/fails", "reference", "compute-logs"},
     "daemon": {"compute-logs"},
     "lander": {"lake/landing/trades"},
@@ -40,6 +41,7 @@ READS = {
 }
 WRITES = {
     **READS,
+    "alerts": set[str](),
     "code-location": {"compute-logs"},
     "run": READS["run"] - {"reference"},
     "scoring": set[str](),

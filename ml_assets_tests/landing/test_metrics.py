@@ -5,7 +5,8 @@ import urllib.request
 
 import pytest
 
-from ml_assets.landing.metrics import Health, LanderMetrics, serve
+from ml_assets.landing.metrics import Health, LanderMetrics
+from ml_assets.probes import serve
 
 
 class Clock:
@@ -49,7 +50,7 @@ def test_ready_is_who_has_a_broker_and_no_trouble(health):
 def test_probes_and_metrics_are_served(health):
     metrics = LanderMetrics()
     metrics.rows.labels("trades").inc(7)
-    server = serve(metrics, health, 0, "127.0.0.1")
+    server = serve(metrics.registry, health, 0, "127.0.0.1")
     try:
 
         def get(path):

@@ -13,6 +13,7 @@ from ml_assets.defs.resources import Platform
 from ml_assets.lifecycle.alert_round import Round, Telling, make_round
 from ml_assets.lifecycle.alert_rules import all_rules
 from ml_assets.lifecycle.alerts import NOW_ONLY, Ground, storage
+from ml_assets.platform import Platform as Opened
 from ml_assets.spec import UseCase
 
 ALERTS = dg.AssetKey(["alerts", "states"])
@@ -32,7 +33,7 @@ class AlertsConfig(dg.Config):
 
 def build(usecases: Sequence[UseCase], upstream: Mapping[str, frozenset[str]]) -> Iterator[dg.AssetsDefinition]:
     """Yield the asset of the states of all rules; `upstream` has by asset all that it is made from."""
-    followed = sorted({f"{rule.use_case}/{rule.follows}" for rule in all_rules(usecases) if rule.follows})
+    followed = followed_by(usecases)
 
     @dg.asset(
         key=ALERTS,
@@ -48,17 +49,38 @@ def build(usecases: Sequence[UseCase], upstream: Mapping[str, frozenset[str]]) -
     )
     @retrying_outages_only
     def states(context: dg.AssetExecutionContext, config: AlertsConfig, platform: Platform) -> dg.MaterializeResult:
-        settings, opened = platform.settings, platform.opened
-        places = {"home": str(settings.home_path), "lake": settings.lake_uri, "reports": settings.report_uri}
-        given = {"runs": _runs(context.instance, context.run.run_id), "storage": storage(places)}
-        ground = Ground(platform.lake, platform.registry, platform.engine, usecases, given, settings.threads)
-        telling = Telling(
-            opened.alert_routing, opened.alert_secrets, upstream, settings.runbook_uri, settings.links.report
+        made = round_on(
+            context.instance, platform.opened, usecases, upstream, all_rules=config.all_rules, own=context.run.run_id
         )
-        made = None if config.all_rules else _materialized(context.instance, followed)
-        return dg.MaterializeResult(metadata=_metadata(make_round(ground, telling, materialized=made)))
+        return dg.MaterializeResult(metadata=metadata_of(made))
 
     yield states
+
+
+def followed_by(usecases: Sequence[UseCase]) -> list[str]:
+    """Return the assets that rules follow, as `<use case>/<asset>`."""
+    return sorted({f"{rule.use_case}/{rule.follows}" for rule in all_rules(usecases) if rule.follows})
+
+
+def round_on(
+    instance: dg.DagsterInstance,
+    platform: Opened,
+    usecases: Sequence[UseCase],
+    upstream: Mapping[str, frozenset[str]],
+    *,
+    all_rules: bool = False,
+    own: str = "",
+) -> Round:
+    """Make a round with what a Dagster instance knows of runs and of assets; `own` is the run that makes it."""
+    settings = platform.settings
+    places = {"home": str(settings.home_path), "lake": settings.lake_uri, "reports": settings.report_uri}
+    given = {"runs": _runs(instance, own), "storage": storage(places)}
+    ground = Ground(platform.lake, platform.registry, platform.engine, usecases, given, settings.threads)
+    telling = Telling(
+        platform.alert_routing, platform.alert_secrets, upstream, settings.runbook_uri, settings.links.report
+    )
+    made = None if all_rules else _materialized(instance, followed_by(usecases))
+    return make_round(ground, telling, materialized=made)
 
 
 def upstream_of(assets: Iterable[dg.AssetsDefinition | dg.AssetSpec]) -> dict[str, frozenset[str]]:
@@ -112,7 +134,8 @@ def _time(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
-def _metadata(made: Round) -> dict[str, Any]:
+def metadata_of(made: Round) -> dict[str, Any]:
+    """Return what the UI shows of a round."""
     states = [
         {
             "rule": one.rule.full_name,

@@ -25,6 +25,11 @@ def alerts_job() -> UnresolvedAssetJobDefinition:
     )
 
 
+def alerts_schedules() -> list[dg.ScheduleDefinition]:
+    """Return the schedule of the rounds; none where an evaluator makes them (`defs.evaluator`)."""
+    return [alerts_schedule()] if Settings().alert_cron else []
+
+
 def alerts_schedule() -> dg.ScheduleDefinition:
     """Return the schedule of the rounds; one that comes while another is under way is left out."""
 

@@ -31,7 +31,7 @@ from ml_assets.learning.fit import FittedCandidate, fit_candidate
 from ml_assets.learning.frames import FeatureNames
 from ml_assets.learning.reasons import Explainer
 from ml_assets.learning.slices import described, with_sources
-from ml_assets.local.simulation.market import MarketConfig
+from ml_assets.local.simulation.market import Change, MarketConfig
 from ml_assets.monitoring.drift import (
     Finding,
     date_findings,
@@ -83,7 +83,8 @@ def main() -> None:
         quiet.append(len(story.alarms))
         say(f"seed {seed}: {len(story.alarms)} alarms in a quiet quarter", *story.alarms)
         for change in CHANGES if seed <= given.changed else ():
-            changed = days.but(kept(given.keep, config(seed, days=PLANTED + 8, planted=change), PLANTED))
+            planted = Change(change, PLANTED, PLANTED + 10 if change == "stress" else None)
+            changed = days.but(kept(given.keep, config(seed, days=PLANTED + 8, changes=(planted,)), PLANTED))
             story = judge(changed, model, changed.days[TRAINED + 1 :])
             since = changed.days.index(first_shown(changed, change))
             found = [
@@ -100,13 +101,12 @@ def main() -> None:
 
 def config(seed: int, **more: Any) -> MarketConfig:
     """Return the configuration of a market of the campaign."""
-    planted = {"planted_on": PLANTED} if "planted" in more else {}
-    return MarketConfig(instructions_per_day=500, counterparties=30, seed=seed, dirty=0, **more, **planted)
+    return MarketConfig(instructions_per_day=500, counterparties=30, seed=seed, dirty=0, **more)
 
 
 def kept(folder: Path | None, of: MarketConfig, first: int = 0) -> Days:
     """Return the days of a market, from the folder if they are there."""
-    file = folder / f"{of.seed}-{of.planted or 'quiet'}.pickle" if folder else None
+    file = folder / f"{of.seed}-{of.changes[0].what if of.changes else 'quiet'}.pickle" if folder else None
     if file and file.is_file():
         return pickle.loads(file.read_bytes())
     days = days_of(of, first)

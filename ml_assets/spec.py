@@ -362,6 +362,9 @@ class ActionSpec:
     `cost` is what it costs to act on one decision, in the use case's currency. `effectiveness` is the share of the
     fails that are avoided by acting on them. `until` is the time (UTC) on the outcome date after which no action helps.
 
+    With `taken` the team does act on what is listed. What comes of that then says nothing of the model: training and
+    monitoring leave it out, all but the control group (`monitoring.effect.untouched`).
+
     Raises:
         ValueError: the cost is negative or not finite, or the effectiveness is not a share.
     """
@@ -369,6 +372,7 @@ class ActionSpec:
     cost: float = 0.0
     effectiveness: float = 1.0
     until: time = time(16)
+    taken: bool = False
 
     def __post_init__(self) -> None:
         if not (0 <= self.cost < math.inf and 0 <= self.effectiveness <= 1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from ml_assets.monitoring.drift import (
     group_findings,
     whole_finding,
 )
+from ml_assets.monitoring.effect import untouched
 from ml_assets.monitoring.outcomes import BATCH, judged_rows, known_until
 from ml_assets.registry import ModelRegistry
 from ml_assets.spec import UseCase
@@ -49,12 +51,17 @@ _KEYS = ["entity_id", "decision_time"]
 
 @dataclass(frozen=True)
 class DriftReport:
-    """The newest date's measures (`DRIFT_SCHEMA`), why some are not there, and a plot of the columns by date."""
+    """The newest date's measures (`DRIFT_SCHEMA`), those of the dates before, and why some are not there."""
 
     day: date
     rows: pa.Table
     why: str
-    plot: bytes
+    earlier: Sequence[dict[str, Any]]
+
+    @cached_property
+    def plot(self) -> bytes:
+        """The columns by date: how near to its limit each is."""
+        return _plot([*self.earlier, *self.rows.to_pylist()])
 
     @property
     def drifted(self) -> list[dict[str, Any]]:
@@ -83,7 +90,7 @@ def measure_drift(
         earlier = rows_between(engine, Drift, usecase.name, day - _SHOWN, day - timedelta(days=1))
         rows = drift_table(usecase, day, found, earlier)
         replace_dates(engine, Drift, usecase.name, [day], rows)
-    return DriftReport(day, rows, why, _plot([*earlier, *rows.to_pylist()]))
+    return DriftReport(day, rows, why, earlier)
 
 
 class _Models:
@@ -156,10 +163,10 @@ def _groups(lake: Lake, usecase: UseCase, day: date) -> list[Finding]:
         outcomes_table(usecase),
         where=(ds.field("outcome_date") >= pa.scalar(first))
         & (ds.field("outcome_date") <= pa.scalar(day))
-        & (ds.field("stage") == BATCH)
-        & ds.field("is_last"),
+        & (ds.field("stage") == BATCH),
     )
-    rows = known_until(judged_rows(rows), day)
+    rows = untouched(usecase, known_until(judged_rows(rows), day))
+    rows = rows.filter(rows["is_last"])
     found = whole_finding(usecase, rows)
     newest = np.unique(rows["outcome_date"].to_numpy())[-spec.group_days :]
     rows = rows.filter(pc.is_in(rows["outcome_date"], pa.array(newest, pa.date32())))

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -98,16 +99,19 @@ def join_live_outcomes(lake: Lake, engine: Engine | str, usecase: UseCase, dates
 class PerformanceReport:
     """How the model in use does: metrics of the newest matured window, the gate's word on it, and estimates.
 
-    `window` are the judged predictions, `plot` shows estimated against realised PR-AUC by outcome date, `acting` is
-    what acting on the lists of the window avoided.
+    `window` are the judged predictions, `acting` is what acting on the lists of the window avoided.
     """
 
     window: pa.Table
     performance: pa.Table
     live: LiveVerdict
     estimates: pa.Table
-    plot: bytes
     acting: Effect
+
+    @cached_property
+    def plot(self) -> bytes:
+        """Estimated against realised PR-AUC, by outcome date."""
+        return _plot(self.estimates)
 
 
 def measure_performance(
@@ -135,9 +139,7 @@ def measure_performance(
     estimated = estimates(usecase, outcomes)
     replace_dates(engine, Estimate, usecase.name, pc.unique(estimated["outcome_date"]).to_pylist(), estimated)
     live = _judge(lake, registry, usecase, window, threads)
-    return PerformanceReport(
-        window, performance_rows, live, estimated, _plot(estimated), effect_of_acting(usecase, window)
-    )
+    return PerformanceReport(window, performance_rows, live, estimated, effect_of_acting(usecase, window))
 
 
 def decide_retraining(

@@ -18,7 +18,7 @@ from ml_assets.calendars import BusinessCalendar
 from ml_assets.contracts import TIMESTAMP
 from ml_assets.errors import NotFoundError
 from ml_assets.features.sound import calendars_of
-from ml_assets.lake import Lake, features_table, labels_table, training_set_table
+from ml_assets.lake import Lake, features_table, labels_table, outcomes_table, training_set_table
 from ml_assets.lake.counts import counts_by
 from ml_assets.learning.fit import FittedCandidate, fit_candidate
 from ml_assets.learning.golden import GOLDEN_SAMPLE, golden_sample
@@ -28,6 +28,7 @@ from ml_assets.learning.slices import with_slices
 from ml_assets.learning.training_set import TrainingSetError, build_training_set, part_of
 from ml_assets.learning.window import Window
 from ml_assets.lifecycle.model_risk import IMPORTANCES
+from ml_assets.monitoring.effect import acted_on
 from ml_assets.registry import Lineage, ModelRegistry, TrackedTrial
 from ml_assets.spec import Candidate, SplitSpec, UseCase
 
@@ -91,6 +92,9 @@ def assemble_training_set(
         FileNotFoundError: there are no features or no labels yet.
     """
     versions = {name: _version(lake, name) for name in (features_table(usecase), labels_table(usecase))}
+    outcomes = outcomes_table(usecase)
+    if usecase.action.taken and (there := lake.version(outcomes)) is not None:
+        versions[outcomes] = there
     source = TrainingSetSource(versions, window.train_cutoff, window.test_first, window.test_last)
     rows = build_from(lake, usecase, training_date, source)
     # The source is stored with the rows, so a reader knows it whatever has been written meanwhile.
@@ -161,11 +165,13 @@ def _build_within(
         where=(ds.field("known_date") >= first) & (ds.field("known_date") <= training_date),
         version=versions[labels_table(usecase)],
     )
+    labels = closed_labels(lake, usecase, labels, versions[features_table(usecase)])
+    if (outcomes := outcomes_table(usecase)) in versions:
+        listed = lake.read(outcomes, where=ds.field("outcome_date") >= first, version=versions[outcomes])
+        labels = labels.join(acted_on(usecase, listed), keys=["entity_id", "outcome_date"], join_type="left anti")
     return build_training_set(
         features,
-        closed_labels(lake, usecase, labels, versions[features_table(usecase)]).drop_columns(
-            ["known_date", "outcome_date"]
-        ),
+        labels.drop_columns(["known_date", "outcome_date"]),
         usecase.split,
         as_of_training(training_date),
         train_cutoff=source.train_cutoff,

@@ -22,6 +22,7 @@ from ml_assets.spec import USUAL_WAY, UseCase
 ACTED_ON, UNTOUCHED = "acted on", "untouched"
 # Fewer decisions in the control group say nothing.
 _LEAST = 20
+_ENTITY = ["entity_id", "outcome_date"]
 _NOTHING = Interval(float("nan"), float("nan"), float("nan"))
 
 
@@ -84,6 +85,33 @@ def effect_of_acting(usecase: UseCase, rows: pa.Table) -> Effect:
     cost = off * window.costs
     fails = int(window.labels.sum())
     return Effect(n_acted, n_usual, fails, interval(off, 1), interval(cost, n_acted), interval(cost, n_usual))
+
+
+def acted_on(usecase: UseCase, rows: pa.Table) -> pa.Table:
+    """Return the entities and outcome dates on which the team acted, each once; none if it does not act.
+
+    `rows` is in `outcomes_schema`. Acted on is what the batch listed at some decision time, without the control group.
+    """
+    keys = rows.select(_ENTITY)
+    if not usecase.action.taken:
+        return keys.slice(0, 0)
+    listed = np.asarray(rows["on_list"].to_numpy(), dtype=np.bool_) & ~_usual_way(rows)
+    batch = pc.equal(rows["stage"], BATCH).to_numpy().astype(np.bool_)
+    return keys.filter(pa.array(listed & batch)).group_by(_ENTITY).aggregate([])
+
+
+def untouched(usecase: UseCase, rows: pa.Table) -> pa.Table:
+    """Return the predictions of the batch whose outcomes tell of the model; `rows` is in `outcomes_schema`.
+
+    Where the team acts these are the last of each entity on which nobody acted. An earlier one would not do: what is
+    not listed later is what had no bad news after it.
+    """
+    rows = rows.filter(pc.equal(rows["stage"], BATCH))
+    if not usecase.action.taken:
+        return rows
+    acted = acted_on(usecase, rows)
+    rest = rows.filter(rows["is_last"]).join(acted, keys=_ENTITY, join_type="left anti")
+    return rest.sort_by([("decision_time", "ascending"), ("entity_id", "ascending")])
 
 
 def handling(rows: pa.Table) -> NDArray[np.object_]:

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ml_assets.learning.statistics import average_precision
-from ml_assets.monitoring.outcomes import BATCH
+from ml_assets.monitoring.effect import untouched
 from ml_assets.spec import MonitoringSpec, UseCase
 
 Floats = NDArray[np.float64]
@@ -99,10 +99,11 @@ def realised(labels: Floats, probabilities: Floats, on_list: NDArray[np.bool_]) 
 def estimates(usecase: UseCase, outcomes: pa.Table) -> pa.Table:
     """Return estimate and realised value of each metric and outcome date, in `ESTIMATES_SCHEMA`.
 
-    `outcomes` is in `outcomes_schema`; what came out is only told of complete dates. An estimate of a date that has no
+    `outcomes` is in `outcomes_schema`; what came out is only told of complete dates. What the team has acted on is left
+    out (`effect.untouched`). An estimate of a date that has no
     outcome yet is published unless the newest `window_days` complete dates contradict it: see `reconcile`.
     """
-    batch = outcomes.filter(pc.equal(outcomes["stage"], BATCH))
+    batch = untouched(usecase, outcomes)
     rows: list[dict[str, object]] = []
     for day in sorted(pc.unique(batch["outcome_date"]).to_pylist()):
         part = batch.filter(pc.equal(batch["outcome_date"], pa.scalar(day)))

@@ -35,6 +35,8 @@ _PARTIAL_SHARE = 0.2
 _AGAINST_PAYMENT = 0.93
 _ENDS_PER_DAY = 0.45  # of the fails that are still open
 _LONGEST_FAIL = 5  # business days
+_OF_FAILS = frozenset({"SF", "CP", "CL"})
+_CONFIRMED = (8, 15.5)  # hours, before the first cut-off, 16:00
 
 Times = NDArray[np.int64]
 
@@ -74,20 +76,39 @@ def streams(world: World, trades: Instructions, rng: np.random.Generator) -> lis
     ]
 
 
-def encode(stream: Stream, first: int, end: int, rng: np.random.Generator) -> Iterator[Message]:
-    """Yield what happens in a span of time, in ms since 1970 UTC; the broker has it up to twenty seconds later."""
+def encode(
+    stream: Stream, first: int, end: int, rng: np.random.Generator, happens: Flags | None = None
+) -> Iterator[Message]:
+    """Yield what happens in a span of time, in ms since 1970 UTC; the broker has it up to twenty seconds later.
+
+    `happens` (n,) says which rows of the stream do; without it all.
+    """
     low, high = np.searchsorted(stream.times, [first, end])
-    times = stream.times[low:high]
+    rows_at = np.arange(low, high) if happens is None else low + np.flatnonzero(happens[low:high])
+    times = stream.times[rows_at]
     known = np.minimum(times + rng.integers(200, 20_000, len(times)), end - 1).tolist()
     moments = np.datetime_as_string(times.astype("datetime64[ms]"), unit="ms").tolist()
     names = list(stream.columns)
     key = names.index(stream.key)
-    rows = zip(*(stream.columns[name][low:high].tolist() for name in names), strict=True)
+    rows = zip(*(stream.columns[name][rows_at].tolist() for name in names), strict=True)
     to_json = msgspec.json.Encoder().encode
-    for number, (row, moment, timestamp) in enumerate(zip(rows, moments, known, strict=True), start=int(low)):
+    for number, row, moment, timestamp in zip(rows_at.tolist(), rows, moments, known, strict=True):
         payload = {"event_id": f"{stream.prefix}-{number}", "event_time": f"{moment}Z"}
         payload.update(zip(names, row, strict=True))
         yield Message(stream.topic, str(row[key]).encode(), to_json(payload), timestamp)
+
+
+def settled_instead(world: World, trades: Instructions, rng: np.random.Generator) -> Stream:
+    """Return the confirmations of what would have failed, had it settled in time: of whom somebody acted on."""
+    ids, settlement_day = instruction_ids(world, trades)[trades.failed], trades.day[trades.failed] + SETTLEMENT_DAYS
+    columns = {"instruction_id": ids, "quantity": trades.quantity[trades.failed]}
+    times = _Clock(world.calendar, rng).between(settlement_day, *_CONFIRMED)
+    return Stream("settlement_confirmations", "instruction_id", "CS", times, columns)
+
+
+def tells_of_fail(stream: Stream) -> bool:
+    """Return whether a stream has what comes of a fail alone: its status, and what settles in part or late."""
+    return stream.prefix in _OF_FAILS
 
 
 def instruction_ids(world: World, trades: Instructions) -> NDArray[Any]:
@@ -227,8 +248,8 @@ def _confirmations(world: World, trades: Instructions, clock: _Clock, rng: np.ra
 
     def confirmation(prefix: str, day: NDArray[np.int64], rows: Flags, quantity: NDArray[np.int64]) -> Stream:
         columns = {"instruction_id": ids[rows], "quantity": quantity[rows]}
-        # Before the first cut-off, 16:00.
-        return Stream("settlement_confirmations", "instruction_id", prefix, clock.between(day[rows], 8, 15.5), columns)
+        times = clock.between(day[rows], *_CONFIRMED)
+        return Stream("settlement_confirmations", "instruction_id", prefix, times, columns)
 
     return [
         confirmation("CF", settlement_day, ~trades.failed, trades.quantity),
@@ -245,7 +266,7 @@ def _evenings(world: World, clock: _Clock, rng: np.random.Generator) -> list[Str
     scarcity, short = world.scarcity.ravel(), world.short.ravel()
     n = len(day)
     spare = rng.lognormal(8, 1, n).astype(np.int64) + 1
-    basis_points = np.where(world.config.has("feed") & (day >= world.config.planted_on), 0.01, 1.0)
+    basis_points = np.where(world.config.changed("feed", day), 0.01, 1.0)
     lending = {
         "isin": isins,
         "fee_bp": np.round(30 * np.exp(0.9 * scarcity + rng.normal(0, 0.05, n)) * basis_points, 2),

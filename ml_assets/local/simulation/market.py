@@ -1,21 +1,31 @@
 """The simulated market: its events in the order in which they become known, its reference files and its truth."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from ml_assets.local.simulation.dirt import disorder, soil
-from ml_assets.local.simulation.events import HOUR, TOPICS, Stream, encode, milliseconds, streams
+from ml_assets.local.simulation.events import (
+    HOUR,
+    TOPICS,
+    Stream,
+    encode,
+    milliseconds,
+    settled_instead,
+    streams,
+    tells_of_fail,
+)
 from ml_assets.local.simulation.messages import Message
 from ml_assets.local.simulation.outcomes import Instructions, draw_instructions
 from ml_assets.local.simulation.reference_files import write_reference_files
 from ml_assets.local.simulation.truth import truth_table
-from ml_assets.local.simulation.world import MarketConfig, World, make_world
+from ml_assets.local.simulation.world import Change, MarketConfig, World, make_world
 
-__all__ = ["Market", "MarketConfig", "simulate"]
+__all__ = ["Change", "Market", "MarketConfig", "simulate"]
 
 
 def simulate(config: MarketConfig) -> "Market":
@@ -55,6 +65,22 @@ class Market:
             today = sorted((m for m in due if m.timestamp_ms < end), key=lambda message: message.timestamp_ms)
             yield from disorder(today, self.config.dirty, rng)
 
+    def between(self, first: datetime, end: datetime, saved: Collection[str] = ()) -> list[Message]:
+        """Return the messages of a span of time in order, without dirt: for who acts in the course of the market.
+
+        Instructions that were `saved` do not fail: they settle in time. What is saved must be told before the
+        settlement date's first confirmation, 08:00 UTC, and at each later call too.
+        """
+        low, high = (int(at.timestamp() * 1000) for at in (first, end))
+        rng, ids = np.random.default_rng([self.config.seed, 4, low // 1000]), list(saved)
+        found: list[Message] = []
+        for stream in self._streams:
+            happens = ~np.isin(stream.columns["instruction_id"], ids) if ids and tells_of_fail(stream) else None
+            found += encode(stream, low, high, rng, happens)
+        if ids:
+            found += encode(self._saved, low, high, rng, np.isin(self._saved.columns["instruction_id"], ids))
+        return sorted(found, key=lambda message: message.timestamp_ms)
+
     def write_reference(self, root: str | Path) -> None:
         """Write the reference files to `<root>/settlement_fails/<reference>/<date of publication>.csv`."""
         write_reference_files(self.world, f"{str(root).rstrip('/')}/settlement_fails")
@@ -72,6 +98,12 @@ class Market:
         _, end = self._span(self.config.days - 1)
         happening = streams(self.world, self.instructions, np.random.default_rng([self.config.seed, 2]))
         return [stream.until(end) for stream in happening]
+
+    @cached_property
+    def _saved(self) -> Stream:
+        """What happens instead of each fail if somebody acts on it in time."""
+        _, end = self._span(self.config.days - 1)
+        return settled_instead(self.world, self.instructions, np.random.default_rng([self.config.seed, 3])).until(end)
 
     def _span(self, day: int) -> tuple[int, int]:
         """Return first and end of a business day, in ms since 1970 UTC; a weekend belongs to the day before."""

@@ -199,7 +199,7 @@ def _securities(world: World, rng: np.random.Generator, day: NDArray[np.int64]) 
         opening = members[world.on_new_market[members]]
         instead[opening] = np.resize(members[~world.on_new_market[members]], len(opening))
     security = rng.choice(len(weights), len(day), p=weights)
-    not_yet = world.on_new_market[security] & (day < world.config.planted_on)
+    not_yet = world.on_new_market[security] & ~world.config.changed("market", day)
     return np.where(not_yet, instead[security], security)
 
 

@@ -49,14 +49,28 @@ COUNTRIES = ("DE", "FR", "NL", "LU")
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """A change of the market from the business day number `first` on, up to and without `end` (None: for good).
+
+    In a `stress` fails are about twice as many; a `counterparty`, the first, fails far more often; a `market` opens, on
+    which a seventh of the securities trade; the `feed` of lending fees comes in percent instead of basis points.
+    """
+
+    what: Literal["stress", "counterparty", "market", "feed"]
+    first: int
+    end: int | None = None
+
+    def on(self, day: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return on which of these business days it is in force: (n,)."""
+        return np.asarray((day >= self.first) & (day < (np.inf if self.end is None else self.end)))
+
+
+@dataclass(frozen=True, slots=True)
 class MarketConfig:
     """The knobs. `dirty` is the share of messages that are duplicated, late, out of order or malformed, in all.
 
-    `stress` is a fortnight, two thirds into the period, in which fails are about twice as many.
-
-    `planted` is a change from the business day with the number `planted_on` on: `stress` is that fortnight; a
-    `counterparty`, the first, fails far more often; a `market` opens, on which a seventh of the securities trade; the
-    `feed` of lending fees comes in percent instead of basis points.
+    `stress` is a fortnight, two thirds into the period, in which fails are about twice as many. `changes` are planted
+    beside it.
     """
 
     start: date = date(2026, 1, 5)
@@ -67,12 +81,16 @@ class MarketConfig:
     seed: int = 20260105
     stress: bool = False
     dirty: float = 0.002
-    planted: Literal["", "stress", "counterparty", "market", "feed"] = ""
-    planted_on: int = 0
+    changes: tuple[Change, ...] = ()
 
-    def has(self, change: str) -> bool:
-        """Return whether this change is planted."""
-        return self.planted == change
+    def has(self, what: str) -> bool:
+        """Return whether such a change is planted."""
+        return any(change.what == what for change in self.changes)
+
+    def changed(self, what: str, day: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return on which of these business days such a change is in force: (n,)."""
+        in_force = [change.on(day) for change in self.changes if change.what == what]
+        return np.any(in_force, axis=0) if in_force else np.zeros(len(day), dtype=np.bool_)
 
 
 @dataclass(frozen=True)
@@ -111,7 +129,7 @@ class World:
 
     def degraded(self, day: NDArray[np.int64], counterparty: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return what a counterparty that degrades adds to its quality: (n,), of trades of these days."""
-        worse = (counterparty == 0) & (day >= self.config.planted_on) & self.config.has("counterparty")
+        worse = (counterparty == 0) & self.config.changed("counterparty", day)
         return np.where(worse, DEGRADED_LOG_ODDS, 0.0)
 
     @cached_property
@@ -176,6 +194,5 @@ def _stress(config: MarketConfig) -> NDArray[np.float64]:
     if config.stress:
         first = config.days * 2 // 3
         log_odds[first : first + 10] = STRESS_LOG_ODDS
-    if config.has("stress"):
-        log_odds[config.planted_on : config.planted_on + 10] = STRESS_LOG_ODDS
+    log_odds[config.changed("stress", np.arange(config.days))] = STRESS_LOG_ODDS
     return log_odds

@@ -1,0 +1,103 @@
+"""What happens in the rehearsal's year, and when: the market's changes, and what people do. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+
+from ml_assets.local.simulation.market import Change, MarketConfig
+from ml_assets.spec import Candidate, UseCase
+
+# Business days of history before the year begins: training, calibration and test window of the first model.
+HISTORY = 60
+# The first confirmation of a trade's settlement shows so many business days after the trade.
+SETTLES_AFTER = 2
+STRESS, COUNTERPARTY, MARKET, FEED = "stress", "counterparty", "market", "feed"
+WHAT_HAPPENS = {
+    COUNTERPARTY: "a counterparty degrades, for good",
+    MARKET: "a new market opens, for good",
+    FEED: "the feed of lending fees comes in percent instead of basis points, until it is mended",
+    STRESS: "two weeks of stress: about twice the fails",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A year: `days` business days from `start` on, after `HISTORY` days in which nobody acted.
+
+    Days are numbered from the first of the year, 0. `changes` are the market's, numbered likewise. On the day
+    `bad_challenger` a data scientist registers a model that lacks what matters. Every `retrain_every` days the schedule
+    retrains. `capacity` is how many decisions the analyst acts on per slot; each time a fail is chased it settles in
+    time with the probability `ActionSpec.effectiveness`.
+    """
+
+    start: date = date(2025, 1, 2)
+    days: int = 250
+    changes: tuple[Change, ...] = (
+        Change(COUNTERPARTY, 25),
+        Change(MARKET, 70),
+        Change(FEED, 115, 122),
+        Change(STRESS, 175, 185),
+    )
+    bad_challenger: int | None = 150
+    retrain_every: int = 20
+    instructions_per_day: int = 500
+    counterparties: int = 30
+    securities: int = 120
+    capacity: int = 60
+    seed: int = 20250102
+
+    def first_shown(self, change: Change) -> int:
+        """Return the first day of the year whose events can show a change: stress and fails show by settlement."""
+        return change.first + (SETTLES_AFTER if change.what in (STRESS, COUNTERPARTY) else 0)
+
+    def market(self, usecase: UseCase) -> MarketConfig:
+        """Return the configuration of the market, with its history."""
+        return MarketConfig(
+            start=usecase.calendar.add(self.start, -HISTORY),
+            days=HISTORY + self.days,
+            instructions_per_day=self.instructions_per_day,
+            counterparties=self.counterparties,
+            securities=self.securities,
+            seed=self.seed,
+            dirty=0.0,
+            changes=tuple(
+                replace(one, first=HISTORY + one.first, end=None if one.end is None else HISTORY + one.end)
+                for one in self.changes
+            ),
+        )
+
+    def usecase(self, usecase: UseCase) -> UseCase:
+        """Return the use case as the rehearsal runs it: a small team, from the first day of history on.
+
+        The boosted trees are left out, for speed: the logistic regression is chosen before them all the same.
+        """
+        return replace(
+            usecase,
+            first_partition=usecase.calendar.add(self.start, -HISTORY),
+            capacity=self.capacity,
+            action=replace(usecase.action, taken=True),
+            # A tenth of a bank's market, of which the fails that nobody acted on count.
+            gate=replace(usecase.gate, min_test_positives=200),
+            candidates=tuple(one for one in usecase.candidates if one.is_rule or one.name == "logistic"),
+        )
+
+
+def with_bad_challenger(usecase: UseCase) -> UseCase:
+    """Return the use case with the model of a data scientist who leaves out what is known of counterparties."""
+    without = frozenset({"counterparty_relative_rate", "prior_log_odds", "matching_status", "unmatched_on_isd"})
+
+    def bad(candidate: Candidate) -> Candidate:
+        return replace(
+            candidate,
+            description=f"{candidate.description}, without {', '.join(sorted(without))}",
+            build=lambda features, seed: candidate.build(tuple(f for f in features if f.name not in without), seed),
+        )
+
+    return replace(usecase, candidates=tuple(one if one.is_rule else bad(one) for one in usecase.candidates))
+
+
+def home_of(home: Path) -> Path:
+    """Return the folder below the home in which the rehearsal keeps its lake and its servers."""
+    return home / "rehearsal"

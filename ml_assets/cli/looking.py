@@ -29,6 +29,7 @@ def add_looking_commands(app: typer.Typer, console: Console) -> None:
     def status() -> None:
         """Show for each use case what has landed, who is champion and what was scored last."""
         from ml_assets.database.alerts import last_heartbeat, open_alerts
+        from ml_assets.database.monitoring import newest_shadow_verdict
         from ml_assets.database.promotions import LedgerError, last_change, newest_of_canaries, open_request
         from ml_assets.database.status import scored_dates
         from ml_assets.lake import features_table
@@ -75,6 +76,8 @@ def add_looking_commands(app: typer.Typer, console: Console) -> None:
                     f"{'' if request.share is None else ' as canary'}, asked for by {request.actor}; "
                     f"`ml-assets approve {usecase.name}`"
                 )
+                if verdict := newest_shadow_verdict(platform.engine, usecase.name, request.mlflow_run_id):
+                    said.append(f"{usecase.name}: as of {verdict['decision_date']}, {verdict['sentence']}")
             if canary := newest_of_canaries(platform.engine, usecase.name):
                 said.append(_of_canary(canary))
         looked = last_heartbeat(platform.engine)

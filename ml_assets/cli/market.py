@@ -1,4 +1,4 @@
-"""The commands of `ml-assets` that make events and run everything on them: demo, simulate, replay-sec."""
+"""The commands of `ml-assets` that make events and run everything on them: demo, rehearsal, simulate, replay-sec."""
 
 from __future__ import annotations
 
@@ -82,6 +82,33 @@ def add_market_commands(app: typer.Typer, console: Console) -> None:
         market.write_reference(settings.reference_uri)
         market.write_truth(_truth(settings))
         _produce(console, settings, market)
+
+    @app.command()
+    def rehearsal(
+        days: Annotated[int, typer.Option(min=20, help="business days of the year")] = 250,
+        out: Annotated[Path, typer.Option(help="the page; its plots go into a folder beside it")] = Path(
+            "docs/rehearsal.md"
+        ),
+    ) -> None:
+        """Rehearse a year of settlement_fails day by day: what changes, what is flagged, what is retrained, the cost.
+
+        It has servers and a lake of its own below the home folder, and leaves those of the demo alone.
+        """
+        from ml_assets.local.rehearsal.plan import Plan
+        from ml_assets.local.rehearsal.run import rehearse
+
+        settings = read_settings()
+        reached = rehearse(
+            settings,
+            Plan(days=days),
+            usecase_of(settings, "settlement_fails"),
+            out,
+            lambda line: console.print(line, highlight=False, markup=False),
+        )
+        for one in reached:
+            mark = {True: "reached", False: "missed", None: "nothing to reach"}[one.reached]
+            console.print(f"{mark}: {one.what}: {one.came} (asked: {one.asked})", highlight=False)
+        console.print(f"The year is told in {out}", highlight=False)
 
     @app.command("replay-sec")
     def replay_sec(

@@ -55,12 +55,14 @@ def add_promotions_commands(app: typer.Typer, console: Console) -> None:
         decline: Annotated[bool, typer.Option("--decline", help="say no to the request")] = False,
     ) -> None:
         """Approve the promotion that awaits approval; this must be another person than the one who asked."""
+        from ml_assets.database.promotions import open_request
         from ml_assets.lifecycle.promotion import approve as answer
 
         settings = read_settings()
         platform = platform_of(settings)
         usecase = usecase_of(settings, use_case)
-        _say_verdict(console, platform.engine, use_case)
+        if request := open_request(platform.engine, use_case):
+            _say_verdict(console, platform.engine, use_case, request.mlflow_run_id)
         entry = answer(
             platform.registry, platform.engine, usecase, actor_of(settings), reason=reason,
             decline=decline,
@@ -167,12 +169,14 @@ def add_promotions_commands(app: typer.Typer, console: Console) -> None:
         _say_verdict(console, platform.engine, use_case)
 
 
-def _say_verdict(console: Console, engine: Engine, use_case: str) -> None:
-    """Say what outcomes have told of the model in the shadow, if something has been judged."""
+def _say_verdict(console: Console, engine: Engine, use_case: str, run_id: str | None = None) -> None:
+    """Say what outcomes have told of the model in the shadow, if something has been judged; of a run, also if not."""
     from ml_assets.database.monitoring import newest_shadow_verdict
 
-    if verdict := newest_shadow_verdict(engine, use_case):
+    if verdict := newest_shadow_verdict(engine, use_case, run_id):
         console.print(f"As of {verdict['decision_date']}, {verdict['sentence']}")
+    elif run_id is not None:
+        console.print("Outcomes have not told yet how it does in the shadow: nothing has been judged")
 
 
 def _what(line: LedgerEntry) -> str:

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 from typing import Any, Final
 
 import pyarrow as pa
-from sqlalchemy import Engine, delete, inspect, select, text
+from sqlalchemy import ColumnElement, Engine, delete, inspect, select, text
 
 from ml_assets.database.connect import begin
 from ml_assets.database.copying import copy_rows
@@ -73,9 +73,14 @@ def newest_retraining_decision(where: Engine | str, use_case: str) -> dict[str, 
     return _newest(where, RetrainingDecision, use_case)
 
 
-def newest_shadow_verdict(where: Engine | str, use_case: str) -> dict[str, Any] | None:
-    """Return the verdict on the model in the shadow of the newest date, None if nothing has been judged."""
-    return _newest(where, ShadowVerdictRow, use_case)
+def newest_shadow_verdict(where: Engine | str, use_case: str, run_id: str | None = None) -> dict[str, Any] | None:
+    """Return the verdict on the model in the shadow of the newest date, None if nothing has been judged.
+
+    With `run_id` it is that on the model of this MLflow run.
+    """
+    if run_id is None:
+        return _newest(where, ShadowVerdictRow, use_case)
+    return _newest(where, ShadowVerdictRow, use_case, ShadowVerdictRow.__table__.c.shadow_run_id == run_id)
 
 
 def retire_outcomes(where: Engine | str, *, months: int, now: datetime) -> int:
@@ -90,9 +95,11 @@ def retire_outcomes(where: Engine | str, *, months: int, now: datetime) -> int:
         return connection.execute(delete(Outcome).where(Outcome.outcome_date < first)).rowcount
 
 
-def _newest(where: Engine | str, table: type[Base], use_case: str) -> dict[str, Any] | None:
+def _newest(
+    where: Engine | str, table: type[Base], use_case: str, *asked: ColumnElement[bool]
+) -> dict[str, Any] | None:
     columns = table.__table__.c
-    query = select(table.__table__).where(columns.use_case == use_case)
+    query = select(table.__table__).where(columns.use_case == use_case, *asked)
     with begin(where) as connection:
         row = connection.execute(query.order_by(columns[_DATE[table]].desc()).limit(1)).mappings().one_or_none()
         return dict(row) if row else None

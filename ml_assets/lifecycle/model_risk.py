@@ -35,8 +35,9 @@ def model_risk_pack(
     evidence: Evidence,
     verdict: Verdict,
     ledger: Sequence[LedgerEntry],
+    shadow: Mapping[str, Any] | None = None,
 ) -> Pack:
-    """Return the pack of the evaluated model of a run.
+    """Return the pack of the evaluated model of a run; `shadow` is the verdict on it beside the champion, if any.
 
     Raises:
         PackError: a section would be empty.
@@ -56,7 +57,7 @@ def model_risk_pack(
         "limits": _limits(usecase),
         "challengers": _challengers(usecase, evidence, verdict),
         "implementation": _implementation(usecase, evidence, run),
-        "monitoring": _monitoring(usecase),
+        "monitoring": _monitoring(usecase, shadow),
         "approvals": _approvals(usecase, ledger),
     }
     candidate = run.tags.get("candidate", "unknown")
@@ -268,7 +269,7 @@ def _implementation(usecase: UseCase, evidence: Evidence, run: CandidateRun) -> 
     )
 
 
-def _monitoring(usecase: UseCase) -> str:
+def _monitoring(usecase: UseCase, shadow: Mapping[str, Any] | None) -> str:
     batch = usecase.gate.batch
     rows = [
         {"what": "business days have decisions", "where": Markdown("check `row_count` on `features`"),
@@ -289,7 +290,13 @@ def _monitoring(usecase: UseCase) -> str:
         {"what": "the champion on newly matured outcomes", "where": Markdown("asset `evaluation`, each business night"),
          "limit": "a challenger that passes the gate replaces it"},
     ]  # fmt: skip
-    return markdown_table(rows)
+    said = (
+        f"On live decisions, as of {shadow['decision_date']}: {text(shadow['sentence'])}"
+        if shadow
+        else "On live decisions, beside the champion: not judged yet. While it awaits approval it scores in the "
+        "shadow, and each morning this page is written anew with the verdict."
+    )
+    return f"{said}\n\n{markdown_table(rows)}"
 
 
 def _pause(usecase: UseCase) -> str:

@@ -14,10 +14,20 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from sqlalchemy import Engine
 
+from ml_assets.answers import SERVED_SCORES
 from ml_assets.database.models import Drift, Estimate, Outcome, OutcomeCount, Performance, RetrainingDecision
 from ml_assets.database.monitoring import replace_dates, rows_between
 from ml_assets.features.days import day_end
-from ml_assets.lake import Lake, features_table, labels_table, outcomes_table, predictions_table, shadow_table
+from ml_assets.lake import (
+    Lake,
+    features_table,
+    labels_table,
+    landing_table,
+    outcomes_table,
+    predictions_table,
+    shadow_table,
+)
+from ml_assets.landing.schemas import EVENT, event_schema
 from ml_assets.learning.plots import estimate_plot
 from ml_assets.learning.scorer import Scorer
 from ml_assets.learning.slices import slice_columns
@@ -26,10 +36,12 @@ from ml_assets.lifecycle.evaluation import read_evidence, read_model_evidence
 from ml_assets.lifecycle.horizons import Horizons, horizons_of, known_everywhere
 from ml_assets.lifecycle.standing import champion_facts
 from ml_assets.lifecycle.waiting import is_mature, label_progress, not_ingested, stale_for
+from ml_assets.monitoring.answers import ANSWERED, online_decisions
 from ml_assets.monitoring.effect import Effect, effect_of_acting
 from ml_assets.monitoring.estimate import estimates
 from ml_assets.monitoring.outcomes import (
     BATCH,
+    ONLINE,
     PREDICTED,
     Completeness,
     completeness,
@@ -45,7 +57,7 @@ from ml_assets.spec import UseCase
 
 # How far back estimates and earlier decisions are looked at by the rule that retrains.
 _LOOK_BACK = timedelta(days=120)
-# Where the predictions of each stage lie. The scoring service's answers are one more, once they land in the lake.
+# Where the predictions of each stage lie; the answers of the scoring service are as they have landed (`_answers`).
 SOURCES = {BATCH: predictions_table, SHADOW: shadow_table}
 
 
@@ -78,16 +90,24 @@ def join_live_outcomes(lake: Lake, engine: Engine | str, usecase: UseCase, dates
     ]
     wanted = ds.field("outcome_date").isin(pa.array(touched, pa.date32()))
     predictions = {stage: _about(lake, table(usecase), touched) for stage, table in SOURCES.items()}
+    answers = _answers(lake, usecase, wanted)
     decided = {day for rows in predictions.values() for day in pc.unique(rows["decision_date"]).to_pylist()}
+    if answers.num_rows:
+        decided |= {day for day, outcomes in horizons.by_decision.items() if outcomes & set(touched)}
     features = _rows(
         lake,
         features_table(usecase),
-        ["entity_id", "decision_time", *slice_columns(usecase)],
+        ["entity_id", "decision_time", *slice_columns(usecase), *(_DESCRIBED if answers.num_rows else ())],
         ds.field("decision_date").isin(pa.array(sorted(decided), pa.date32())) & wanted,
     )
-    columns = ["entity_id", "decision_time", "label", "label_known_at", "known_date"]
-    labels = _rows(lake, labels_table(usecase), columns, wanted)
-    rows = join_outcomes(usecase, predictions, features, labels if labels is not None else _NO_LABELS, mature)
+    labels = _rows(lake, labels_table(usecase), _NO_LABELS.column_names, wanted)
+    labels = labels if labels is not None else _NO_LABELS
+    if answers.num_rows and features is not None:
+        online = online_decisions(usecase, answers, features, labels)
+        predictions[ONLINE] = online.predictions
+        features = pa.concat_tables([features.select(online.features.column_names), online.features])
+        labels = pa.concat_tables([labels.select(online.labels.column_names), online.labels])
+    rows = join_outcomes(usecase, predictions, features, labels, mature)
     version = lake.replace(outcomes_table(usecase), rows, "outcome_date", touched)
     replace_dates(engine, Outcome, usecase.name, touched, rows)
     replace_dates(engine, OutcomeCount, usecase.name, touched, outcome_counts(usecase, rows))
@@ -272,10 +292,12 @@ def _plot(estimated: pa.Table) -> bytes:
     )
 
 
+_DESCRIBED = ("outcome_date", "cost_if_fail", "attributes")
 _NO_LABELS = pa.schema(
     [
         ("entity_id", pa.string()),
         ("decision_time", pa.timestamp("us", "UTC")),
+        ("outcome_date", pa.date32()),
         ("label", pa.int8()),
         ("label_known_at", pa.timestamp("us", "UTC")),
         ("known_date", pa.date32()),
@@ -294,10 +316,24 @@ def _touched(lake: Lake, usecase: UseCase, horizons: Horizons, dates: Sequence[d
         *((table(usecase), "decision_date") for table in SOURCES.values()),
         (labels_table(usecase), "known_date"),
         (outcomes_table(usecase), "known_date"),
+        (landing_table(SERVED_SCORES.topic), "business_date"),
     ]:
-        rows = _rows(lake, table, ["outcome_date"], ds.field(column).isin(days))
+        where = ds.field(column).isin(days)
+        if column == "business_date":
+            where &= _of_service(usecase)
+        rows = _rows(lake, table, ["outcome_date"], where)
         found |= set(pc.unique(rows["outcome_date"]).to_pylist()) if rows is not None else set()
     return sorted(found)
+
+
+def _of_service(usecase: UseCase) -> ds.Expression:
+    return (ds.field("kind") == EVENT) & (ds.field("use_case") == usecase.name)
+
+
+def _answers(lake: Lake, usecase: UseCase, wanted: ds.Expression) -> pa.Table:
+    """Return what the service answered about outcome dates, as it has landed."""
+    rows = _rows(lake, landing_table(SERVED_SCORES.topic), ANSWERED, _of_service(usecase) & wanted)
+    return rows if rows is not None else event_schema(SERVED_SCORES).empty_table().select(ANSWERED)
 
 
 def _about(lake: Lake, table: str, outcome_dates: Sequence[date]) -> pa.Table:

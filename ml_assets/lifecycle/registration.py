@@ -6,6 +6,7 @@ from datetime import date
 
 from sqlalchemy import Connection, Engine
 
+from ml_assets.database.monitoring import newest_shadow_verdict
 from ml_assets.database.promotions import (
     Actor,
     LedgerEntry,
@@ -39,11 +40,7 @@ def register_challenger(
     """
     if found := evaluated_challenger(registry, usecase, training_date):
         candidate, run = found
-        evidence, _ = read_evidence(registry, usecase, run.run_id)
-        verdict = judge_now(registry, engine, usecase, evidence)
-        pack = model_risk_pack(registry, usecase, run.run_id, evidence, verdict, history(engine, usecase.name))
-        registry.write_evidence(run.run_id, PACK_MARKDOWN, pack.markdown)
-        registry.write_evidence(run.run_id, PACK_HTML, pack.html)
+        write_pack(registry, engine, usecase, run.run_id)
         version = registry.register(
             usecase.name, run.run_id, tags={"candidate": candidate, "training_date": training_date.isoformat()}
         )
@@ -52,6 +49,27 @@ def register_challenger(
     raise NotFoundError(
         f"use case {usecase.name}: no evaluated candidate of {training_date}; materialize the evaluation first"
     )
+
+
+def write_pack(registry: ModelRegistry, engine: Engine | str, usecase: UseCase, run_id: str) -> None:
+    """Write the model-risk pack of the evaluated model of a run, with the verdict on it in the shadow if there is one.
+
+    Raises:
+        LookupError: the run carries no evidence.
+        ml_assets.governance.PackError: a section of the pack would be empty.
+    """
+    evidence, _ = read_evidence(registry, usecase, run_id)
+    pack = model_risk_pack(
+        registry,
+        usecase,
+        run_id,
+        evidence,
+        judge_now(registry, engine, usecase, evidence),
+        history(engine, usecase.name),
+        newest_shadow_verdict(engine, usecase.name, run_id),
+    )
+    registry.write_evidence(run_id, PACK_MARKDOWN, pack.markdown)
+    registry.write_evidence(run_id, PACK_HTML, pack.html)
 
 
 def enter(registry: ModelRegistry, engine: Engine | str, usecase: UseCase, version: ModelVersion, actor: Actor) -> None:

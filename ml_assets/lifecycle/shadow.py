@@ -24,12 +24,14 @@ from ml_assets.database.promotions import (
     LedgerEntry,
     judged_beside,
     last_change,
+    open_request,
     rolled_back_by_run,
 )
 from ml_assets.lake import Lake, outcomes_table, shadow_table
 from ml_assets.learning.scorer import Scorer
 from ml_assets.lifecycle.evaluation import read_model_evidence
 from ml_assets.lifecycle.promotion import roll_back
+from ml_assets.lifecycle.registration import write_pack
 from ml_assets.lifecycle.scoring import decisions_of, provenance_of, write_predictions
 from ml_assets.lifecycle.training import RunOrigin
 from ml_assets.monitoring.outcomes import judged_rows, known_until
@@ -136,12 +138,16 @@ def judge_and_roll_back(
 ) -> ShadowReport:
     """Judge the model in the shadow as of the end of a date, write the verdict down, and act on it where that is due.
 
+    The pack of a model that awaits approval is written anew with the verdict: that is what the approver reads.
     A champion that was promoted and then does worse than its predecessor, which went on in the shadow, is rolled back:
     once, and never in the tier `high`, where a person decides.
     """
     report = verdict_on_shadow(lake, registry, engine, usecase, day)
     replace_dates(engine, ShadowVerdictRow, usecase.name, [day], _as_rows(usecase, day, report))
     champion, verdict = last_change(engine, usecase.name), report.verdict
+    request = open_request(engine, usecase.name)
+    if verdict is not None and request is not None and request.mlflow_run_id == verdict.shadow.run_id:
+        write_pack(registry, engine, usecase, verdict.shadow.run_id)
     if verdict is None or verdict.says != "better" or champion is None or champion.action != "promoted":
         return report
     shadow = in_shadow(engine, usecase)

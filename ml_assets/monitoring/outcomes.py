@@ -12,6 +12,7 @@ from datetime import date
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from ml_assets.contracts import TIMESTAMP
 from ml_assets.learning.slices import described, slice_columns
@@ -20,7 +21,7 @@ from ml_assets.predictions.control import is_marked
 from ml_assets.predictions.work_list import listed, standing
 from ml_assets.spec import UseCase
 
-BATCH = "batch"
+BATCH, ONLINE = "batch", "online"
 _KEYS = ["entity_id", "decision_time"]
 # What the outcomes table takes of a prediction as it is.
 PREDICTED = (
@@ -103,7 +104,8 @@ def join_outcomes(
     """Return the predictions with their outcomes, in `outcomes_schema`, sorted by decision time and entity.
 
     `predictions` maps the stage that made them (`BATCH`, or that of the scoring service) to those that speak for their
-    decision time, with the columns `PREDICTED` and `attributes`. `features` has the keys and `slice_columns` of the
+    decision time, with the columns `PREDICTED` and `attributes`; each of its own decision times is a work-list, but of
+    the service, which answers at any moment, each slot of a date. `features` has the keys and `slice_columns` of the
     same decisions; a decision that it lacks has no slices. `labels` is of the labels table, with `known_date`.
 
     `is_last` marks the newest prediction of an entity about an outcome date, `on_list` those that the team was to act
@@ -121,8 +123,7 @@ def join_outcomes(
     rows = _with_labels(rows, labels)
     rows = rows.append_column("use_case", pa.repeat(pa.scalar(usecase.name), rows.num_rows))
     stages = np.unique(rows["stage"].to_numpy(), return_inverse=True)[1]
-    times = np.unique(rows["decision_time"].to_numpy(), return_inverse=True)[1]
-    lists = stages * (int(times.max()) + 1) + times
+    lists = np.unique(_lists(rows, stages), return_inverse=True)[1]
     costs = rows["expected_cost"].to_numpy()
     on_list = listed(lists, rows["entity_id"], costs, capacity=usecase.capacity, action=usecase.action)
     is_last = np.zeros(rows.num_rows, dtype=np.bool_)
@@ -203,6 +204,14 @@ def _of_stage(rows: pa.Table, stage: str) -> pa.Table:
     """Return the columns of predictions that are needed, with the stage that made them."""
     rows = rows.select([*PREDICTED, "attributes"])
     return rows.append_column("stage", pa.repeat(pa.scalar(stage), rows.num_rows))
+
+
+def _lists(rows: pa.Table, stages: NDArray[np.int64]) -> NDArray[np.object_]:
+    """Return the work-list of each row: (n,)."""
+    online = rows["stage"].to_numpy() == ONLINE
+    times = rows["decision_time"].cast(pa.int64()).to_numpy().astype(str)
+    slots = np.char.add(rows["decision_date"].to_numpy().astype(str), rows["slot"].to_numpy().astype(str))
+    return np.char.add(stages.astype(str), np.char.add("/", np.where(online, slots, times)))
 
 
 def _positions(rows: pa.Table) -> pa.Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+from typing import Final
 
 from ml_assets.local.simulation.market import Change, MarketConfig
 from ml_assets.spec import Candidate, UseCase
@@ -13,7 +14,10 @@ from ml_assets.spec import Candidate, UseCase
 HISTORY = 60
 # The first confirmation of a trade's settlement shows so many business days after the trade.
 SETTLES_AFTER = 2
-STRESS, COUNTERPARTY, MARKET, FEED = "stress", "counterparty", "market", "feed"
+STRESS: Final = "stress"
+COUNTERPARTY: Final = "counterparty"
+MARKET: Final = "market"
+FEED: Final = "feed"
 WHAT_HAPPENS = {
     COUNTERPARTY: "a counterparty degrades, for good",
     MARKET: "a new market opens, for good",

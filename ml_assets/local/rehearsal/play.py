@@ -11,16 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ml_assets.database.models import Drift, Estimate
 from ml_assets.database.monitoring import rows_between
-from ml_assets.database.promotions import Actor, last_change, open_request
+from ml_assets.database.promotions import Actor, open_request
 from ml_assets.features.days import weekdays
 from ml_assets.landing.heartbeat import Heartbeats
 from ml_assets.landing.kafka import KafkaConnection
@@ -124,7 +122,7 @@ class _Player:
         self.threads = platform.settings.threads
         self.origin = RunOrigin(platform.code, "rehearsal")
         self.calendar = market.world.calendar
-        self.kafka = kafka
+        self.kafka, self.beats = kafka, Heartbeats(self.lake, kafka.admin(), "live")
         self.landed, self.until = Landed(), datetime.min.replace(tzinfo=UTC)
         self.saved: set[str] = set()
         self.acts = 0
@@ -172,9 +170,9 @@ class _Player:
         with self._timed("landing"):
             produce(self.kafka, self.market.between(self.until, now, self.saved))
             Lander(self.lake, self.usecase.events, self.kafka, clock="replay").land_available()
-            beats = Heartbeats(self.lake, None, "live")  # type: ignore[arg-type] - only looks ask a broker
+            # The rehearsal's clock: everything that had been published by now is there.
             for event in self.usecase.events:
-                beats.note(event, 2, {0: now, 1: now})
+                self.beats.note(event, 2, {0: now, 1: now})
             self.until = now
             self.landed, change = look(self.lake, self.usecase.events, self.landed)
         with self._timed("curation"):
@@ -188,7 +186,7 @@ class _Player:
         morning = Morning(number, today, 0)
         self._land(now)
         dates = [before, today] if number else [today]
-        known = list(weekdays(before, today))[1:] + [today]
+        known = [*list(weekdays(before, today))[1:], today]
         with self._timed("features"):
             compute_features(self.lake, self.usecase, dates, until=now, threads=self.threads)
         with self._timed("labels"):
@@ -202,16 +200,12 @@ class _Player:
                 despite="the rehearsal goes on",
             )  # fmt: skip
             morning.champion = scored.champion.version
-            score_shadow(
-                self.lake, self.registry, self.engine, self.usecase, dates, self.origin, threads=self.threads
-            )
+            score_shadow(self.lake, self.registry, self.engine, self.usecase, dates, self.origin, threads=self.threads)
         morning.acted = self._act(scored.predictions)
         with self._timed("outcomes"):
             join_live_outcomes(self.lake, self.engine, self.usecase, [*dates[:-1], *known])
         with self._timed("performance"):
-            measure_performance(
-                self.lake, self.registry, self.engine, self.usecase, [today], threads=self.threads
-            )
+            measure_performance(self.lake, self.registry, self.engine, self.usecase, [today], threads=self.threads)
         with self._timed("drift"):
             measure_drift(self.lake, self.registry, self.engine, self.usecase, [today], threads=self.threads)
         with self._timed("shadow"):
@@ -225,9 +219,7 @@ class _Player:
             )[0]
         self._tell(morning, dates)
         if number == self.plan.bad_challenger:
-            morning.trainings.append(
-                self._train(number, "a data scientist's model", with_bad_challenger(self.usecase))
-            )
+            morning.trainings.append(self._train(number, "a data scientist's model", with_bad_challenger(self.usecase)))
         elif morning.decision.outcome == "retrain":
             morning.trainings.append(self._train(number, morning.decision.reason, self.usecase))
         elif number and number % self.plan.retrain_every == 0:
@@ -248,7 +240,7 @@ class _Player:
         pairs = zip(acted["entity_id"].to_pylist(), acted["slot"].to_pylist(), strict=True)
         self.saved |= {entity for entity, slot in pairs if chase(self.usecase, entity, slot)}
         self.acts += acted.num_rows
-        return acted.num_rows
+        return len(acted)
 
     def _train(self, number: int, why: str, usecase: UseCase) -> Training:
         """Train as of a day, evaluate, register, and ask for the promotion if the gate passes."""
@@ -256,13 +248,9 @@ class _Player:
         with self._timed("training"):
             assemble_training_set(self.lake, usecase, day)
             for candidate in usecase.candidates:
-                train_candidate(
-                    self.lake, self.registry, usecase, candidate, day, self.origin, threads=self.threads
-                )
+                train_candidate(self.lake, self.registry, usecase, candidate, day, self.origin, threads=self.threads)
         with self._timed("evaluation"):
-            report = evaluate_candidates(
-                self.lake, self.registry, self.engine, usecase, day, threads=self.threads
-            )
+            report = evaluate_candidates(self.lake, self.registry, self.engine, usecase, day, threads=self.threads)
             version = register_challenger(self.registry, self.engine, usecase, day, actor)
             promotion = promote_challenger(self.registry, self.engine, usecase, actor)
         return Training(number, why, version.version, version.run_id, report.verdict, promotion.outcome)

@@ -26,6 +26,7 @@ from ml_assets.lake import (
     features_table,
     labels_table,
     landing_table,
+    outcomes_table,
     predictions_table,
     quarantine_table,
     reference_table,
@@ -43,10 +44,12 @@ from ml_assets.lifecycle.evaluation import (
     read_evidence,
 )
 from ml_assets.lifecycle.lineage import explain_answer, explain_prediction
+from ml_assets.lifecycle.monitoring import join_live_outcomes
 from ml_assets.lifecycle.registration import register_challenger
 from ml_assets.lifecycle.reproduce import CannotReproduceError, reproduce
 from ml_assets.lifecycle.scoring import score_dates
 from ml_assets.lifecycle.training import RunOrigin
+from ml_assets.monitoring.outcomes import ONLINE
 from ml_assets.registry import CHALLENGER, CHAMPION
 from ml_assets.serving.models import ModelFiles
 from ml_assets.serving.recorder import Recorder
@@ -503,6 +506,21 @@ def test_an_answer_of_the_service_is_walked_back_and_made_again(bank, answered, 
     said = printed(found)
     for fact in ("as champion in 1.0 ms", "asked", answered.mlflow_run_id, answered.feature_set_hash, "reproduced"):
         assert fact in said, fact
+
+
+def test_an_answer_is_joined_to_outcomes_as_one_prediction_of_the_stage_online(bank, answered):
+    """Guards performance that knows the batch alone: what-ifs, shadows and earlier answers are not counted."""
+    join_live_outcomes(bank.lake, bank.platform.engine, bank.usecase, [bank.days[-1]])
+    rows = bank.lake.read(outcomes_table(bank.usecase))
+    online = [row for row in rows.to_pylist() if row["stage"] == ONLINE]
+    batch = {row["entity_id"]: row for row in rows.to_pylist() if row["stage"] == "batch"}
+    assert [row["entity_id"] for row in online] == [answered.entity_id]
+    (row,) = online
+    assert row["probability"] == pytest.approx(answered.probability, abs=1e-5)
+    assert (row["decision_time"], row["decision_date"]) == (answered.decision_time, bank.days[-1])
+    assert row["is_last"]
+    if same := batch.get(answered.entity_id):
+        assert row["cost_if_fail"] == same["cost_if_fail"]
 
 
 def printed(found):

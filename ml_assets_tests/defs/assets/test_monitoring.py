@@ -25,7 +25,9 @@ from ml_assets.database.promotions import Actor, LedgerError, last_change
 from ml_assets.defs.sensors import retraining_sensor
 from ml_assets.lake import labels_table, outcomes_table, predictions_table, shadow_table
 from ml_assets.learning.statistics import average_precision
+from ml_assets.lifecycle.model_risk import PACK_MARKDOWN
 from ml_assets.lifecycle.promotion import promote_challenger, roll_back
+from ml_assets.lifecycle.registration import write_pack
 from ml_assets_tests import late_payments
 from ml_assets_tests.defs.assets.conftest import Bank
 
@@ -191,6 +193,12 @@ def test_a_champion_that_does_worse_than_its_predecessor_is_rolled_back_by_itsel
     said = monitored.latest("shadow_verdict")
     assert said["verdict"].startswith(f"version {first.to_version} in the shadow: no difference to champion")
     assert said["decisions"] == (SCORED - 3) * 60
+    write_pack(monitored.platform.registry, engine, usecase, first.mlflow_run_id)
+    pack = monitored.platform.registry.read_evidence(first.mlflow_run_id, PACK_MARKDOWN)
+    assert f"as of {days[-1]}: version {first.to_version} in the shadow: no difference to champion" in pack
+    write_pack(monitored.platform.registry, engine, usecase, second.mlflow_run_id)
+    pack = monitored.platform.registry.read_evidence(second.mlflow_run_id, PACK_MARKDOWN)
+    assert "beside the champion: not judged yet" in pack, "the verdict on another model is not that on this one"
     assert len(sql(monitored, "SELECT * FROM work_list")) == len(
         sql(monitored, f"SELECT * FROM work_list WHERE model_version = {second.to_version}")
     ), "nothing of the shadow is on a work-list"

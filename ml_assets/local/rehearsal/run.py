@@ -1,0 +1,121 @@
+"""The rehearsal from an empty home to its page: servers, play, account, files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from time import perf_counter, process_time
+
+import numpy as np
+import pyarrow.dataset as ds
+
+from ml_assets.lake import features_table, predictions_table
+from ml_assets.learning.scorer import Scorer
+from ml_assets.local.embedded.environment import kafka_connection, stop_servers
+from ml_assets.local.rehearsal.account import (
+    NEVER,
+    ORACLE,
+    RULE,
+    TEAM,
+    Cost,
+    Decisions,
+    Goal,
+    costs,
+    false_alarms,
+    flagged,
+    goals,
+    recoveries,
+)
+from ml_assets.local.rehearsal.page import page, plots
+from ml_assets.local.rehearsal.plan import Plan, home_of
+from ml_assets.local.rehearsal.play import Say, Year, play
+from ml_assets.local.simulation.truth import truth_table
+from ml_assets.platform import Platform, open_platform
+from ml_assets.settings import Settings
+from ml_assets.spec import UseCase
+
+_KEYS = ["entity_id", "decision_time"]
+
+
+def rehearse(settings: Settings, plan: Plan, usecase: UseCase, out: Path, say: Say = lambda _: None) -> list[Goal]:
+    """Play the year on servers of its own below the home, write the page and its plots, and return the goals.
+
+    `out` is the page, a Markdown file; the plots go into a folder of its name beside it.
+    """
+    home = home_of(settings.home_path)
+    settings = Settings(home=home, threads=settings.threads)
+    stop_servers(settings)
+    shutil.rmtree(home, ignore_errors=True)
+    platform = open_platform(settings)
+    began, used = perf_counter(), process_time()
+    try:
+        year = play(plan, usecase, platform, kafka_connection(settings), say)
+        took, cpu = perf_counter() - began, process_time() - used
+        decisions = decisions_of(year, platform)
+        found = costs(year.usecase, decisions, year.saved, year.acts)
+        reached = goals(
+            found, flagged(plan, year.mornings), false_alarms(plan, year.mornings), recoveries(year, decisions)
+        )
+        measured = [f"{platform.code[:7]}, {datetime.now().astimezone():%Y-%m-%d}", *_took(year, took, cpu)]
+        write(out, year, decisions, found, reached, measured)
+        return reached
+    finally:
+        platform.close()
+        stop_servers(settings)
+
+
+def decisions_of(year: Year, platform: Platform) -> Decisions:
+    """Return all decisions of the year whose outcome date is over, with the probabilities of each list."""
+    usecase, first, last = year.usecase, year.mornings[0].date, year.mornings[-2].date
+    day = ds.field("outcome_date")
+    rows = platform.lake.read(features_table(usecase), where=(day >= first) & (day <= last))
+    mine = platform.lake.read(
+        predictions_table(usecase), columns=[*_KEYS, "probability"], where=(day >= first) & (day <= last)
+    ).rename_columns([*_KEYS, "mine"])
+    truth = truth_table(year.market.world, year.market.instructions)
+    truth = truth.select(["entity_id", "slot", "probability", "outcome"])
+    rows = rows.join(truth, keys=["entity_id", "slot"], join_type="inner").join(mine, keys=_KEYS, join_type="inner")
+    rows = rows.sort_by([("decision_time", "ascending"), ("entity_id", "ascending")])
+    models = {RULE: usecase.rule.name, NEVER: next(one.name for one in usecase.candidates if not one.is_rule)}
+    probabilities = {
+        name: np.asarray(
+            Scorer.from_files(platform.registry.download_model(year.first_models[candidate])).score(rows),
+            dtype=np.float64,
+        )
+        for name, candidate in models.items()
+    }
+    probabilities |= {TEAM: rows["mine"].to_numpy(), ORACLE: rows["probability"].to_numpy()}
+    return Decisions(
+        rows.select([*_KEYS, "slot", "outcome_date"]),
+        rows["outcome"].to_numpy().astype(np.bool_),
+        rows["cost_if_fail"].to_numpy(),
+        probabilities,
+    )
+
+
+def write(
+    out: Path,
+    year: Year,
+    decisions: Decisions,
+    found: dict[str, Cost],
+    reached: Sequence[Goal],
+    measured: Sequence[str],
+) -> None:
+    """Write the page and its plots."""
+    folder = out.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, png in plots(year, decisions, found).items():
+        (folder / f"{name}.png").write_bytes(png)
+    out.write_text(page(year, found, reached, measured, folder.name), encoding="utf-8")
+
+
+def _took(year: Year, took: float, cpu: float) -> list[str]:
+    loads = ", ".join(f"{load:.1f}" for load in os.getloadavg())
+    slowest = sorted(year.seconds.items(), key=lambda one: -one[1])
+    return [
+        f"it took {took / 60:.0f} minutes, {cpu / 60:.0f} of them of this process's processor; load average {loads}",
+        "by stage, seconds: " + ", ".join(f"{stage} {seconds:,.0f}" for stage, seconds in slowest),
+    ]

@@ -1,0 +1,83 @@
+"""Answers of the scoring service as predictions: which of them count, and what describes and labels them.
+
+The service answers at any moment, so that an answer's decision time is none of the batch's. What it is about, an entity
+and an outcome date, is the same: outcome, cost and attributes are those of the batch's decisions about it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ml_assets.monitoring.outcomes import PREDICTED
+from ml_assets.spec import UseCase
+
+# What is read of an answer; see `ml_assets.answers.ServedScore`.
+ANSWERED = (
+    "entity_id", "decision_time", "slot", "outcome_date", "model_version", "mlflow_run_id", "probability",
+    "expected_cost", "event_time", "stage", "what_if",
+)  # fmt: skip
+_TOLD = pa.array(["champion", "canary"])
+_ABOUT = ["entity_id", "outcome_date"]
+_KEYS = ["entity_id", "decision_time"]
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineDecisions:
+    """Answers in the shape in which `join_outcomes` takes predictions, features and labels of the batch."""
+
+    predictions: pa.Table
+    features: pa.Table
+    labels: pa.Table
+
+
+def online_decisions(usecase: UseCase, answers: pa.Table, features: pa.Table, labels: pa.Table) -> OnlineDecisions:
+    """Return the answers that count as predictions.
+
+    `answers` has the columns `ANSWERED`; `features` are the batch's decisions about the same outcome dates, with
+    cost_if_fail, attributes and slices, `labels` are rows of the labels table with outcome_date.
+
+    Counted is what a caller was told, champion or canary, and no what-if; of several answers on an entity at a slot of
+    a date the newest one, as on a work-list. An entity of which the batch knows nothing has no attributes; what its
+    fail would cost follows from the answer.
+    """
+    answers = _counted(usecase, answers)
+    known = _newest(features).drop_columns(["decision_time"])
+    rows = answers.join(known, keys=_ABOUT, join_type="left outer").sort_by(_in_order)
+    of_answer = pc.divide(rows["expected_cost"], pc.max_element_wise(rows["probability"], 1e-12))
+    cost = pc.coalesce(rows["cost_if_fail"], of_answer)
+    rows = rows.set_column(rows.column_names.index("cost_if_fail"), "cost_if_fail", cost)
+    came = _newest(labels).drop_columns(["decision_time"])
+    labelled = answers.select([*_KEYS, "outcome_date"]).join(came, keys=_ABOUT, join_type="inner")
+    # What was known before it was asked is no outcome of an answer.
+    labelled = labelled.filter(pc.greater(labelled["label_known_at"], labelled["decision_time"]))
+    described = [name for name in features.column_names if name not in (*_ABOUT, "decision_time", "cost_if_fail")]
+    return OnlineDecisions(
+        rows.select([*PREDICTED, "attributes"]),
+        rows.select([*_KEYS, *(name for name in described if name != "attributes")]),
+        labelled.select([name for name in labels.column_names if name != "outcome_date"]),
+    )
+
+
+_in_order = [("decision_time", "ascending"), ("entity_id", "ascending")]
+
+
+def _counted(usecase: UseCase, answers: pa.Table) -> pa.Table:
+    told = pc.and_(pc.is_in(answers["stage"], value_set=_TOLD), pc.invert(answers["what_if"]))
+    rows = answers.filter(told)
+    days = {at: usecase.slots_at(at)[0].decision_date for at in pc.unique(rows["decision_time"]).to_pylist()}
+    decided = pa.array([days[at] for at in rows["decision_time"].to_pylist()], pa.date32())
+    rows = rows.append_column("decision_date", decided).sort_by([("event_time", "ascending")])
+    rows = rows.append_column("row", pa.array(range(rows.num_rows), pa.int64()))
+    newest = rows.group_by([*_ABOUT, "decision_date", "slot"]).aggregate([("row", "max")])["row_max"]
+    return rows.take(newest.combine_chunks()).drop_columns(["row", "event_time", "stage", "what_if"])
+
+
+def _newest(rows: pa.Table) -> pa.Table:
+    """Return the row of the newest decision about each entity and outcome date."""
+    rows = rows.sort_by([("decision_time", "ascending")])
+    rows = rows.append_column("row", pa.array(range(rows.num_rows), pa.int64()))
+    newest = rows.group_by(_ABOUT).aggregate([("row", "max")])["row_max"]
+    return rows.take(newest.combine_chunks()).drop_columns(["row"])

@@ -1,4 +1,4 @@
-"""The commands of `ml-assets` that show what there is: status, work-list, explain-prediction, features."""
+"""The commands of `ml-assets` that show what there is: status, work-list, explain-prediction, similar, features."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ml_assets.cli.opened import UseCaseName, platform_of, read_settings, usecase_of, usecases_of
-from ml_assets.cli.printed import show
+from ml_assets.cli.printed import in_words, show
 from ml_assets.errors import InputError, StateError
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from ml_assets.database.promotions import LedgerEntry
     from ml_assets.lifecycle.lineage import PredictionLineage
+    from ml_assets.lifecycle.similar import Similar
+    from ml_assets.spec import UseCase
 
 
 def add_looking_commands(app: typer.Typer, console: Console) -> None:
@@ -138,6 +140,28 @@ def add_looking_commands(app: typer.Typer, console: Console) -> None:
             raise StateError(not_made_again(found))
 
     @app.command()
+    def similar(
+        use_case: UseCaseName,
+        entity: Annotated[str, typer.Argument(help="the entity, as in the work-list")],
+        decision_time: Annotated[
+            datetime | None,
+            typer.Option(formats=["%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"], help="UTC; the newest if not given"),
+        ] = None,
+        rows: Annotated[int, typer.Option(min=1, max=100, help="past cases to show")] = 10,
+    ) -> None:
+        """Show the past cases that are most like a decision, and what came of them."""
+        from ml_assets.lifecycle.similar import find_similar
+
+        settings = read_settings()
+        platform, usecase = platform_of(settings), usecase_of(settings, use_case)
+        at = decision_time.replace(tzinfo=UTC) if decision_time else None
+        found = find_similar(
+            platform.lake, platform.registry, platform.engine, usecase, entity, at, limit=rows,
+            threads=settings.threads,
+        )  # fmt: skip
+        print_similar(console, usecase, found)
+
+    @app.command()
     def features() -> None:
         """Print the catalogue of features as Markdown, which is the content of `docs/features.md`."""
         from ml_assets.features import catalogue_page
@@ -185,6 +209,31 @@ def print_lineage(console: Console, found: PredictionLineage) -> None:
             show(source.kafka_partition), show(source.kafka_offset),
         )  # fmt: skip
     console.print(events)
+
+
+def print_similar(console: Console, usecase: UseCase, found: Similar) -> None:
+    """Print a decision's nearest past cases, and what they come to beside its probability."""
+    said, word = found.prediction, usecase.label.probability_of
+    table = Table(title=f"past cases like {said['entity_id']}, decided {_utc(said['decision_time'])}, {said['slot']}")
+    for column in (usecase.entity, "what it was"):
+        table.add_column(column, overflow="fold")
+    table.add_column("decided, UTC")
+    table.add_column(f"p({word})", justify="right")
+    table.add_column("came out")
+    if usecase.causes:
+        table.add_column("likely reason")
+    table.add_column("what was done")
+    table.add_column("apart, log-odds", justify="right")
+    for case in found.cases:
+        codes = case.reason_codes or {}
+        table.add_row(
+            case.entity_id, in_words(case.attributes, case.entity_id), f"{case.decision_time.astimezone(UTC):%Y-%m-%d}",
+            f"{case.probability:.3f}", Text(word, "red") if case.label else f"no {word}",
+            *((str(codes.get("cause") or ""),) if usecase.causes else ()),
+            case.action or {"none": "not on the list"}.get(case.handling, case.handling), f"{case.distance:.2f}",
+        )  # fmt: skip
+    console.print(table)
+    console.print(found.said(usecase), highlight=False)
 
 
 def not_made_again(found: PredictionLineage) -> str:

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ml_assets.platform import Platform
     from ml_assets.spec import UseCase
 
@@ -55,16 +57,21 @@ def print_work_list(
         table.add_column("why, log-odds")
         table.add_column("what to do")
     for row in worth:
-        said = " · ".join(
-            f"{name.replace('_', ' ')} {_show(value)}"
-            for name, value in (row["attributes"] or {}).items()
-            if value != row["entity_id"] and value is not None
-        )
         table.add_row(
-            str(row["priority"]), row["entity_id"], said, f"{row['probability']:.3f}", f"{row['expected_cost']:,.0f}",
+            str(row["priority"]), row["entity_id"], in_words(row["attributes"], row["entity_id"]),
+            f"{row['probability']:.3f}", f"{row['expected_cost']:,.0f}",
             *(_reasons(row["reason_codes"], row["attributes"]) if usecase.causes else ()),
         )  # fmt: skip
     console.print(table)
+
+
+def in_words(attributes: Mapping[str, Any] | None, entity_id: str) -> str:
+    """Return what a decision is about, but its entity."""
+    return " · ".join(
+        f"{name.replace('_', ' ')} {_show(value)}"
+        for name, value in (attributes or {}).items()
+        if value != entity_id and value is not None
+    )
 
 
 def _reasons(codes: dict[str, Any] | None, attributes: dict[str, Any] | None) -> tuple[str, str]:

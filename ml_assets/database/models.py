@@ -22,20 +22,21 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    SmallInteger,
     Text,
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import DATERANGE, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, DATERANGE, JSONB, REAL
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 PROVENANCE: Final = {"provenance": True}
-_MONTH: Final = re.compile(r"predictions_\d{4}_\d{2}")
+_PARTITION: Final = re.compile(r"predictions_\d{4}_\d{2}|past_cases_.+")
 
 
 def is_declared(name: str | None, kind: str, _parents: object = None) -> bool:
-    """Return whether something in the database has to be in the models: a month's table of predictions has not."""
-    return not (kind == "table" and _MONTH.fullmatch(name or ""))
+    """Return whether something in the database has to be in the models: the partition of a table has not."""
+    return not (kind == "table" and _PARTITION.fullmatch(name or ""))
 
 
 class Base(DeclarativeBase):
@@ -255,6 +256,38 @@ class OutcomeCount(Base):
     cost: Mapped[float]
     is_complete: Mapped[bool]
     known_at: Mapped[datetime | None]
+
+
+class PastCase(Base):
+    """A decision whose outcome is known, with its place among others: see `learning.case_space`.
+
+    `mlflow_run_id` is the model that scored it and gave its contributions, `space` the one by whose training set its
+    features are standardised: only vectors of one space can be compared. `vector` has `case_space.DIMENSIONS` numbers;
+    it is an array, since the extension pgvector is not everywhere, and each partition has an index where it is.
+    """
+
+    __tablename__ = "past_cases"
+
+    use_case: Mapped[str] = mapped_column(primary_key=True)
+    outcome_date: Mapped[date] = mapped_column(primary_key=True)
+    entity_id: Mapped[str] = mapped_column(primary_key=True)
+    decision_time: Mapped[datetime] = mapped_column(primary_key=True)
+    slot: Mapped[str]
+    mlflow_run_id: Mapped[str]
+    model_version: Mapped[int]
+    probability: Mapped[float]
+    expected_cost: Mapped[float]
+    on_list: Mapped[bool]
+    control: Mapped[bool | None]
+    label: Mapped[int] = mapped_column(SmallInteger)
+    label_known_at: Mapped[datetime]
+    space: Mapped[str]
+    vector: Mapped[Any] = mapped_column(ARRAY(REAL))
+
+    __table_args__ = (
+        # Filtered by use case, one index would give too few neighbours of a small one: a partition for each.
+        {"postgresql_partition_by": "LIST (use_case)"},
+    )
 
 
 class Performance(Base):

@@ -17,16 +17,18 @@ from ml_assets.database.models import (
     Estimate,
     Outcome,
     OutcomeCount,
+    PastCase,
     Performance,
     RetrainingDecision,
     ShadowVerdictRow,
-)  # fmt: skip
+)
 from ml_assets.errors import InputError
 
 # By which date the rows of each table are replaced.
 _DATE: Final[dict[type[Base], str]] = {
     Outcome: "outcome_date",
     OutcomeCount: "outcome_date",
+    PastCase: "outcome_date",
     Performance: "outcome_date",
     Estimate: "outcome_date",
     RetrainingDecision: "decision_date",
@@ -84,7 +86,9 @@ def newest_shadow_verdict(where: Engine | str, use_case: str, run_id: str | None
 
 
 def retire_outcomes(where: Engine | str, *, months: int, now: datetime) -> int:
-    """Delete the outcomes older than the last `months` full months (UTC) before this one; return how many.
+    """Delete outcomes and past cases older than the last `months` full months (UTC) before this one.
+
+    Return how many outcomes.
 
     The lake keeps them, as it does predictions.
     """
@@ -92,6 +96,7 @@ def retire_outcomes(where: Engine | str, *, months: int, now: datetime) -> int:
     first = date(number // 12, number % 12 + 1, 1)
     with begin(where) as connection:
         connection.execute(delete(OutcomeCount).where(OutcomeCount.outcome_date < first))
+        connection.execute(delete(PastCase).where(PastCase.outcome_date < first))
         return connection.execute(delete(Outcome).where(Outcome.outcome_date < first)).rowcount
 
 

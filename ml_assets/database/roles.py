@@ -40,6 +40,7 @@ _FUNCTIONS: Final = {
         "predictions_make_month(timestamptz)",
         "predictions_drop_months(timestamptz)",
         "runs_hold(text, boolean)",
+        "past_cases_make_use_case(text)",
     ),
     SCORE: ("predictions_make_month(timestamptz)",),
     DESK: ("feedback_hold(text, date)",),
@@ -100,6 +101,13 @@ BEGIN
         EXECUTE 'REVOKE EXECUTE ON FUNCTION ' || name || ' FROM PUBLIC';
         EXECUTE 'GRANT EXECUTE ON FUNCTION ' || name || ' TO {MIGRATE}';
     END LOOP;
+END $$;
+DO $$
+BEGIN
+    -- Past cases are searched with pgvector, which whoever migrates may not install.
+    IF EXISTS (SELECT FROM pg_catalog.pg_available_extensions WHERE name = 'vector') THEN
+        CREATE EXTENSION IF NOT EXISTS vector SCHEMA public;
+    END IF;
 END $$;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 GRANT USAGE, CREATE ON SCHEMA public TO {MIGRATE};

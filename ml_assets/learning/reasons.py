@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from ml_assets.errors import InputError
 from ml_assets.learning.calibration import log_odds
+from ml_assets.learning.drift_reference import evenly
 from ml_assets.learning.frames import MISSING_CATEGORY, FeatureNames, model_arrays
 from ml_assets.learning.scorer import Scorer
 from ml_assets.spec import Cause, UseCase
@@ -97,7 +98,7 @@ class Explainer:
         """Return the reasons of each row, whose calibrated `probabilities` (n,) the same scorer gave."""
         columns = _Columns(*model_arrays(self._names, rows))
         parts = [
-            self._values(columns.take(np.arange(start, min(start + _BATCH, len(rows)))))
+            self._values(columns.take(np.arange(start, min(start + _BATCH, len(rows)))), self._background)
             for start in range(0, len(rows), _BATCH)
         ]
         values = np.concatenate(parts) if parts else np.empty((0, 1 << len(self.causes)))
@@ -105,6 +106,19 @@ class Explainer:
         values[:, -1] = log_odds(probabilities)
         contributions = values @ self._weights.T
         return [self._reasons(*row) for row in zip(values[:, -1], values[:, 0], contributions, strict=True)]
+
+    def contributions(self, rows: pa.Table, *, background: int = BACKGROUND_ROWS) -> Floats:
+        """Return what each cause adds to the log-odds of each row: (n, causes), in the order of `causes`.
+
+        With fewer `background` decisions, evenly chosen, it is so many times faster and a little rougher.
+        """
+        columns = _Columns(*model_arrays(self._names, rows))
+        chosen = self._background.take(evenly(len(self._background.numbers), background))
+        parts = [
+            self._values(columns.take(np.arange(start, min(start + _BATCH, len(rows)))), chosen) @ self._weights.T
+            for start in range(0, len(rows), _BATCH)
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, len(self.causes)))
 
     def mean_contributions(self, rows: pa.Table) -> dict[str, float]:
         """Return the mean contribution of each cause to the log-odds of rows, less the mean of the background.
@@ -125,12 +139,12 @@ class Explainer:
         shared = {self.causes[i]: float(round(contributions[i], _DIGITS)) for i in order}
         return Reasons(float(round(total, _DIGITS)), float(round(base, _DIGITS)), shared)
 
-    def _values(self, x: _Columns) -> Floats:
+    def _values(self, x: _Columns, background: _Columns) -> Floats:
         """Return the mean log-odds over the background of each coalition: (n, 2 ** causes)."""
-        n, b = len(x.numbers), len(self._background.numbers)
+        n, b = len(x.numbers), len(background.numbers)
         ours = np.repeat(np.arange(n), b)
         theirs = np.tile(np.arange(b), n)
-        values = self._coalitions(x.take(ours), self._background.take(theirs))
+        values = self._coalitions(x.take(ours), background.take(theirs))
         return np.asarray(values.reshape(n, b, -1).mean(axis=1), dtype=np.float64)
 
     def _coalitions(self, own: _Columns, other: _Columns) -> Floats:

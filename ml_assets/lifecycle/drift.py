@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
@@ -20,12 +20,11 @@ from ml_assets.features.days import day_end
 from ml_assets.lake import Lake, features_table, outcomes_table, predictions_table
 from ml_assets.learning.drift_reference import evenly
 from ml_assets.learning.plots import drift_plot
-from ml_assets.learning.reasons import Explainer
-from ml_assets.learning.scorer import Scorer
 from ml_assets.learning.slices import described, with_sources
 from ml_assets.lifecycle.champion import champion_run
 from ml_assets.lifecycle.features import decided_times
 from ml_assets.lifecycle.feeds import feed_rows
+from ml_assets.lifecycle.opened_models import OpenedModels
 from ml_assets.monitoring.drift import (
     FEATURE,
     PREDICTION,
@@ -82,7 +81,7 @@ def measure_drift(
 
     Feeds are those of the business date before, which is over. The rows of a date are replaced in PostgreSQL.
     """
-    models = _Models(registry, usecase, threads)
+    models = OpenedModels(registry, threads)
     for day in sorted(dates):
         found, why = _decisions(lake, registry, engine, usecase, day, models)
         found += _feeds(lake, usecase, day, threads)
@@ -93,24 +92,8 @@ def measure_drift(
     return DriftReport(day, rows, why, earlier)
 
 
-class _Models:
-    """The models that have scored, each opened once."""
-
-    def __init__(self, registry: ModelRegistry, usecase: UseCase, threads: int) -> None:
-        self._registry, self._usecase, self._threads = registry, usecase, threads
-        self._opened: dict[str, tuple[Scorer, Callable[[pa.Table], dict[str, float]] | None]] = {}
-
-    def open(self, run_id: str) -> tuple[Scorer, Callable[[pa.Table], dict[str, float]] | None]:
-        """Return a model, and what gives the mean contributions of causes to its log-odds if it has causes."""
-        if run_id not in self._opened:
-            scorer = Scorer.from_files(self._registry.download_model(run_id), threads=self._threads)
-            explain = Explainer(self._usecase, scorer).mean_contributions if self._usecase.causes else None
-            self._opened[run_id] = scorer, explain
-        return self._opened[run_id]
-
-
 def _decisions(
-    lake: Lake, registry: ModelRegistry, engine: Engine, usecase: UseCase, day: date, models: _Models
+    lake: Lake, registry: ModelRegistry, engine: Engine, usecase: UseCase, day: date, models: OpenedModels
 ) -> tuple[list[Finding], str]:
     """Return the findings on the decisions of a date, and why there are none."""
     of_day = ds.field("decision_date") == pa.scalar(day)
@@ -125,13 +108,14 @@ def _decisions(
     if run_id is None:
         return [], "nothing has been scored yet"
     try:
-        scorer, explain = models.open(run_id)
+        model = models.open(usecase, run_id)
     except (LookupError, FileNotFoundError) as lost:
         return [], f"the model that scored cannot be looked up: {lost}"
-    reference = scorer.manifest.reference
+    manifest = model.scorer.manifest
+    reference = manifest.reference
     if reference is None or reference.drift is None:
         return [], "the model was made before its training days were kept with it; retrain to have drift judged"
-    if scorer.manifest.feature_set_hash != usecase.feature_set_hash:
+    if manifest.feature_set_hash != usecase.feature_set_hash:
         return [], "the features have another definition than when the model was trained; retrain"
     decided = [decision.slot for decision in decided_times(lake, usecase, [day], features)]
     rows = features.slice(0, 0).append_column("probability", pa.array([], pa.float64()))
@@ -139,12 +123,12 @@ def _decisions(
         rows = features.join(predicted.drop_columns(["mlflow_run_id", "scored_at"]), keys=_KEYS, join_type="inner")
         rows = rows.sort_by([("decision_time", "ascending"), ("entity_id", "ascending")])
     rows = described(usecase, rows, rows.select([*_KEYS, "attributes"]))
-    causes = {}
+    causes: dict[str, dict[str, float]] = {}
     for slot in pc.unique(rows["slot"]).to_pylist():
         of_slot = rows.filter(pc.equal(rows["slot"], slot))
-        causes[slot] = explain(of_slot.take(pa.array(evenly(of_slot.num_rows, _EXPLAINED)))) if explain else {}
-    names = scorer.manifest.features
-    return date_findings(usecase, names, reference.drift, day, rows, causes, decided), ""
+        some = of_slot.take(pa.array(evenly(of_slot.num_rows, _EXPLAINED)))
+        causes[slot] = model.explainer.mean_contributions(some) if model.explainer else {}
+    return date_findings(usecase, manifest.features, reference.drift, day, rows, causes, decided), ""
 
 
 def _feeds(lake: Lake, usecase: UseCase, day: date, threads: int) -> list[Finding]:

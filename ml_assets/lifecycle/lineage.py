@@ -111,7 +111,7 @@ def explain_prediction(
         raise NotFoundError(f"use case {usecase.name} has no prediction of {entity_id!r}{when}")
     decision = DecisionTime(prediction["slot"], prediction["decision_time"].astimezone(UTC))
     version = int(prediction["data_versions"][features_table(usecase)])
-    rows = _decided(lake, usecase, entity_id, decision, version)
+    rows = decided_row(lake, usecase, entity_id, decision, version)
     promotion = in_force(engine, usecase.name, prediction["mlflow_run_id"], prediction["scored_at"])
     scorer = _scorer(registry, prediction["mlflow_run_id"], promotion, threads)
     curated = _versions_then(lake, usecase, version)
@@ -204,7 +204,7 @@ def _read_by(usecase: UseCase) -> list[str]:
     return names + [reference_table(usecase, reference) for reference in usecase.references]
 
 
-def _decided(lake: Lake, usecase: UseCase, entity_id: str, decision: DecisionTime, version: int) -> pa.Table:
+def decided_row(lake: Lake, usecase: UseCase, entity_id: str, decision: DecisionTime, version: int) -> pa.Table:
     """Return the row of the features table, at the version that was scored."""
     where = (ds.field("decision_date") == decision.decision_date) & (ds.field("entity_id") == entity_id)
     rows = lake.read(features_table(usecase), where=where, version=version)

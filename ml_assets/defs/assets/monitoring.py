@@ -20,6 +20,7 @@ from ml_assets.defs.checks.monitoring import (
 )
 from ml_assets.defs.common import (
     by_date,
+    counts,
     dates_of,
     key,
     lake_pool,
@@ -27,6 +28,7 @@ from ml_assets.defs.common import (
     picture,
     retrying_outages_only,
     rounded,
+    run_link,
     table,
     when_updated,
 )
@@ -42,6 +44,7 @@ _STAGE = "monitoring"
 def build(usecase: UseCase) -> Iterator[dg.AssetsDefinition]:
     """Yield the monitoring assets of a use case."""
     yield outcomes_asset(usecase)
+    yield past_cases_asset(usecase)
     yield performance_asset(usecase)
     yield drift_asset(usecase)
     yield shadow_verdict_asset(usecase)
@@ -87,6 +90,47 @@ def outcomes_asset(usecase: UseCase) -> dg.AssetsDefinition:
         )
 
     return outcomes
+
+
+def past_cases_asset(usecase: UseCase) -> dg.AssetsDefinition:
+    """Return the asset of the decisions with a known outcome, by which similar ones are found."""
+
+    @dg.asset(
+        key=key(usecase, "past_cases"),
+        deps=[key(usecase, "outcomes")],
+        automation_condition=when_updated("outcomes are new"),
+        kinds={"postgres"},
+        description=(
+            "Decisions about complete outcome dates, each with its outcome and a vector of its features and of what "
+            f"its causes added to its log-odds. `ml-assets similar {usecase.name} <{usecase.entity}>` finds the "
+            "nearest. Table `past_cases` in PostgreSQL."
+        ),
+        pool=lake_pool(usecase),
+        **by_date(usecase, _STAGE),
+    )
+    @retrying_outages_only
+    def past_cases(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+        from ml_assets.lifecycle.similar import keep_cases
+
+        report = keep_cases(
+            platform.lake, platform.registry, platform.engine, usecase, dates_of(context),
+            threads=platform.settings.threads,
+        )  # fmt: skip
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": sum(report.spaces.values()),
+                "outcome dates": len(report.dates),
+                "cases of these dates": report.cases,
+                f"of these {usecase.label.probability_of}": report.fails,
+                **({"left out": counts(report.left_out, "why")} if report.left_out else {}),
+                **({"standardised as for": run_link(platform, usecase, report.space)} if report.space else {}),
+                **({"cases that are not comparable": report.elsewhere} if report.elsewhere else {}),
+                **({"no new cases": report.why} if report.why else {}),
+                **({} if report.indexed else {"not searchable": "the database has no pgvector from 0.8 on"}),
+            }
+        )
+
+    return past_cases
 
 
 def performance_asset(usecase: UseCase) -> dg.AssetsDefinition:

@@ -78,7 +78,8 @@ def scoring_job(usecase: UseCase) -> UnresolvedAssetJobDefinition:
 def monitoring_keys(usecase: UseCase) -> list[dg.AssetKey]:
     """Return the assets that say whether the model still holds."""
     return [
-        key(usecase, name) for name in ("outcomes", "performance", "drift", "shadow_verdict", "retraining_decision")
+        key(usecase, name)
+        for name in ("outcomes", "past_cases", "performance", "drift", "shadow_verdict", "retraining_decision")
     ]
 
 

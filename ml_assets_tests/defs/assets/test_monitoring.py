@@ -14,7 +14,7 @@ import pytest
 from pytest_bdd import given, parsers, scenarios, then, when
 from sqlalchemy import text
 
-from ml_assets.database.models import Drift, RetrainingDecision
+from ml_assets.database.models import Drift, PastCase, RetrainingDecision
 from ml_assets.database.monitoring import (
     newest_retraining_decision,
     newest_shadow_verdict,
@@ -28,6 +28,7 @@ from ml_assets.learning.statistics import average_precision
 from ml_assets.lifecycle.model_risk import PACK_MARKDOWN
 from ml_assets.lifecycle.promotion import promote_challenger, roll_back
 from ml_assets.lifecycle.registration import write_pack
+from ml_assets.lifecycle.similar import find_similar, keep_cases
 from ml_assets_tests import late_payments
 from ml_assets_tests.defs.assets.conftest import Bank
 
@@ -95,6 +96,73 @@ def test_performance_is_measured_estimated_and_judged_by_the_gate(monitored: Ban
     assert counted == [(SCORED, SCORED - 3)]
 
 
+def cases_of(bank: Bank) -> list[dict[str, Any]]:
+    return rows_between(bank.platform.engine, PastCase, bank.usecase.name, date(2026, 1, 1), date(2026, 12, 31))
+
+
+def test_a_past_case_is_a_decision_whose_outcome_is_known(monitored: Bank) -> None:
+    """Guards hindsight: of what is open nothing is held, and what is held was all known when it became a case."""
+    held = cases_of(monitored)
+    outcomes = {
+        (row["entity_id"], row["decision_time"]): row
+        for row in monitored.lake.read(outcomes_table(monitored.usecase)).to_pylist()
+    }
+    complete = {key: row for key, row in outcomes.items() if row["is_complete"]}
+    assert {(row["entity_id"], row["decision_time"]) for row in held} == set(complete)
+    assert len(held) == (SCORED - 3) * 60
+    for row in held:
+        known = complete[row["entity_id"], row["decision_time"]]
+        assert (row["label"], row["label_known_at"]) == (known["label"], known["label_known_at"])
+        assert row["label_known_at"] > row["decision_time"]
+    assert len({row["space"] for row in held}) == 1
+    shown = monitored.latest("past_cases")
+    assert (shown["dagster/row_count"], shown["outcome dates"]) == (len(held), SCORED - 3)
+    assert shown["of these fail"] == sum(row["label"] for row in held)
+    assert "not searchable" not in shown
+
+
+def test_similar_cases_of_a_decision_are_those_that_were_known_by_then(monitored: Bank) -> None:
+    usecase, platform = monitored.usecase, monitored.platform
+    opened = (platform.lake, platform.registry, platform.engine, usecase)
+    said = sql(monitored, "SELECT entity_id, attributes->>'payer' FROM work_list ORDER BY probability DESC")
+    worst, best = said[0][0], said[-1][0]
+    likely, unlikely = find_similar(*opened, worst), find_similar(*opened, best)
+    assert len(likely.cases) == len(unlikely.cases) == 10
+    assert likely.fails > unlikely.fails
+    assert likely.said(usecase).startswith(f"{likely.fails} of the 10 most similar past cases came out as fail; ")
+    of_past = monitored.days[-SCORED + 4]
+    (entity,) = [row["entity_id"] for row in cases_of(monitored) if row["decision_time"].date() == of_past][:1]
+    found = find_similar(*opened, entity, limit=200)
+    decided = found.prediction["decision_time"]
+    assert len(found.cases) == 2 * 60, "of the two days whose outcomes were known on the third morning after"
+    assert all(case.label_known_at <= decided for case in found.cases)
+    assert all(case.entity_id != entity for case in found.cases)
+    first = min(row["entity_id"] for row in cases_of(monitored))
+    none = find_similar(*opened, first)
+    assert none.cases == []
+    assert none.said(usecase) == "no past case of this slot had a known outcome by then"
+    with pytest.raises(LookupError, match="has no prediction of 'nobody'"):
+        find_similar(*opened, "nobody")
+
+
+def test_a_day_of_many_decisions_keeps_what_was_listed_and_some_of_the_rest(monitored: Bank) -> None:
+    usecase, platform = monitored.usecase, monitored.platform
+    before, day = cases_of(monitored), monitored.days[-SCORED]
+    known = usecase.calendar.add(day, 3)
+    opened = (platform.lake, platform.registry, platform.engine, usecase)
+    try:
+        report = keep_cases(*opened, [known], most=20)
+        assert report.dates == [usecase.calendar.add(day, 2)]
+        some = [row for row in cases_of(monitored) if row["outcome_date"] in report.dates]
+        assert report.cases == len(some) < 45
+        listed = [row for row in before if row["outcome_date"] in report.dates and row["on_list"]]
+        assert {row["entity_id"] for row in listed} <= {row["entity_id"] for row in some}
+        assert len(some) > len(listed)
+    finally:
+        keep_cases(*opened, [known])
+    assert cases_of(monitored) == before, "made again, the same"
+
+
 def test_drift_is_measured_shown_and_kept(monitored: Bank) -> None:
     shown = monitored.latest("drift")
     assert shown["by feature and date"].startswith("![drift by feature and date](data:image/png;base64,")
@@ -138,7 +206,7 @@ def test_the_decision_on_retraining_is_written_down_and_the_sensor_starts_what_i
 
 def test_a_label_that_is_corrected_makes_its_outcome_date_anew(monitored: Bank) -> None:
     """Guards outcomes that stay when a label is withdrawn: the date on which it was known holds no trace of it."""
-    lake, usecase = monitored.lake, monitored.usecase
+    lake, usecase, cases = monitored.lake, monitored.usecase, cases_of(monitored)
     labels = lake.read(labels_table(usecase))
     known = monitored.days[-1]
     today = [row for row in labels.to_pylist() if row["known_date"] == known]
@@ -150,9 +218,14 @@ def test_a_label_that_is_corrected_makes_its_outcome_date_anew(monitored: Bank) 
     rows = {row["entity_id"]: row for row in lake.read(outcomes_table(usecase)).to_pylist()}
     assert rows[today[0]["entity_id"]]["label"] is None
     assert {rows[row["entity_id"]]["label"] == row["label"] for row in turned} == {True}
+    held = {row["entity_id"]: row["label"] for row in cases_of(monitored)}
+    assert len(held) == len(cases) - 1
+    assert today[0]["entity_id"] not in held
+    assert {held[row["entity_id"]] == row["label"] for row in turned} == {True}
     assert len(rows) == SCORED * 60
     monitored.runs.run("ingest", [known])
     monitored.runs.run("monitor", [known])
+    assert cases_of(monitored) == cases, "and so are the past cases"
     restored = {row["entity_id"]: row for row in lake.read(outcomes_table(usecase)).to_pylist()}
     assert all(restored[row["entity_id"]]["label"] == row["label"] for row in today)
 

@@ -31,57 +31,42 @@ def add_looking_commands(app: typer.Typer, console: Console) -> None:
     def status() -> None:
         """Show for each use case what has landed, who is champion and what was scored last."""
         from ml_assets.database.alerts import last_heartbeat, open_alerts
-        from ml_assets.database.monitoring import newest_shadow_verdict
-        from ml_assets.database.promotions import LedgerError, last_change, newest_of_canaries, open_request
-        from ml_assets.database.status import scored_dates
-        from ml_assets.lake import features_table
-        from ml_assets.landing.anew import known_too_late
-        from ml_assets.landing.extent import least
+        from ml_assets.database.promotions import LedgerError
         from ml_assets.lifecycle.champion import ChampionError, settle
-        from ml_assets.lifecycle.waiting import all_progress, what_lacks, what_waits
-        from ml_assets.registry import CHALLENGER
+        from ml_assets.lifecycle.overview import overview
 
         settings = read_settings()
         platform = platform_of(settings)
         table = Table("use case", "landed until", "newest features", "champion", "challenger", "newest scores")
         said: list[str | Text] = []
         for usecase in usecases_of(settings):
-            slowest = least(all_progress(platform.lake, [usecase]).values())
-            landed = slowest.until if slowest else None
-            made = [
-                file.partition for file in platform.lake.files(features_table(usecase), "decision_date") if file.rows
-            ]
             try:
                 settle(platform.registry, platform.engine, usecase)
             except (ChampionError, LedgerError) as error:
                 said.append(Text(str(error), "red"))
-            champion, challenger = (
-                last_change(platform.engine, usecase.name),
-                platform.registry.resolve(usecase.name, CHALLENGER),
-            )
-            versions = [champion.to_version if champion else None, challenger.version if challenger else None]
-            scored = scored_dates(platform.engine, usecase.name, limit=1)
+            found = overview(platform.lake, platform.registry, platform.engine, usecase)
+            versions = [found.champion.to_version if found.champion else None, found.challenger]
+            scored = found.newest_scores
             table.add_row(
                 usecase.name,
-                f"{landed:%Y-%m-%d %H:%M}" if landed else "never",
-                str(max(made, default="none")),
+                f"{found.landed_until:%Y-%m-%d %H:%M}" if found.landed_until else "never",
+                str(found.newest_features or "none"),
                 *(f"version {version}" if version else "none" for version in versions),
-                f"{scored[0].decision_date}: {scored[0].predictions:,}" if scored else "none",
+                f"{scored.decision_date}: {scored.predictions:,}" if scored else "none",
             )
-            told = [*what_waits(platform.lake, usecase), *what_lacks(platform.lake, usecase)]
-            said += [f"{usecase.name}: {line}" for line in told]
-            if late := known_too_late(platform.lake, usecase):
-                said.append(Text(late, "yellow"))
-            if request := open_request(platform.engine, usecase.name):
+            said += [f"{usecase.name}: {line}" for line in found.waits]
+            if found.late:
+                said.append(Text(found.late, "yellow"))
+            if request := found.request:
                 said.append(
                     f"{usecase.name}: version {request.to_version} awaits approval"
                     f"{'' if request.share is None else ' as canary'}, asked for by {request.actor}; "
                     f"`ml-assets approve {usecase.name}`"
                 )
-                if verdict := newest_shadow_verdict(platform.engine, usecase.name, request.mlflow_run_id):
-                    said.append(f"{usecase.name}: as of {verdict['decision_date']}, {verdict['sentence']}")
-            if canary := newest_of_canaries(platform.engine, usecase.name):
-                said.append(_of_canary(canary))
+                if found.verdict:
+                    said.append(f"{usecase.name}: {found.verdict}")
+            if found.canary:
+                said.append(_of_canary(found.canary))
         looked = last_heartbeat(platform.engine)
         when = (
             f"rules evaluated last at {looked.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

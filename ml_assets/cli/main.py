@@ -17,6 +17,7 @@ from ml_assets.cli.foreseen import is_foreseen
 from ml_assets.cli.landing import add_landing_commands
 from ml_assets.cli.looking import add_looking_commands
 from ml_assets.cli.market import add_market_commands
+from ml_assets.cli.mcp import add_mcp
 from ml_assets.cli.model_report import add_model_report
 from ml_assets.cli.models import add_models_commands
 from ml_assets.cli.opened import read_settings
@@ -50,6 +51,7 @@ for add in (
     add_ui,
     add_desk,
     add_serve,
+    add_mcp,
     add_backup_commands,
     add_databases_commands,
     add_model_report,

@@ -32,7 +32,7 @@ def add_reports_commands(app: typer.Typer, console: Console) -> None:
         mail: Annotated[bool, typer.Option("--mail", help="send it to who gets it by ML_ASSETS_ALERT_ROUTES")] = False,
     ) -> None:
         """Make a report of a date as a page, Markdown and CSV, and send it if asked; or list the reports."""
-        from ml_assets.lifecycle.reports import make_report, reports_of
+        from ml_assets.lifecycle.reports import make_report, newest_day, reports_of
 
         settings = read_settings()
         usecases = [usecase_of(settings, use_case)] if use_case else list(usecases_of(settings))
@@ -48,7 +48,7 @@ def add_reports_commands(app: typer.Typer, console: Console) -> None:
             _refuse_unless_routed(platform, name, [usecase for usecase in usecases if name in known[usecase.name]])
         made = 0
         for usecase in usecases:
-            asked = day.date() if day else _newest(platform, usecase)
+            asked = day.date() if day else newest_day(platform.engine, usecase)
             if name not in known[usecase.name] or asked is None:
                 continue
             written = make_report(
@@ -107,10 +107,3 @@ def _list(console: Console, usecases: list[UseCase]) -> None:
             at = f"{one.at:%H:%M} UTC" if one.at else "end of day"
             table.add_row(usecase.name, one.name, one.title, one.cadence, at, one.owner)
     console.print(table)
-
-
-def _newest(platform: Platform, usecase: UseCase) -> date | None:
-    from ml_assets.database.status import scored_dates
-
-    found = scored_dates(platform.engine, usecase.name, limit=1)
-    return found[0].decision_date if found else None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 
+from ml_assets.database.roles import MAY_BE, READ
 from ml_assets.errors import InputError
 
 
@@ -23,6 +25,27 @@ def connect(url: str) -> Engine:
             "postgresql+psycopg://..."
         )
     return create_engine(parsed, pool_pre_ping=True)
+
+
+def connect_to_read(url: str, *, seconds: float = 30) -> Engine:
+    """Return an engine of which each connection only reads, for `seconds` a statement at most.
+
+    It reads as the role `ml_assets_read` where the login may take that role; elsewhere the transactions are read-only.
+
+    Raises:
+        ValueError: see `connect`.
+    """
+    engine = connect(url)
+
+    def narrow(raw: Any, _: object) -> None:
+        raw.execute("SET default_transaction_read_only = on")
+        raw.execute(f"SET statement_timeout = {round(seconds * 1000)}")
+        if raw.execute(MAY_BE.replace(":role", "%s"), [READ]).fetchone() == (True,):
+            raw.execute(f"SET ROLE {READ}")
+        raw.commit()
+
+    event.listen(engine, "connect", narrow)
+    return engine
 
 
 @contextmanager

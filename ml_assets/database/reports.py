@@ -39,16 +39,13 @@ from sqlalchemy import Connection, Engine, text
 
 from ml_assets.database.connect import begin
 from ml_assets.database.newest import view_sql
-from ml_assets.database.roles import READ
+from ml_assets.database.roles import MAY_BE, READ
 from ml_assets.errors import InputError
 
 _SECONDS: Final = 120
 # What a person reads has fewer; a report that has more has forgotten to add up.
 MOST_ROWS: Final = 5_000
 _WEEK: Final = timedelta(days=7)
-_MAY_BE_READER: Final = text(
-    "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = :role AND pg_has_role(session_user, oid, 'SET'))"
-)
 
 _REPORT: Final = """
 report AS NOT MATERIALIZED (
@@ -195,7 +192,7 @@ def reading(
     """
     with begin(where) as connection:
         connection.execute(text("SET LOCAL transaction_read_only = on"))
-        if connection.scalar(_MAY_BE_READER, {"role": READ}):
+        if connection.scalar(text(MAY_BE), {"role": READ}):
             connection.execute(text(f"SET LOCAL ROLE {READ}"))
         # A name that is not one of the relations is none: nothing is read that does not end at the time.
         connection.execute(text("SET LOCAL search_path = pg_catalog"))

@@ -27,6 +27,9 @@ SERVE: Final = "ml_assets_serve"
 DESK: Final = "ml_assets_desk"
 ROLES: Final = (MIGRATE, LOAD, SCORE, READ, SERVE, DESK)
 
+# Whether this login may take a role.
+MAY_BE: Final = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = :role AND pg_has_role(session_user, oid, 'SET'))"
+
 _RIGHTS: Final = {
     LOAD: "SELECT, INSERT, UPDATE, DELETE",
     SCORE: "SELECT, INSERT, UPDATE",

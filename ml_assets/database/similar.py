@@ -17,18 +17,19 @@ DIMENSIONS: Final = 64
 # How many candidates the index looks at before they are filtered, and again until enough have passed; and at most.
 _CANDIDATES: Final = 100
 _MOST_CANDIDATES: Final = 1_000
-_WAYS: Final = ("strict_order", "exact")
-_NEAREST: Final = f"""
+# By the index, of numbers of half precision; and by going through all cases.
+_INDEXED, _EXACT = "halfvec", "vector"
+_NEAREST: Final = """
     SELECT
         nearest.entity_id, nearest.decision_time, nearest.slot, nearest.outcome_date, nearest.model_version,
         nearest.probability, nearest.expected_cost, nearest.on_list, nearest.control, nearest.label,
         nearest.label_known_at, nearest.distance, predictions.attributes, predictions.reason_codes
     FROM (
-        SELECT *, vector::halfvec({DIMENSIONS}) <-> CAST(:vector AS halfvec({DIMENSIONS})) AS distance
+        SELECT *, vector::{kind} <-> CAST(:vector AS {kind}) AS distance
         FROM past_cases
         WHERE use_case = :use_case AND space = :space AND slot = :slot AND label_known_at <= :as_of
             AND (entity_id <> :entity_id OR outcome_date <> :outcome_date)
-        ORDER BY vector::halfvec({DIMENSIONS}) <-> CAST(:vector AS halfvec({DIMENSIONS}))
+        ORDER BY vector::{kind} <-> CAST(:vector AS {kind})
         LIMIT :limit
     ) AS nearest
     LEFT JOIN predictions USING (use_case, decision_time, mlflow_run_id, entity_id)
@@ -91,11 +92,12 @@ def similar_cases(
     }  # fmt: skip
     found: list[SimilarCase] = []
     with begin(where) as connection:
-        for way in _WAYS:
-            _search(connection, way, limit)
-            found = [SimilarCase(**row) for row in connection.execute(text(_NEAREST), asked).mappings()]
+        _prefer_index(connection, limit)
+        for kind in (_INDEXED, _EXACT):
+            query = text(_NEAREST.format(kind=f"{kind}({DIMENSIONS})"))
+            found = [SimilarCase(**row) for row in connection.execute(query, asked).mappings()]
             if len(found) == limit:
-                break  # else few pass the filter, as long before the newest cases: the index gives up early
+                break  # else few pass the filter, as of a time long before the newest case: the index gives up early
     return found
 
 
@@ -151,18 +153,19 @@ def _literal(vector: Sequence[float], brackets: str) -> str:
     return brackets[0] + ",".join(f"{value:.4g}" for value in vector) + brackets[1]
 
 
-def _search(connection: Connection, way: str, limit: int) -> None:
+def _prefer_index(connection: Connection, limit: int) -> None:
     version = connection.execute(_VERSION).scalar()
     if version is None:
         raise StateError(
             "similar cases are searched with pgvector, which this database does not have",
             to_do="an administrator installs it on the server, then runs `ml-assets roles-sql` on the database",
         )
-    # No second way to the nearest may be taken for the index, and none for the exact answer.
-    connection.execute(text(f"SET LOCAL enable_indexscan = {'off' if way == 'exact' else 'on'}"))
-    if way != "exact" and _number(version) >= (0, 8):
+    # Without statistics, which a partition does not have at first, all cases would be sorted.
+    connection.execute(text("SET LOCAL enable_sort = off"))
+    connection.execute(text("SET LOCAL jit = off"))
+    if _number(version) >= (0, 8):
         connection.execute(text(f"SET LOCAL hnsw.ef_search = {min(_MOST_CANDIDATES, max(_CANDIDATES, 2 * limit))}"))
-        connection.execute(text(f"SET LOCAL hnsw.iterative_scan = {way}"))
+        connection.execute(text("SET LOCAL hnsw.iterative_scan = strict_order"))
 
 
 def _number(version: str) -> tuple[int, ...]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from sqlalchemy import Engine
 
 from ml_assets.database.reports import Asked, Given, report_rows
 from ml_assets.database.sql_files import shared_and_own
+from ml_assets.database.status import scored_dates
 from ml_assets.errors import InputError, NotFoundError
 from ml_assets.lake import Lake
 from ml_assets.object_store import write_files
-from ml_assets.reports.page import About, Page, make_page
+from ml_assets.reports.page import About, Content, Page, content_of, make_page
 from ml_assets.reports.spec import Report, read_report
 from ml_assets.spec import UseCase
 
@@ -111,13 +112,35 @@ def report_page(
     lake: Lake, engine: Engine | str, usecase: UseCase, report: Report, day: date, *, threads: int = 0
 ) -> Page:
     """Return the page of a report of a date; nothing is written."""
+    return make_page(report, _about(usecase, day), _rows(lake, engine, usecase, report, day, threads))
+
+
+def report_content(
+    lake: Lake, engine: Engine | str, usecase: UseCase, report: Report, day: date, *, threads: int = 0
+) -> Content:
+    """Return what a report of a date says, without a page."""
+    return content_of(report, _about(usecase, day), _rows(lake, engine, usecase, report, day, threads))
+
+
+def newest_day(engine: Engine | str, usecase: UseCase) -> date | None:
+    """Return the date of a report that names none: the newest scored one, None before anything was scored."""
+    found = scored_dates(engine, usecase.name, limit=1)
+    return found[0].decision_date if found else None
+
+
+def _about(usecase: UseCase, day: date) -> About:
+    return About(usecase.name, usecase.title, usecase.currency, day)
+
+
+def _rows(
+    lake: Lake, engine: Engine | str, usecase: UseCase, report: Report, day: date, threads: int
+) -> list[dict[str, Any]]:
     as_of = report.as_of(day)
     next_month = (day.replace(day=1) + timedelta(days=32)).replace(day=1)
     left = sum(1 for _ in usecase.calendar.between(day + timedelta(days=1), next_month - timedelta(days=1)))
     asked = Asked(usecase.name, day, as_of, usecase.currency, usecase.capacity, left)
     given = given_for(lake, usecase, report, day, as_of, threads=threads)
-    rows = report_rows(engine, report.sql, asked, given, file=report.file)
-    return make_page(report, About(usecase.name, usecase.title, usecase.currency, day), rows)
+    return report_rows(engine, report.sql, asked, given, file=report.file)
 
 
 def given_for(

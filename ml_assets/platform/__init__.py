@@ -71,6 +71,26 @@ class Platform:
         return engine
 
     @cached_property
+    def reader(self) -> Engine:
+        """The application's database for who only looks: nothing is migrated, and nothing can be written.
+
+        Raises:
+            StateError: it is at another schema than this code's.
+        """
+        from ml_assets.database.connect import connect_to_read
+        from ml_assets.database.newest import is_newest
+
+        engine = connect_to_read(database_url(self.settings, "ml_assets", "psycopg"))
+        if not is_newest(engine):
+            from ml_assets.database.migrate import require_newest
+
+            try:
+                require_newest(engine)
+            finally:
+                engine.dispose()
+        return engine
+
+    @cached_property
     def alert_routing(self) -> Routing:
         """Who is told of which alerts.
 
@@ -114,8 +134,8 @@ class Platform:
 
     def close(self) -> None:
         """Close the connections to the application's database, if any were opened."""
-        if "engine" in self.__dict__:
-            self.engine.dispose()
+        for opened in {"engine", "reader"} & self.__dict__.keys():
+            self.__dict__[opened].dispose()
 
 
 def open_platform(settings: Settings) -> Platform:

@@ -41,12 +41,28 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """A report that is made: its summary and tables, and its files by name."""
+class Content:
+    """What a report says: its summary and its tables."""
 
     summary: str
     sections: tuple[Section, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Content):
+    """A report that is made: what it says, and its files by name."""
+
     files: Mapping[str, bytes]
+
+
+def content_of(report: Report, about: About, rows: Sequence[Row]) -> Content:
+    """Return what a report says, without its files; `rows` as for `make_page`.
+
+    Raises:
+        InputError: the SQL gives other columns than the head declares.
+    """
+    _refuse_other_columns(report, rows)
+    return Content(_summary(report, about, rows), _sections(report, rows))
 
 
 def make_page(report: Report, about: About, rows: Sequence[Row]) -> Page:
@@ -57,9 +73,8 @@ def make_page(report: Report, about: About, rows: Sequence[Row]) -> Page:
     Raises:
         InputError: the SQL gives other columns than the head declares.
     """
-    _refuse_other_columns(report, rows)
-    sections = _sections(report, rows)
-    summary = _summary(report, about, rows)
+    content = content_of(report, about, rows)
+    sections, summary = content.sections, content.summary
     plots = _plots(report, sections)
     files = {
         f"{report.name}.html": _html(report, about, summary, sections, plots).encode(),

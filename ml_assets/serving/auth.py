@@ -1,8 +1,8 @@
-"""Who may ask the scoring service for what: bearer tokens of an OIDC provider, and scopes per use case and verb.
+"""Who may ask the scoring service and the MCP server for what: bearer tokens of an OIDC provider, and their scopes.
 
 A token is a JWT, signed by a key of the provider's JWKS (a file or an https URL). Accepted are asymmetric algorithms
 only, and only the one that the key itself is for: with a secret algorithm whoever has the public key could sign. Scopes
-are `<use case>:score`, `<use case>:explain` and `models:read`; `*` stands for every use case.
+are `<use case>:score`, `<use case>:explain`, `<use case>:read` (MCP) and `models:read`; `*` stands for every use case.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def refuse_open_door(host: str, *, has_tokens: bool) -> None:
     """
     if not has_tokens and not is_this_machine(host):
         raise AuthSettingsError(
-            f"the scoring service would listen on {host} and ask nobody for a token: set ML_ASSETS_SERVING_JWKS, "
+            f"it would listen on {host} and ask nobody for a token: set ML_ASSETS_SERVING_JWKS, "
             "ML_ASSETS_SERVING_ISSUER and ML_ASSETS_SERVING_AUDIENCE, or listen on 127.0.0.1"
         )
 

@@ -24,8 +24,8 @@ class Overview:
     """What has landed of a use case, what was made of it, and which models there are.
 
     `champion` is the ledger's line that made it, `request` the one that awaits approval, `canary` the newest about a
-    canary, which runs or has ended. `verdict` says what the shadow has shown of the version that awaits approval, `waits`
-    in sentences what is held up, `late` what was known too late.
+    canary, which runs or has ended. `verdict` is a sentence on what the shadow has shown of the version that awaits
+    approval. `waits` says in sentences what is held up, `late` what was known too late.
     """
 
     landed_until: datetime | None

@@ -206,7 +206,7 @@ def _of_stage(rows: pa.Table, stage: str) -> pa.Table:
     return rows.append_column("stage", pa.repeat(pa.scalar(stage), rows.num_rows))
 
 
-def _lists(rows: pa.Table, stages: NDArray[np.int64]) -> NDArray[np.object_]:
+def _lists(rows: pa.Table, stages: NDArray[np.int64]) -> NDArray[np.str_]:
     """Return the work-list of each row: (n,)."""
     online = rows["stage"].to_numpy() == ONLINE
     times = rows["decision_time"].cast(pa.int64()).to_numpy().astype(str)

@@ -73,7 +73,10 @@ def test_what_nobody_was_told_does_not_count():
     assert joined(answer(what_if=True), answer(stage="shadow")).predictions.num_rows == 0
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5), st.floats(0.01, 0.9)), max_size=12, unique_by=lambda x: x[:2]))  # fmt: skip
+ASKED = st.tuples(st.sampled_from("abc"), st.integers(0, 5), st.floats(0.01, 0.9))
+
+
+@given(st.lists(ASKED, max_size=12, unique_by=lambda one: one[:2]))
 def test_the_newest_answer_on_an_entity_at_a_slot_counts_and_no_other(asked):
     answers = [answer(e, NINE + timedelta(minutes=m), probability=p) for e, m, p in asked]
     found = {row["entity_id"]: row["probability"] for row in joined(*answers).predictions.to_pylist()}

@@ -45,6 +45,9 @@ def overview(lake: Lake, registry: ModelRegistry, engine: Engine, usecase: UseCa
     slowest = least(all_progress(lake, [usecase]).values())
     made = [file.partition for file in lake.files(features_table(usecase), "decision_date") if file.rows]
     challenger = registry.resolve(usecase.name, CHALLENGER)
+    champion = last_change(engine, usecase.name)
+    # The alias stays where it was when its version is promoted.
+    promoted = champion is not None and challenger is not None and champion.to_version == challenger.version
     scored = scored_dates(engine, usecase.name, limit=1)
     request = open_request(engine, usecase.name)
     verdict = newest_shadow_verdict(engine, usecase.name, request.mlflow_run_id) if request else None
@@ -52,8 +55,8 @@ def overview(lake: Lake, registry: ModelRegistry, engine: Engine, usecase: UseCa
         landed_until=slowest.until if slowest else None,
         newest_features=max(made, default=None),
         newest_scores=scored[0] if scored else None,
-        champion=last_change(engine, usecase.name),
-        challenger=challenger.version if challenger else None,
+        champion=champion,
+        challenger=challenger.version if challenger and not promoted else None,
         request=request,
         verdict=f"as of {verdict['decision_date']}, {verdict['sentence']}" if verdict else None,
         canary=newest_of_canaries(engine, usecase.name),

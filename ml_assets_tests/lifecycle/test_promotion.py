@@ -9,13 +9,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from ml_assets.database.connect import begin
+from ml_assets.database.connect import begin, connect
 from ml_assets.database.promotions import Actor, LedgerError, history, running_canary, take_back
 from ml_assets.learning.gate import Condition, Evidence, ModelEvidence, Verdict
 from ml_assets.lifecycle import canary, promotion
 from ml_assets.lifecycle.canary import end_canary, start_canary
 from ml_assets.lifecycle.champion import ChampionError, StrayAliasError, settle
 from ml_assets.lifecycle.evaluation import EVIDENCE, read_evidence
+from ml_assets.lifecycle.overview import overview
 from ml_assets.lifecycle.promotion import agreement, approve, promote_challenger, roll_back
 from ml_assets.lifecycle.registration import enter
 from ml_assets.registry import CHAMPION, Lineage, ModelChangedError, ModelRegistry
@@ -106,6 +107,23 @@ def bank(request, registry, low, model_folder, application_url, monkeypatch):
         if e.action != "registered"
     ]
     return bank
+
+
+def test_a_version_that_was_promoted_is_champion_and_no_challenger(bank, lake):
+    """Guards a status that named one version as both."""
+    engine = connect(bank.url)
+
+    def said() -> tuple[int | None, int | None]:
+        found = overview(lake, bank.registry, engine, bank.low)
+        return found.champion.to_version if found.champion else None, found.challenger
+
+    first = bank.register()
+    assert said() == (None, first)
+    bank.promote(bank.low)
+    assert said() == (first, None)
+    second = bank.register()
+    assert said() == (first, second)
+    engine.dispose()
 
 
 def test_a_run_promotes_and_the_ledger_says_on_what_evidence(bank):

@@ -47,7 +47,7 @@ def add_desk(app: typer.Typer, console: Console) -> None:
         console.print(f"Desk: http://{host}:{port}, as of {clock():%Y-%m-%d %H:%M} UTC; {who}", highlight=False)
         server = DrainingServer(
             build_app(made), drain_seconds=settings.serving_drain_seconds, host=host, port=port, loop="uvloop",
-            http="httptools", access_log=False, log_level="warning", timeout_graceful_shutdown=20, server_header=False,
+            access_log=False, log_level="warning", timeout_graceful_shutdown=20, server_header=False,
             # Who asks is told by the proxy that speaks to us; an address in a header is none.
             proxy_headers=False,
         )  # fmt: skip

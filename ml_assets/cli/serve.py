@@ -98,7 +98,7 @@ def add_serve(app: typer.Typer, console: Console) -> None:
             traces=traces,
         )
         server = DrainingServer(
-            app, drain_seconds=settings.serving_drain_seconds, host=host, port=port, loop="uvloop", http="httptools",
+            app, drain_seconds=settings.serving_drain_seconds, host=host, port=port, loop="uvloop",
             access_log=False, log_level="warning", timeout_graceful_shutdown=20, server_header=False, **tls,
         )  # fmt: skip
         answer_first()

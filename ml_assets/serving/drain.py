@@ -12,6 +12,8 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ml_assets.serving.heads import HeadsInTime
+
 
 class Door:
     """An app whose answers close their connections once `closing` is set."""
@@ -37,7 +39,8 @@ class Door:
 class DrainingServer(uvicorn.Server):
     """uvicorn, but that SIGTERM begins a drain, and `run` returns after it: what comes after `run` is done too.
 
-    uvicorn itself stops to listen at once, and then has the signal kill the process. A second SIGTERM ends the drain.
+    Its clients must say in time what they ask for (`serving.heads`). uvicorn itself stops to listen at once, and then
+    has the signal kill the process. A second SIGTERM ends the drain.
 
     Args:
         app: the service.
@@ -47,7 +50,7 @@ class DrainingServer(uvicorn.Server):
 
     def __init__(self, app: ASGIApp, *, drain_seconds: float, **options: object) -> None:
         self._door = Door(app)
-        super().__init__(uvicorn.Config(self._door, **options))  # type: ignore[arg-type]
+        super().__init__(uvicorn.Config(self._door, http=HeadsInTime, **options))  # type: ignore[arg-type]
         self._drain_seconds = drain_seconds
         self._ends: float | None = None
 

@@ -39,7 +39,7 @@ def main() -> None:
     )  # fmt: skip
     server = DrainingServer(
         build_app(scoring, recorder=AnswerRecorder(recorder)), drain_seconds=float(drain), host="127.0.0.1",
-        port=int(port), loop="uvloop", http="httptools", access_log=False, log_level="warning",
+        port=int(port), loop="uvloop", access_log=False, log_level="warning",
     )  # fmt: skip
     server.run()
     left = recorder.close(0.5)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -165,6 +166,16 @@ class Desk:
         last = max((lines[-1].id for lines in said.values()), default=0)
         return {entity: standing(lines, asking.now) for entity, lines in said.items()}, said, last
 
+    def warm(self) -> None:
+        """Read the lists that people will ask for first, so that nobody waits for them."""
+        for usecase in self.usecases.values():
+            try:
+                if (day := self.next_day(usecase)) is not None:
+                    self.lists.newest(usecase, day)
+            except Exception as error:
+                # The first reader is told, if it is so still.
+                _LOG.error("%s: the list cannot be read yet: %s", usecase.name, error)
+
     def next_day(self, usecase: UseCase) -> date | None:
         """Return the outcome date that people work on: today's while anything can be done, else the next one."""
         now = self.now()
@@ -176,7 +187,13 @@ class Desk:
 
 def build_app(desk: Desk) -> FastAPI:
     """Return the pages of a desk."""
-    app = FastAPI(title="ml_assets desk", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        threading.Thread(target=desk.warm, name="warm", daemon=True).start()
+        yield
+
+    app = FastAPI(title="ml_assets desk", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     # Each route: its path, who may ask, and what answers in a thread.
     routes: dict[str, tuple[Role, Callable[[Desk, _Asking], Response]]] = {
         "/{use_case}/{day}": ("viewer", _list_page),

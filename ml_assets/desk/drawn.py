@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from markupsafe import Markup
@@ -134,8 +135,13 @@ def from_slot_to_slot(points: Sequence[tuple[datetime, str, float]]) -> Markup:
 
 def bar(share: float, label: str = "") -> Markup:
     """Return a share, from 0 to 1, as a bar; a label if nothing beside it says the same."""
+    return _bar(round(100 * min(1.0, max(0.0, share)), 1), label)
+
+
+@lru_cache(maxsize=4096)
+def _bar(width: float, label: str) -> Markup:
     said = Markup(' role="img" aria-label="{}"').format(label) if label else Markup(' aria-hidden="true"')
     return Markup(
         '<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none"{}><rect class="track" width="100" height="8"/>'
         '<rect class="fill" width="{}" height="8"/></svg>'
-    ).format(said, round(100 * min(1.0, max(0.0, share)), 1))
+    ).format(said, width)

@@ -20,8 +20,8 @@ from ml_assets.spec import DeskColumn, UseCase
 MOST_ROWS: Final = 2_000
 # Snapshots that are kept: those of a day's scorings, for a few use cases.
 _KEPT: Final = 40
-# How many times older than wanted a list may be that is shown while it is read anew.
-_OLD: Final = 8
+# A list so old in seconds, since nobody looked at it, is not shown while it is read anew.
+_OLD: Final = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,7 @@ class Lists:
             read_at, known = self._newest.get(key, (0.0, None))
             age = time.monotonic() - read_at
             old = age > self._every
-            # A list that nobody looked at for a while is not worth showing first.
-            if known is None or age > _OLD * self._every:
+            if known is None or age > _OLD:
                 known = None
             elif old and key not in self._reading:
                 self._reading.add(key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -66,6 +66,7 @@ def left(span: timedelta) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
 
 
+@lru_cache(maxsize=4096)
 def local(moment: datetime, zone: ZoneInfo, form: str = "%H:%M") -> str:
     """Return a time in a zone."""
     return moment.astimezone(zone).strftime(form)

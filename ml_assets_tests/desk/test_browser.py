@@ -80,11 +80,11 @@ def states(page: Page) -> dict[str, str]:
     }
 
 
-def barriers(page: Page) -> str:
-    found = Axe().run(
-        page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
-    )
-    return found.generate_report() if found.violations_count else ""
+def barriers(page: Page) -> list[str]:
+    """What axe finds on a page, with where."""
+    rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+    found = Axe().run(page, options={"runOnly": rules}).response["violations"]
+    return [f"{one['id']}: {node['html'][:120]}" for one in found for node in one["nodes"][:5]]
 
 
 def test_a_morning_from_login_to_the_last_row_worked(desk: Made, person):
@@ -94,7 +94,7 @@ def test_a_morning_from_login_to_the_last_row_worked(desk: Made, person):
     page.get_by_role("button", name="Claim I1").click()
     expect(page.get_by_text("Saved: 1 row claimed.")).to_be_visible()
     page.get_by_role("link", name="I1", exact=True).click()
-    page.get_by_label("Note").fill("called: they deliver at noon")
+    page.get_by_role("textbox", name="Note").fill("called: they deliver at noon")
     page.get_by_role("button", name="Acted").click()
     page.get_by_label("What came of it").select_option("averted")
     page.get_by_role("button", name="Save the result").click()
@@ -105,7 +105,7 @@ def test_a_morning_from_login_to_the_last_row_worked(desk: Made, person):
     for name in ("I2", "I3", "I4"):
         page.get_by_role("button", name=f"Acted on {name} as suggested").click()
     page.get_by_label("Tick I5").check()
-    page.get_by_label("What was done").select_option("OTHER")
+    page.locator(".bulk select[name=action]").select_option("OTHER")
     page.get_by_placeholder("Note").fill("sold it")
     page.get_by_role("button", name="Acted", exact=True).click()
     expect(page.locator(".figures")).to_contain_text("Left\n0", use_inner_text=True)
@@ -125,7 +125,7 @@ def test_two_analysts_at_once(desk: Made, person):
     cem.get_by_role("button", name="Claim I2").click()
     expect(cem.get_by_role("heading", level=1)).to_have_text("Nothing was saved")
     expect(cem.get_by_role("main")).to_contain_text("ana@bank.example")
-    assert barriers(cem) == ""
+    assert barriers(cem) == []
     cem.get_by_role("button", name="Take it over from ana@bank.example").click()
     expect(cem.locator("tr#I2 [data-owner]")).to_contain_text("cem@bank.example")
     assert [(line.actor, line.value) for line in desk.lines()][-1] == ("cem@bank.example", "taken over")
@@ -153,7 +153,7 @@ def test_filter_sort_search_and_export(desk: Made, person, tmp_path: Path):
     with page.expect_download() as download:
         page.get_by_role("link", name="Export CSV").click()
     download.value.save_as(tmp_path / "list.csv")
-    rows = list(csv.DictReader((tmp_path / "list.csv").open(encoding="utf-8-sig")))
+    rows = list(csv.DictReader((tmp_path / "list.csv").read_text(encoding="utf-8-sig").splitlines()))
     assert [one["Instruction"] for one in rows] == ["I8", "I6", "I4", "I2"]
     page.keyboard.press("/")
     page.keyboard.type("bond 4")
@@ -201,7 +201,7 @@ def test_in_a_narrow_window_nothing_is_cut_off(person):
     for path in (PATH, f"{PATH}/row?entity=I1", f"{PATH}/lead"):
         page = person("lea", "leads", path=path, viewport={"width": 390, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), path
-        assert barriers(page) == ""
+        assert barriers(page) == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -217,7 +217,7 @@ def test_no_page_has_a_barrier(desk: Made, person, scheme: str):
                  f"{PATH}?q=nothing", f"{PATH}/events?entity=I1"):  # fmt: skip
         page.goto(path)
         page.wait_for_load_state("networkidle")
-        assert barriers(page) == "", path
+        assert barriers(page) == [], path
 
 
 def test_time_left_ticks_and_a_row_goes_grey_at_its_cut_off(person):

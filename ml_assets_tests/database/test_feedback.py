@@ -12,7 +12,11 @@ from sqlalchemy.exc import IntegrityError
 
 from ml_assets.database.connect import begin, connect
 from ml_assets.database.feedback import feedback_lines, write_feedback
+from ml_assets.database.predictions import upsert_predictions
+from ml_assets.database.reports import Asked, Given, report_rows
+from ml_assets.database.sql_files import shared_sql
 from ml_assets.predictions.feedback import RESULTS, Said, Shown, by_entity, standing
+from ml_assets_tests.database.factories import prediction, predictions
 
 NOW = datetime(2026, 1, 5, 9, tzinfo=UTC)
 DAY = date(2026, 1, 6)
@@ -136,3 +140,30 @@ def test_the_view_is_the_rule(application_url: str, steps) -> None:
     assert row["in_time"] == bool(acted and acted.at < SHOWN.cut_off_at)
     assert row["result"] == (result.value if result else None)
     assert row["cause"] == (judged.value if judged else None)
+
+
+def test_reports_and_alerts_read_what_was_said_by_their_time(application_url: str) -> None:
+    """Guards a page of a past date that changes with what is said later, and a share without its cut-off."""
+    rows = [prediction(entity, p, use_case="fails", outcome_date=DAY) for entity, p in (("A", 0.9), ("B", 0.8))]
+    upsert_predictions(application_url, predictions(*rows))
+    write(application_url, said("A", "acted", value="LACK"))
+    write(application_url, said("B", "acted", value="NMAT"), now=SHOWN.cut_off_at)
+    write(application_url, said("A", "judged", value="NMAT"), now=NOW + timedelta(hours=1))
+    share = (
+        "SELECT avg(coalesce(a.in_time, false)::int)::float AS share, count(a.cause) AS judged FROM work_list AS w "
+        "JOIN report ON w.outcome_date = report.date AND w.priority <= report.capacity "
+        "LEFT JOIN acted_on AS a ON a.outcome_date = w.outcome_date AND a.entity_id = w.entity_id"
+    )
+
+    def asked(as_of: datetime, sql: str = share) -> list[dict]:
+        causes = Given(
+            {"code": str, "name": str, "action": str}, [{"code": "LACK", "name": "lack", "action": "borrow"}]
+        )
+        of = Asked("fails", DAY, as_of, "EUR", 100, 1)
+        return report_rows(application_url, sql, of, {"causes": causes}, file="a.sql")
+
+    assert asked(NOW - timedelta(minutes=1)) == [{"share": 0.0, "judged": 0}]
+    assert asked(NOW) == [{"share": 0.5, "judged": 0}]
+    assert asked(SHOWN.cut_off_at) == [{"share": 0.5, "judged": 1}]
+    whole, *_ = asked(SHOWN.cut_off_at, shared_sql("reports")["acted_on"])
+    assert (whole["listed"], whole["in_time"], whole["late"], whole["judged"], whole["confirmed"]) == (2, 1, 1, 1, 0)

@@ -384,10 +384,9 @@ def _list_page(desk: Desk, asking: _Asking) -> Response:
         return f"{asking.path}?" + urlencode({name: value for name, value in (kept | changed).items() if value})
 
     work = worked_off(asking.usecase, snapshot.rows, standings, asking.now)
-    counts = {
-        view: len(chosen(snapshot.rows, standings, Asked(view=view, filters={}), asking.person.name, asking.now))  # type: ignore[arg-type]
-        for view in VIEWS
-    }
+    counts = {view: len(_in_view(asking, snapshot, standings, view)) for view in VIEWS}
+    # What is beyond the list is shown below the line, and is nothing to do.
+    counts["open"] = sum(row.on_list for row in _in_view(asking, snapshot, standings, "open"))
     next_cut_off = min(
         (row.cut_off_at for row in snapshot.rows if row.cut_off_at > asking.now and row.on_list), default=None
     )
@@ -399,6 +398,11 @@ def _list_page(desk: Desk, asking: _Asking) -> Response:
     )  # fmt: skip
     response.headers["Server-Timing"] = f"page;dur={1000 * (time.perf_counter() - begun):.1f}"
     return response
+
+
+def _in_view(asking: _Asking, snapshot: Snapshot, standings: Mapping[str, Standing], view: str) -> list[Row]:
+    asked = Asked(view=view, filters={})  # type: ignore[arg-type]
+    return chosen(snapshot.rows, standings, asked, asking.person.name, asking.now)
 
 
 def _filters(usecase: UseCase, snapshot: Snapshot, asked: Asked) -> list[tuple[str, str, str, list[tuple[str, str]]]]:

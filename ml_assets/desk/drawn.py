@@ -61,11 +61,11 @@ def waterfall(steps: Sequence[Step]) -> Markup:
     def x(value: float) -> float:
         return round(_LABEL + (value - low) / span * (_WIDTH - _LABEL - _VALUE), 1)
 
-    height = _LINE * (len(steps) + 1) + 4
+    height = _LINE * (len(steps) + 1) + 16
     parts: list[Markup] = []
     before = steps[0].stands
     for number, step in enumerate(steps):
-        top = number * _LINE + 4
+        top = number * _LINE + 12
         begins, ends = (x(step.stands) - 2, x(step.stands) + 2) if number == 0 else sorted((x(before), x(step.stands)))
         kind = "base" if number == 0 else "up" if step.moved > 0 else "down"
         said = f"{step.moved:.2f}" if number == 0 else f"{step.moved:+.2f}"
@@ -85,7 +85,7 @@ def waterfall(steps: Sequence[Step]) -> Markup:
                 )
             )
         before = step.stands
-    top = len(steps) * _LINE + 4
+    top = len(steps) * _LINE + 12
     parts.append(
         Markup(
             '<text class="name total" x="{}" y="{}">log-odds</text>'

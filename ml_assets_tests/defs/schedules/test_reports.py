@@ -37,7 +37,7 @@ def test_the_schedule_asks_for_each_date_once() -> None:
         assert len({request.run_key for request in made}) == len(made)
         return {request.partition_key: {key.path[-1] for key in request.asset_selection} for request in made}
 
-    daily = {"penalty_cost", "data_quality", "feed_lateness"}
+    daily = {"penalty_cost", "acted_on", "data_quality", "feed_lateness"}
     assert asked(TUESDAY) == {"2026-02-03": {"daily_operations"}, "2026-02-02": daily}
     assert asked(MONDAY) == {
         "2026-02-02": {"daily_operations"},

@@ -12,7 +12,7 @@ key = $(if $(wildcard $($(1))),$($(1)),env://$(1))
 # Nothing of a bank's image goes into the public log of signatures.
 PRIVATE = --tlog-upload=false
 PUSHED = $(or $(filter-out ml-assets:dev,$(IMAGE)),$(shell cat dist/image 2>/dev/null))
-WORKLOADS = $(addprefix deployment/ml-assets-,webserver webserver-writable alerts daemon code-location mlflow scoring) statefulset/ml-assets-lander
+WORKLOADS = $(addprefix deployment/ml-assets-,webserver webserver-writable alerts daemon code-location mlflow scoring desk) statefulset/ml-assets-lander
 ASK = kubectl -n ml-assets exec
 get = import urllib.request; print(urllib.request.urlopen('$(1)', timeout=30).read().decode())
 # Asked by a client of MLflow's, which checks its certificate.
@@ -119,6 +119,7 @@ smoke: ## ask what is deployed whether it is well
 	$(ASK) deployment/ml-assets-daemon -- dagster-daemon liveness-check
 	$(ASK) deployment/ml-assets-alerts -- python -c "$(call get,http://localhost:9400/ready)"
 	$(ASK) deployment/ml-assets-scoring -- python -c "$(SCORING_HEALTH)"
+	$(ASK) deployment/ml-assets-desk -c desk -- python -c "$(call get,http://localhost:3000/health/ready)"
 
 rollback: ## back to the rollout before; the schema stays, see docs/operating.md
 	for each in $(WORKLOADS); do kubectl -n ml-assets rollout undo $$each || exit 1; done

@@ -462,6 +462,7 @@ def test_passwords_of_the_database_are_rotated(platform: Platform) -> None:
         "scorer": "ml_assets",
         "migrator": "ml_assets",
         "scoring": "ml_assets",
+        "desk": "ml_assets",
     }
     old = {login: platform.url(login) for login in logins}
     items = platform.get("secrets")["items"]

@@ -7,6 +7,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
+from ml_assets.desk.people import networks, read_roles
 from ml_assets.serving.auth import tls_options
 from ml_assets.settings import Settings
 from ml_assets_tests.k8s.manifests import OVERLAYS, ROOT, built, containers, of_kind, overlay, pods
@@ -284,14 +285,53 @@ def test_a_ui_is_reached_through_its_proxy_only(name: str, ui: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["production", "openshift"])
+def test_the_desk_is_reached_through_its_proxy_and_believes_nobody_else(name: str) -> None:
+    """Guards a header of anybody that says who asks, and a way around the proxy that says it."""
+    made = overlay(name)
+    desk, proxy = pods(made)["ml-assets-desk"]["spec"]["containers"]
+    assert desk["args"][desk["args"].index("--host") + 1] == "127.0.0.1"
+    assert "ports" not in desk
+    values = {variable["name"]: variable["value"] for variable in desk["env"]}
+    assert networks(values["ML_ASSETS_DESK_PROXY"]) == networks("127.0.0.1/32")
+    port = desk["args"][desk["args"].index("--port") + 1]
+    assert f"--upstream=http://127.0.0.1:{port}" in proxy["args"]
+    assert "--pass-user-headers=true" in proxy["args"]
+    (settings,) = (m["data"] for n, m in of_kind(made, "ConfigMap").items() if n.startswith("ml-assets-settings"))
+    roles = read_roles(settings["ML_ASSETS_DESK_ROLES"])
+    assert "lead" in {role for group in roles.values() for role in group.values()}
+    assert f"--allowed-group={next(iter(roles))}" in proxy["args"]
+    (service,) = of_kind(made, "Service")["ml-assets-desk"]["spec"]["ports"]
+    assert service["targetPort"] == proxy["ports"][0]["name"]
+    named = [policy["spec"] for policy in of_kind(made, "NetworkPolicy").values()]
+    ways_in = [rule for spec in named if "desk" in _values(spec["podSelector"]) for rule in spec.get("ingress", [])]
+    assert [rule["ports"] for rule in ways_in] == [[{"port": proxy["ports"][0]["containerPort"]}]]
+    budget = of_kind(made, "PodDisruptionBudget")["ml-assets-desk"]["spec"]
+    assert budget["selector"]["matchLabels"].items() <= of_kind(made, "Deployment")["ml-assets-desk"]["metadata"]["labels"].items()  # fmt: skip # noqa: E501
+
+
+@each_overlay
+def test_the_desk_is_given_a_login_of_its_own(name: str) -> None:
+    """Guards the login of runs, which may change what it reads: the desk adds to its ledger alone."""
+    read = {
+        source["secretRef"]["name"]
+        for where, _, container in containers(overlay(name))
+        if where.partition("/")[0] == "ml-assets-desk"
+        for source in container.get("envFrom", [])
+        if "database" in source.get("secretRef", {}).get("name", "")
+    }
+    assert read == {"ml-assets-desk-database"}
+
+
+@pytest.mark.parametrize("name", ["production", "openshift"])
 def test_each_ui_lets_another_group_in_and_believes_only_the_ingress(name: str) -> None:
     """Guards headers of anybody (X-Forwarded-...), and a session of the one UI that is taken by the other."""
     proxies = [
-        pods(overlay(name))[f"ml-assets-{ui}"]["spec"]["containers"][1] for ui in ("webserver", "webserver-writable")
+        pods(overlay(name))[f"ml-assets-{ui}"]["spec"]["containers"][1]
+        for ui in ("desk", "webserver", "webserver-writable")
     ]
     for option in ("--allowed-group=", "--cookie-name="):
-        assert len({word for proxy in proxies for word in proxy["args"] if word.startswith(option)}) == 2
-    assert len({source["secretRef"]["name"] for proxy in proxies for source in proxy["envFrom"]}) == 2
+        assert len({word for proxy in proxies for word in proxy["args"] if word.startswith(option)}) == 3
+    assert len({source["secretRef"]["name"] for proxy in proxies for source in proxy["envFrom"]}) == 3
     for proxy in proxies:
         (trusted,) = [word.partition("=")[2] for word in proxy["args"] if word.startswith("--trusted-proxy-ip=")]
         assert ip_network(trusted).prefixlen >= 16

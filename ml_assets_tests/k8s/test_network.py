@@ -23,6 +23,7 @@ MAY_REACH = {
     "": set[str](),
     "code-location": STAGE,
     "daemon": {"postgres", "s3", "code-location", "api-server"},
+    "desk": STAGE,
     "lander": {"s3", "kafka"},
     "migrate": {"postgres"},
     "mlflow": {"postgres", "s3"},

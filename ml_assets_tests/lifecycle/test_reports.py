@@ -406,7 +406,9 @@ def test_every_shipped_report_has_a_right_head_and_reads_assets(tmp_path: Path) 
     for usecase in discover():
         for report in reports_of(usecase).values():
             assert assets_read(usecase, report), report.file
-    with pytest.raises(NotFoundError, match="settlement_fails has no report 'nothing'; it has acted_on, daily_operations"):
+    with pytest.raises(
+        NotFoundError, match="settlement_fails has no report 'nothing'; it has acted_on, daily_operations"
+    ):
         report_of(USE_CASE, "nothing")
 
 

@@ -31,6 +31,10 @@ from ml_assets_tests.database.factories import prediction, predictions
             "import ml_assets.cli.printed, ml_assets.database.work_list",
             ("dagster", "mlflow", "pandas", "rich.progress", "ml_assets.local.demo"),
         ),
+        (
+            "import ml_assets.desk.app",
+            ("dagster", "mlflow", "sklearn", "lightgbm", "matplotlib", "onnxruntime", "duckdb", "deltalake", "pandas"),
+        ),
     ],
 )
 def test_a_command_imports_no_more_than_it_needs(code, unwanted):

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlencode
 from uuid import uuid4
 from zoneinfo import ZoneInfo
@@ -36,14 +36,15 @@ from ml_assets.desk.people import Door, Forms, Person, RefusedError, Role
 from ml_assets.desk.rows import ORDERS, VIEWS, Asked, Row, changes, chosen, codes_of, facts_of, options
 from ml_assets.desk.sayings import DONE, RIGHT, TAKE_OVER, Form, sayings
 from ml_assets.errors import ActionableError, InputError, NotFoundError
-from ml_assets.lifecycle.reports import reports_of
 from ml_assets.platform import Platform
 from ml_assets.predictions.feedback import OTHER, RESULTS, UNTOUCHED, Line, Standing, by_entity, standing
 from ml_assets.reports.sheet import Cell as SheetCell
 from ml_assets.reports.sheet import csv_text
-from ml_assets.reports.spec import Report
 from ml_assets.reports.units import UNITS, write
 from ml_assets.spec import UseCase
+
+if TYPE_CHECKING:
+    from ml_assets.reports.spec import Report
 
 _MOST_BYTES: Final = 512 * 1024
 _MOST_FIELDS: Final = 2_000
@@ -557,6 +558,8 @@ def _fragment(desk: Desk, asking: _Asking, name: str, row: Row, **values: Any) -
 
 
 def _lead_page(desk: Desk, asking: _Asking) -> Response:
+    from ml_assets.lifecycle.reports import reports_of
+
     snapshot = desk.lists.newest(asking.usecase, asking.day)
     standings, _, _ = desk.standings(asking)
     reports = [(one.title, _address_of(desk, asking, one)) for one in reports_of(asking.usecase).values()]

@@ -9,7 +9,7 @@ import dataclasses
 import logging
 import shutil
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -68,7 +68,7 @@ NOW_ONLY: Final[Mapping[str, Mapping[str, type]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What rules are evaluated on; `given` are relations of `NOW_ONLY` that the caller knows, such as `runs`."""
+    """What rules are evaluated on; `given` are relations that the caller knows, such as `runs`."""
 
     lake: Lake
     registry: ModelRegistry
@@ -180,15 +180,23 @@ def find(
         return Rows([rule.found(row) for row in rows(rule.sql)])
 
 
-def backtest(ground: Ground, rule: Rule, times: Sequence[datetime]) -> list[tuple[datetime, Result, list[Event]]]:
+def backtest(
+    ground: Ground,
+    rule: Rule,
+    times: Sequence[datetime],
+    *,
+    history: Mapping[str, Callable[[datetime], Given]] | None = None,
+) -> list[tuple[datetime, Result, list[Event]]]:
     """Return what a rule would have found at past times, the earliest first, and what would have happened.
 
     Past times are farther apart than rounds: each row counts as having been there for as long as `for` asks.
+    `history` says of relations what they were at a time.
 
     Raises:
-        InputError: the rule reads what is known of now alone.
+        InputError: the rule reads what is known of now alone, and nobody says what it was.
     """
-    if unknown := [name for name in NOW_ONLY if rule.reads(name)]:
+    known = history or {}
+    if unknown := [name for name in NOW_ONLY if rule.reads(name) and name not in known]:
         raise InputError(
             f"it reads {unknown[0]}, which is known of now alone", where=rule.file,
             to_do="`ml-assets alerts test` runs it as of now",
@@ -199,7 +207,8 @@ def backtest(ground: Ground, rule: Rule, times: Sequence[datetime]) -> list[tupl
     last: datetime | None = None
     stood: State | None = None
     for at in sorted(times):
-        result = result_of(ground, rule, at)
+        given = {name: relation(at) for name, relation in known.items() if rule.reads(name)}
+        result = result_of(dataclasses.replace(ground, given={**ground.given, **given}), rule, at)
         after = step(rule, alerts, result, at, last=last, before=stood)
         made.append((at, result, list(after.events)))
         alerts, last, stood = after.alerts, after.at, after.state
@@ -261,9 +270,22 @@ def _asked(ground: Ground, rule: Rule, as_of: datetime) -> tuple[Asked, dict[str
     usecase = next((one for one in ground.usecases if one.name == rule.use_case), None)
     if usecase is None:
         return Asked(rule.use_case, day, as_of, "", 0, 0), known
-    known |= given_for(ground.lake, usecase, rule, day, as_of, threads=ground.threads)
-    known |= _of_now(ground, usecase, rule)
+    others = _ReadsOthers(rule, known)
+    known |= given_for(ground.lake, usecase, others, day, as_of, threads=ground.threads)
+    known |= _of_now(ground, usecase, others)
     return Asked(usecase.name, day, as_of, usecase.currency, usecase.capacity, _left_of_month(usecase, day)), known
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadsOthers:
+    """A rule of which only those relations count that are not known already."""
+
+    rule: Rule
+    known: Collection[str]
+
+    def reads(self, relation: str) -> bool:
+        """Return whether the rule reads a relation that is not known."""
+        return relation not in self.known and self.rule.reads(relation)
 
 
 def _left_of_month(usecase: UseCase, day: date) -> int:
@@ -271,7 +293,7 @@ def _left_of_month(usecase: UseCase, day: date) -> int:
     return sum(1 for _ in usecase.calendar.between(day + timedelta(days=1), next_month - timedelta(days=1)))
 
 
-def _of_now(ground: Ground, usecase: UseCase, rule: Rule) -> dict[str, Given]:
+def _of_now(ground: Ground, usecase: UseCase, rule: _ReadsOthers) -> dict[str, Given]:
     """Return what a rule reads of the landing and of the registry."""
     from ml_assets.lifecycle.champion import agreement
     from ml_assets.lifecycle.waiting import all_progress

@@ -91,7 +91,7 @@ def test_what_cannot_be_is_said_with_what_to_do(home: Path) -> None:
         f"backtest {RULE} --from 2026-01-05 --to 2025-01-09",
         "backtest cns_fails/lander_behind --from 2026-01-05 --to 2026-01-09",
     )  # fmt: skip
-    assert unknown.startswith("error: there is no rule 'nothing'; there are platform/runs_failed")
+    assert unknown.startswith("error: there is no rule 'nothing'; there are platform/answers_dropped")
     assert "its 3 cases hold as of now: 1 rows slot morning" in tested
     assert "5 evaluations: 0 alerts opened" in played
     assert too_long.endswith("give 1 to 400")

@@ -102,5 +102,6 @@ def test_a_report_ends_after_its_time(url: str, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_every_use_case_has_these_reports() -> None:
-    of_all = ["acted_on", "data_quality", "feed_lateness", "model_performance", "promotion_history"]
-    assert list(shared_sql("reports")) == of_all
+    assert list(shared_sql("reports")) == [
+        "acted_on", "alert_history", "data_quality", "feed_lateness", "model_performance", "promotion_history",
+    ]  # fmt: skip

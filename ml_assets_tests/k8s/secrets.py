@@ -21,7 +21,8 @@ NAMESPACE = "ml-assets"
 _HOST = "postgres"
 # Each has a key of its own, and k8s/s3/ a policy for it. The sandbox's S3 server takes any key and enforces no policy.
 S3_WORKLOADS = (
-    "alerts", "code-location", "daemon", "desk", "lander", "mlflow", "run", "scoring", "webserver", "webserver-writable",
+    "alerts", "code-location", "daemon", "desk", "lander", "mlflow", "run", "scoring", "webserver",
+    "webserver-writable",
 )  # fmt: skip
 ISSUER, AUDIENCE = "https://login.example", "ml-assets-scoring"  # as the overlay `local` names them
 

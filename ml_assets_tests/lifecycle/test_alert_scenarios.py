@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-import pytest
 from pytest_bdd import given, parsers, scenarios, then, when
 
 from ml_assets.alerts.routes import Routing, read_routing
@@ -71,9 +70,7 @@ class Desk:
 
 
 @given("a desk that is told by a webhook", target_fixture="desk")
-def a_desk(application_url: str, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    # What the lake would say of the feed is what the scenario says.
-    monkeypatch.setattr("ml_assets.lifecycle.alerts.given_for", lambda *_, **__: {})
+def a_desk(application_url: str, lake: Lake) -> Iterator[Desk]:
     engine = connect(application_url)
     no_registry: Any = None
     with http_server() as told:

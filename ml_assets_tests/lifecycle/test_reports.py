@@ -141,6 +141,32 @@ def fill_ledger(url: str) -> None:
             )  # fmt: skip
 
 
+def fill_alerts(url: str) -> None:
+    """Two alerts of this month, one of which somebody took on, and one of the month before."""
+    december = datetime(2025, 12, 30, 9, tzinfo=UTC)
+    lines = [
+        ("opened", "old", None, "score_shift", december, None, None),
+        ("opened", "a", None, "score_shift", at(MONDAY, 9), None, None),
+        ("opened", "b", None, "dead_letters", at(TUESDAY, 9), None, None),
+        ("acknowledged", None, "a", "score_shift", at(MONDAY, 11), HOSTILE, "looking"),
+        ("given up", None, "a", "score_shift", at(MONDAY, 12), None, "the server answered 550"),
+        ("closed", "c", "a", "score_shift", at(TUESDAY, 9), None, None),
+        ("closed", "d", "b", "dead_letters", at(THURSDAY, 9), None, None),
+    ]
+    with begin(url) as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        for what, event, about, rule, when, actor, reason in lines:
+            connection.execute(
+                text(
+                    "INSERT INTO alert_events (what, event_id, about, use_case, rule, rule_hash, kind, key, severity, "
+                    "message, at, actor, reason, sink, recorded_at) VALUES (:what, :event, :about, :use_case, :rule, "
+                    "'', 'firing', 'k', 'warning', :message, :at, :actor, :reason, 'desk', :at)"
+                ),
+                {"what": what, "event": event, "about": about, "use_case": USE_CASE.name, "rule": rule, "at": when,
+                 "actor": actor, "reason": reason, "message": HOSTILE},
+            )  # fmt: skip
+
+
 def fill_lake(lake: Lake) -> None:
     """Ten trades of Tuesday and four of Wednesday, one of which came on Thursday; two were left out."""
     trades = USE_CASE.event("trades")
@@ -203,6 +229,7 @@ def desk(postgres_server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFac
     migrate(made.url)
     fill_database(made.url)
     fill_ledger(made.url)
+    fill_alerts(made.url)
     fill_lake(made.lake)
     yield made
     postgres_server.drop_database(name)
@@ -281,6 +308,20 @@ def test_performance_counts_complete_dates_and_takes_metrics_of_the_newest_windo
     assert (by_version["model_version"], by_version["decisions"], by_version.get("pr_auc")) == ("1", 3, None)
 
 
+def test_the_alerts_of_the_month_tell_for_how_long_and_who_took_them_on(desk: Desk) -> None:
+    """Guards an alert that counts once for each of its lines, and one that closed after the report's date."""
+    found = desk.rows("alert_history")
+    (whole,) = found["in all"]
+    assert {**whole, "median_hours": float(whole["median_hours"])} == {
+        "rules": 2, "opened": 2, "acknowledged": 1, "open_at_end": 1, "given_up": 1, "median_hours": 24.0,
+    }  # fmt: skip
+    assert [(row["rule"], row["opened"]) for row in found["by rule"]] == [("dead_letters", 1), ("score_shift", 1)]
+    taken, left = found["each alert"]
+    assert (taken["closed_at"], float(taken["taken_on_after"]), taken["actor"]) == (at(TUESDAY, 9), 2.0, HOSTILE)
+    assert "closed_at" not in left
+    assert float(left["median_hours"]) == pytest.approx(39.0, abs=1e-6), "to the end of Wednesday"
+
+
 def test_the_ledger_of_the_month_tells_who_and_how_long(desk: Desk) -> None:
     found = desk.rows("promotion_history")
     assert found["in all"] == [
@@ -337,7 +378,7 @@ def test_quality_counts_what_was_kept_and_what_was_left_out(desk: Desk) -> None:
 
 def test_a_page_comes_out_the_same_although_more_is_known_since(desk: Desk, tmp_path: Path) -> None:
     """Guards pages of the past: a decision, an outcome and lines of the ledger that came later change no byte."""
-    names = ("daily_operations", "penalty_cost", "promotion_history")
+    names = ("daily_operations", "penalty_cost", "promotion_history", "alert_history")
     first = {name: desk.made(name, str(tmp_path / "first")) for name in names}
     assert len(first["penalty_cost"]) == 5, "page, Markdown, CSV and two plots"
     later = instruction("A", 0.99, WEDNESDAY, at(WEDNESDAY, 9))

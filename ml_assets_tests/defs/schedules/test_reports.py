@@ -41,5 +41,5 @@ def test_the_schedule_asks_for_each_date_once() -> None:
     assert asked(TUESDAY) == {"2026-02-03": {"daily_operations"}, "2026-02-02": daily}
     assert asked(MONDAY) == {
         "2026-02-02": {"daily_operations"},
-        "2026-01-30": {*daily, "model_performance", "promotion_history"},
+        "2026-01-30": {*daily, "alert_history", "model_performance", "promotion_history"},
     }

@@ -1,7 +1,7 @@
 -- @title: Promotions of the month
 -- @cadence: monthly
 -- @as_of: end of day
--- @description: What the ledger recorded in the month, for model risk: every line, who acted, why, and on which evidence. The database adds lines and refuses to change them. A version was in force from its promotion, rollback or confirmation to the next; of the last one the days are counted to the end of the report's date. Alerts have no history in these tables.
+-- @description: What the ledger recorded in the month, for model risk: every line, who acted, why, and on which evidence. The database adds lines and refuses to change them. A version was in force from its promotion, rollback or confirmation to the next; of the last one the days are counted to the end of the report's date.
 -- @summary: {month}: models registered: {registered}, promoted: {promoted}, rolled back: {rolled_back}; requests: {requested}, declined: {declined}. In force at the end: version {to_version}.
 -- @empty: {month}: the ledger has no line of this use case yet.
 -- @column: registered | Registered | count

@@ -85,7 +85,7 @@ def add_market_commands(app: typer.Typer, console: Console) -> None:
 
     @app.command()
     def rehearsal(
-        days: Annotated[int, typer.Option(min=20, help="business days of the year")] = 250,
+        days: Annotated[int, typer.Option(min=100, help="business days; with fewer, all happens earlier")] = 250,
         out: Annotated[Path, typer.Option(help="the page; its plots go into a folder beside it")] = Path(
             "docs/rehearsal.md"
         ),
@@ -100,7 +100,7 @@ def add_market_commands(app: typer.Typer, console: Console) -> None:
         settings = read_settings()
         reached = rehearse(
             settings,
-            Plan(days=days),
+            Plan.of_days(days),
             usecase_of(settings, "settlement_fails"),
             out,
             lambda line: console.print(line, highlight=False, markup=False),

@@ -105,8 +105,8 @@ def join_live_outcomes(lake: Lake, engine: Engine | str, usecase: UseCase, dates
     if answers.num_rows and features is not None:
         online = online_decisions(usecase, answers, features, labels)
         predictions[ONLINE] = online.predictions
-        features = pa.concat_tables([features.select(online.features.column_names), online.features])
-        labels = pa.concat_tables([labels.select(online.labels.column_names), online.labels])
+        features = _together(features, online.features)
+        labels = _together(labels, online.labels)
     rows = join_outcomes(usecase, predictions, features, labels, mature)
     version = lake.replace(outcomes_table(usecase), rows, "outcome_date", touched)
     replace_dates(engine, Outcome, usecase.name, touched, rows)
@@ -148,6 +148,7 @@ def measure_performance(
     Performance is kept in PostgreSQL by the last outcome date of its window, estimates by outcome date.
     """
     outcomes = _newest(lake, usecase, min(dates))
+    estimated = _write_estimates(engine, usecase, outcomes)
     window = performance_rows = None
     for day in sorted(dates):
         window = matured_window(usecase, outcomes, until=day)
@@ -156,10 +157,22 @@ def measure_performance(
             replace_dates(engine, Performance, usecase.name, [pc.max(window["outcome_date"]).as_py()], performance_rows)
     assert window is not None  # noqa: S101 - a run has dates
     assert performance_rows is not None  # noqa: S101
-    estimated = estimates(usecase, outcomes)
-    replace_dates(engine, Estimate, usecase.name, pc.unique(estimated["outcome_date"]).to_pylist(), estimated)
     live = _judge(lake, registry, usecase, window, threads)
     return PerformanceReport(window, performance_rows, live, estimated, effect_of_acting(usecase, window))
+
+
+def measure_estimates(lake: Lake, engine: Engine | str, usecase: UseCase, day: date) -> pa.Table:
+    """Estimate the newest outcome dates, hold against them what came out, and return that (`ESTIMATES_SCHEMA`).
+
+    It is the part of `measure_performance` on which `decide_retraining` rests.
+    """
+    return _write_estimates(engine, usecase, _newest(lake, usecase, day))
+
+
+def _write_estimates(engine: Engine | str, usecase: UseCase, outcomes: pa.Table) -> pa.Table:
+    estimated = estimates(usecase, outcomes)
+    replace_dates(engine, Estimate, usecase.name, pc.unique(estimated["outcome_date"]).to_pylist(), estimated)
+    return estimated
 
 
 def decide_retraining(
@@ -324,6 +337,10 @@ def _touched(lake: Lake, usecase: UseCase, horizons: Horizons, dates: Sequence[d
         rows = _rows(lake, table, ["outcome_date"], where)
         found |= set(pc.unique(rows["outcome_date"]).to_pylist()) if rows is not None else set()
     return sorted(found)
+
+
+def _together(rows: pa.Table, more: pa.Table) -> pa.Table:
+    return pa.concat_tables([rows.select(more.column_names), more], promote_options="default")
 
 
 def _of_service(usecase: UseCase) -> ds.Expression:

@@ -231,8 +231,10 @@ def group_findings(usecase: UseCase, rows: pa.Table, *, most: int = 20) -> list[
     """Return the groups whose fails are furthest above what their probabilities promised, at most `most` per source.
 
     `rows` is as for `whole_finding`, with a column per source of `DriftSpec.groups`; the newest `group_days` of the
-    dates count. Chance is that of independent fails, widened by
-    what the other groups show of shocks that decisions share (the median, as of a chi-squared of one degree).
+    dates count. A group's log-odds may all lie higher by the same shift: how sure that is, is told by the deviance of
+    independent fails, its signed root in standard deviations (McCullagh and Nelder 1989, 2.3), half a fail held off for
+    small counts. The limit is widened by what the other groups show of shocks that decisions share (the median, as of
+    a chi-squared of one degree).
     """
     spec = usecase.monitoring.drift
     days = np.unique(rows["outcome_date"].to_numpy())[-spec.group_days :]
@@ -246,7 +248,7 @@ def group_findings(usecase: UseCase, rows: pa.Table, *, most: int = 20) -> list[
         )
         deviation = _root(came) - _root(promised)
         shared = max(1.0, float(np.median(deviation**2)) / 0.4549) if len(values) else 1.0
-        allowed = _square(_root(promised) + spec.deviations * math.sqrt(shared))
+        allowed = _most_by_chance(p, at, len(values), spec.deviations * math.sqrt(shared))
         for i in np.argsort(-deviation, kind="stable")[:most]:
             high = max(spec.min_ratio, allowed[i] / max(promised[i], 1e-9))
             ratio = float(came[i] / max(promised[i], 1e-9))
@@ -259,6 +261,27 @@ def group_findings(usecase: UseCase, rows: pa.Table, *, most: int = 20) -> list[
                 )
             )  # fmt: skip
     return found
+
+
+def _most_by_chance(
+    p: NDArray[np.float64], groups: NDArray[np.int64], number: int, deviations: float
+) -> NDArray[np.float64]:
+    """Return how many fails each group may have, (number,), until so many standard deviations speak of a shift.
+
+    `p` (n,) are the probabilities of decisions, `groups` (n,) the group of each, all from 0 to `number`. The deviance
+    depends on the fails through their number alone, and grows with it: the limit is where it is `deviations` squared.
+    """
+    low, high = np.zeros(number), np.full(number, 15.0)
+    fails = np.zeros(number)
+    for _ in range(40):
+        shift = (low + high) / 2
+        odds = np.exp(shift)[groups]
+        raised = 1 + p * (odds - 1)
+        fails = np.bincount(groups, weights=p * odds / raised, minlength=number)
+        deviance = 2 * (shift * fails - np.bincount(groups, weights=np.log(raised), minlength=number))
+        below = deviance < deviations**2
+        low, high = np.where(below, shift, low), np.where(below, high, shift)
+    return fails + 0.5
 
 
 def _root(counts: Any) -> NDArray[np.float64]:

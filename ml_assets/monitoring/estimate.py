@@ -76,15 +76,30 @@ def expected(probabilities: Floats, on_list: NDArray[np.bool_], *, seed: int = 0
 
     `on_list` (n,) are the decisions that are acted on.
     """
-    rng = np.random.default_rng(seed)
     order = np.argsort(-probabilities, kind="stable")
     p, listed = probabilities[order], on_list[order]
-    drawn: dict[str, list[float]] = {name: [] for name in ESTIMATED}
-    for _ in range(_DRAWS if len(p) else 0):
-        y = (rng.random(len(p)) < p).astype(np.float64)
-        for name, value in realised(y, p, listed).items():
-            drawn[name].append(value)
-    return {name: _band(np.array(values)) for name, values in drawn.items()}
+    if not len(p):
+        return {name: _band(np.array([])) for name in ESTIMATED}
+    drawn = (np.random.default_rng(seed).random((_DRAWS, len(p))) < p).astype(np.float64)
+    fails = drawn.sum(axis=1)
+    with np.errstate(invalid="ignore"):  # a draw without a fail has no PR-AUC
+        pr_auc = (drawn * _precisions(drawn, p)).sum(axis=1) / fails
+        at_capacity = drawn[:, listed].sum(axis=1) / listed.sum()
+    return {
+        "pr_auc": _band(pr_auc),
+        "base_rate": _band(drawn.mean(axis=1)),
+        "precision_at_capacity": _band(at_capacity),
+    }
+
+
+def _precisions(drawn: Floats, probabilities: Floats) -> Floats:
+    """Return of outcomes (draws, n) the precision of what scores as high as each decision or higher, (draws, n).
+
+    `probabilities` (n,) fall. With that the mean over the fails is `statistics.average_precision`, also with ties.
+    """
+    n = len(probabilities)
+    last = n - 1 - np.searchsorted(probabilities[::-1], probabilities, side="left")
+    return np.asarray(np.cumsum(drawn, axis=1)[:, last] / (last + 1))
 
 
 def realised(labels: Floats, probabilities: Floats, on_list: NDArray[np.bool_]) -> dict[str, float]:

@@ -229,6 +229,28 @@ def test_a_group_that_fails_more_than_its_probabilities_say_is_named(usecase):
     assert not [one for one in group_findings(usecase, fair) if one.breached]
 
 
+@pytest.mark.parametrize(
+    ("decisions", "fails", "named"), [(48, 6, True), (48, 4, False), (16, 4, True), (16, 2, False)]
+)
+def test_a_few_fails_of_a_group_that_hardly_ever_fails_are_enough_to_name_it(usecase, decisions, fails, named):
+    """Guards a counterparty that never failed and now fails one trade in eight: on the scale of square roots, on which
+    chance is even for large counts only, 6 fails in 48 decisions with 0.6 expected were thought to be chance.
+    """
+    drift = DriftSpec(groups=("attributes.counterparty",))
+    usecase = dataclasses.replace(usecase, monitoring=MonitoringSpec(drift=drift))
+    rng = np.random.default_rng(2)
+    others = 2000
+    rows = pa.table(
+        {
+            "outcome_date": pa.array([FIRST] * (others + decisions), pa.date32()),
+            "probability": np.append(np.full(others, 0.06), np.full(decisions, 0.0125)),
+            "label": np.append(rng.random(others) < 0.06, np.arange(decisions) < fails).astype(np.int8),
+            "attributes.counterparty": [*(f"C{i % 25}" for i in range(others)), *["rare"] * decisions],
+        }
+    )
+    assert ([one.name for one in group_findings(usecase, rows) if one.breached] == ["counterparty rare"]) is named
+
+
 def test_feeds_that_stall_shrink_or_come_late_are_told(usecase):
     days = [FIRST + timedelta(days=n) for n in range(15)]
     today = days[-1]

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ml_assets.monitoring.effect import Effect, effect_of_acting, handling
+from ml_assets.monitoring.effect import Effect, acted_on, effect_of_acting, handling, untouched
+from ml_assets.monitoring.estimate import estimates
 from ml_assets.monitoring.performance import performance
 from ml_assets.spec import ControlSpec, UseCase
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE
@@ -78,3 +79,20 @@ def test_performance_tells_all_untouched_acted_on_and_the_usual_way_apart() -> N
     before = rows.drop_columns(["control"])
     assert set(handling(before)) == {"acted on", "untouched"}
     assert effect_of_acting(TRIED, before).usual_way == 0
+
+
+def test_what_the_team_acts_on_is_left_out_of_the_estimate_and_of_nothing_if_it_does_not_act() -> None:
+    """Guards a morning that calls it drift, and retrains, because the team has prevented what was predicted."""
+    takes = dataclasses.replace(TRIED, action=dataclasses.replace(TRIED.action, taken=True))
+    rows = acted(takes, effectiveness=0.9)
+    seen = {metric: [] for metric in ("believed", "acted on")}
+    for name, usecase in (("believed", TRIED), ("acted on", takes)):
+        of_all = [row for row in estimates(usecase, rows).to_pylist() if row["metric"] == "base_rate"]
+        seen[name] = [row["realised"] / row["estimated"] for row in of_all]
+    assert np.mean(seen["believed"]) < 0.85, "without saying that the team acts, fails seem to have become rare"
+    assert abs(np.mean(seen["acted on"]) - 1) < 0.1
+    listed = {row["entity_id"] for row in rows.to_pylist() if row["on_list"] and not row["control"]}
+    assert set(acted_on(takes, rows)["entity_id"].to_pylist()) == listed
+    assert set(untouched(takes, rows)["entity_id"].to_pylist()) == set(rows["entity_id"].to_pylist()) - listed
+    assert acted_on(TRIED, rows).num_rows == 0
+    assert untouched(TRIED, rows).num_rows == rows.num_rows

@@ -52,6 +52,23 @@ class Plan:
     capacity: int = 60
     seed: int = 20250102
 
+    @classmethod
+    def of_days(cls, days: int) -> Plan:
+        """Return a plan of so many days in which the same happens, earlier if there are fewer."""
+        year = cls()
+        if days == year.days:
+            return year
+
+        def at(number: int) -> int:
+            return number * days // year.days
+
+        moved = (
+            replace(one, first=at(one.first), end=None if one.end is None else at(one.first) + one.end - one.first)
+            for one in year.changes
+        )
+        bad = None if year.bad_challenger is None else at(year.bad_challenger)
+        return cls(days=days, changes=tuple(moved), bad_challenger=bad)
+
     def first_shown(self, change: Change) -> int:
         """Return the first day of the year whose events can show a change: stress and fails show by settlement."""
         return change.first + (SETTLES_AFTER if change.what in (STRESS, COUNTERPARTY) else 0)

@@ -72,13 +72,15 @@ class Market:
         settlement date's first confirmation, 08:00 UTC, and at each later call too.
         """
         low, high = (int(at.timestamp() * 1000) for at in (first, end))
-        rng, ids = np.random.default_rng([self.config.seed, 4, low // 1000]), list(saved)
-        found: list[Message] = []
-        for stream in self._streams:
-            happens = ~np.isin(stream.columns["instruction_id"], ids) if ids and tells_of_fail(stream) else None
+        ids, found = list(saved), list[Message]()
+        for number, stream in enumerate([*self._streams, self._saved]):
+            happens = None
+            if stream is self._saved or tells_of_fail(stream):
+                is_saved = np.isin(stream.columns["instruction_id"], ids)
+                happens = is_saved if stream is self._saved else ~is_saved
+            # Each stream by itself: what is saved of one leaves the times of the others as they are.
+            rng = np.random.default_rng([self.config.seed, 4, low // 1000, number])
             found += encode(stream, low, high, rng, happens)
-        if ids:
-            found += encode(self._saved, low, high, rng, np.isin(self._saved.columns["instruction_id"], ids))
         return sorted(found, key=lambda message: message.timestamp_ms)
 
     def write_reference(self, root: str | Path) -> None:

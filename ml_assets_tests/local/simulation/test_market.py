@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import msgspec
+import numpy as np
 import pytest
 
 from ml_assets.landing.reference import read_reference
 from ml_assets.local.simulation.identifiers import is_isin, is_lei
-from ml_assets.local.simulation.market import simulate
+from ml_assets.local.simulation.market import Change, simulate
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE
 from ml_assets_tests.local.simulation.conftest import SMALL
 
@@ -195,3 +196,31 @@ def test_every_message_finds_its_reference_data(market, messages, tmp_path):
     assert {row["pset"] for row in known["cut_offs"]} >= set(psets.values())
     classes = {row["asset_class"] for row in known["securities"]}
     assert {row["asset_class"] for row in known["penalty_rates"]} == classes
+
+
+def test_who_acts_in_the_course_of_the_market_sees_the_same_market_and_what_is_saved_settles_in_time(market):
+    """Guards a rehearsal whose fails happen although they were saved, or that is another market for who acts."""
+    times = [datetime(2026, 1, day, 7, tzinfo=UTC) for day in (5, 7, 9)] + [datetime(2026, 1, 14, tzinfo=UTC)]
+    spans = list(pairwise(times))
+    without = [message for span in spans for message in market.between(*span)]
+    failed = {one.instruction_id for one in events_of(without, "settlement_status") if one.status == "PENF"}
+    saved = sorted(failed)[::2]
+    told = [message for span in spans for message in market.between(*span, saved)]
+    assert all(a.timestamp_ms <= b.timestamp_ms for a, b in pairwise(market.between(*spans[0])))
+    still = {one.instruction_id for one in events_of(told, "settlement_status") if one.status == "PENF"}
+    assert still == failed - set(saved)
+    confirmed = Counter(one.instruction_id for one in events_of(told, "settlement_confirmations"))
+    assert {confirmed[one] for one in saved} == {1}
+    for topic in set(market.topics) - {"settlement_status", "settlement_confirmations"}:
+        assert events_of(told, topic) == events_of(without, topic)
+    first = [m for m in market.messages() if m.timestamp_ms >= times[0].timestamp() * 1000]
+    assert Counter(m.topic for m in first) == Counter(m.topic for m in without)
+
+
+def test_a_change_is_in_force_from_its_first_day_to_its_end():
+    changes = (Change("stress", 2, 4), Change("counterparty", 3))
+    changed = simulate(replace(SMALL, changes=changes)).world
+    days = np.arange(SMALL.days)
+    assert (changed.stress > 0).tolist() == [False, False, True, True, False, False]
+    assert (changed.degraded(days, np.zeros(SMALL.days, dtype=int)) > 0).tolist() == [False] * 3 + [True] * 3
+    assert not changed.degraded(days, np.ones(SMALL.days, dtype=int)).any(), "the others do as they did"

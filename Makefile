@@ -24,11 +24,11 @@ SCORING_HEALTH = import http.client as h, ssl, sys; c = ssl.create_default_conte
 	r = a.getresponse(); print(r.read().decode()); sys.exit(r.status != 200)
 BOTH_CORES = $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 # Each has a target of its own: test-<suite>.
-SUITES = desk or end_to_end or faults or hostile or k8s or kafka or operating or release
+SUITES = desk or end_to_end or faults or hostile or k8s or kafka or operating or rehearsal or release
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-sec rehearsal ui desk serve test test-desk test-end-to-end test-faults test-hostile test-k8s test-kafka test-operating test-release \
+.PHONY: help install demo demo-sec rehearsal ui desk serve test test-desk test-end-to-end test-faults test-hostile test-k8s test-kafka test-operating test-rehearsal test-release \
 	image push sign verify sbom security audit deploy rollback \
 	smoke model-report check bench bench-features bench-landing bench-alerts backtest-alerts bench-monitoring bench-serving reach lock lock-image clean
 
@@ -74,6 +74,9 @@ test-hostile: $(INSTALLED) ## records, files, SQL, logins and requests of somebo
 
 test-operating: $(INSTALLED) ## the procedures of docs/operating.md, as the page has them, on real servers
 	$(BIN)/python -m pytest -q -m operating ml_assets_tests/test_operating.py
+
+test-rehearsal: $(INSTALLED) ## some weeks of the rehearsal: what is flagged, retrained, refused and promoted (5 minutes)
+	$(BIN)/python -m pytest -q -m rehearsal ml_assets_tests/local/rehearsal
 
 test-release: $(INSTALLED) ## push, sign and verify, on a registry and with a cosign built here (Docker, Go 1.26)
 	$(BIN)/python -m pytest -q -m release ml_assets_tests/release

@@ -82,6 +82,18 @@ def report_of(usecase: UseCase, name: str) -> Report:
     return known[name]
 
 
+REHEARSAL = "rehearsal/rehearsal.md"
+
+
+def rehearsed(usecase: UseCase, root: str) -> str | None:
+    """Return where the page of a rehearsed year lies below `root`; None if none was written there."""
+    import fsspec
+
+    address = f"{root.rstrip('/')}/{usecase.name}/{REHEARSAL}"
+    store, path = fsspec.core.url_to_fs(address)
+    return address if store.exists(path) else None
+
+
 class Reader(Protocol):
     """A report or a rule of alerts, which says what it reads."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_assets.monitoring.outcomes import PREDICTED
+from ml_assets.monitoring.outcomes import OUTCOMES_SCHEMA, PREDICTED
 from ml_assets.spec import UseCase
 
 # What is read of an answer; see `ml_assets.answers.ServedScore`.
@@ -20,6 +20,9 @@ ANSWERED = (
     "expected_cost", "event_time", "stage", "what_if",
 )  # fmt: skip
 _TOLD = pa.array(["champion", "canary"])
+_PREDICTIONS = pa.schema(
+    [*(pa.field(name, OUTCOMES_SCHEMA.field(name).type) for name in PREDICTED), pa.field("attributes", pa.string())]
+)
 _ABOUT = ["entity_id", "outcome_date"]
 _KEYS = ["entity_id", "decision_time"]
 
@@ -55,7 +58,7 @@ def online_decisions(usecase: UseCase, answers: pa.Table, features: pa.Table, la
     labelled = labelled.filter(pc.greater(labelled["label_known_at"], labelled["decision_time"]))
     described = [name for name in features.column_names if name not in (*_ABOUT, "decision_time", "cost_if_fail")]
     return OnlineDecisions(
-        rows.select([*PREDICTED, "attributes"]),
+        rows.select(_PREDICTIONS.names).cast(_PREDICTIONS),
         rows.select([*_KEYS, *(name for name in described if name != "attributes")]),
         labelled.select([name for name in labels.column_names if name != "outcome_date"]),
     )

@@ -11,6 +11,7 @@ from ml_assets.answers import SERVED_SCORES
 from ml_assets.contracts import TIMESTAMP
 from ml_assets.landing.schemas import event_schema
 from ml_assets.monitoring.answers import ANSWERED, online_decisions
+from ml_assets.monitoring.outcomes import OUTCOMES_SCHEMA
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE
 
 DAY = date(2026, 3, 5)
@@ -52,6 +53,7 @@ def joined(*answers):
 
 def test_an_answer_has_the_cost_the_attributes_and_the_outcome_of_the_newest_decision_of_the_batch():
     found = joined(answer())
+    assert found.predictions.schema.field("model_version").type == OUTCOMES_SCHEMA.field("model_version").type
     (row,) = found.predictions.to_pylist()
     assert (row["cost_if_fail"], row["attributes"], row["decision_date"]) == (90.0, '{"market": "XETR"}', DAY)
     (label,) = found.labels.to_pylist()

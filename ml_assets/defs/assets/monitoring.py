@@ -306,13 +306,21 @@ def retraining_decision_asset(usecase: UseCase) -> dg.AssetsDefinition:
     @retrying_outages_only
     def retraining_decision(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
         from ml_assets.lifecycle.monitoring import decide_retraining
+        from ml_assets.lifecycle.reports import REHEARSAL, rehearsed
 
         made = decide_retraining(
             platform.lake, platform.registry, platform.engine, usecase, dates_of(context), context.run.run_id
         )
-        newest = made[-1]
+        newest, settings = made[-1], platform.settings
+        page = rehearsed(usecase, settings.report_uri)
+        link = settings.links.report(f"{usecase.name}/{REHEARSAL}") if page else ""
         return dg.MaterializeResult(
             metadata={
+                **(
+                    {"a year rehearsed": dg.MetadataValue.url(link) if link else dg.MetadataValue.path(page)}
+                    if page
+                    else {}
+                ),
                 "decision": newest.outcome,
                 "why": newest.reason,
                 "breaches": newest.numbers["breaches"],

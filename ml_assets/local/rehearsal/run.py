@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from time import perf_counter, process_time
@@ -14,13 +15,13 @@ import pyarrow.dataset as ds
 
 from ml_assets.lake import features_table, predictions_table
 from ml_assets.learning.scorer import Scorer
+from ml_assets.lifecycle.reports import REHEARSAL
 from ml_assets.local.embedded.environment import kafka_connection, stop_servers
 from ml_assets.local.rehearsal.account import (
     NEVER,
     ORACLE,
     RULE,
     TEAM,
-    Cost,
     Decisions,
     Goal,
     costs,
@@ -33,6 +34,7 @@ from ml_assets.local.rehearsal.page import page, plots
 from ml_assets.local.rehearsal.plan import Plan, home_of
 from ml_assets.local.rehearsal.play import Say, Year, play
 from ml_assets.local.simulation.truth import truth_table
+from ml_assets.object_store import write_files
 from ml_assets.platform import Platform, open_platform
 from ml_assets.settings import Settings
 from ml_assets.spec import UseCase
@@ -43,16 +45,12 @@ _KEYS = ["entity_id", "decision_time"]
 def rehearse(settings: Settings, plan: Plan, usecase: UseCase, out: Path, say: Say = lambda _: None) -> list[Goal]:
     """Play the year on servers of its own below the home, write the page and its plots, and return the goals.
 
-    `out` is the page, a Markdown file; the plots go into a folder of its name beside it.
+    `out` is the page, a Markdown file; the plots go into a folder of its name beside it. A copy goes to the reports of
+    the use case, where the asset `retraining_decision` links it.
     """
-    home = home_of(settings.home_path)
-    settings = Settings(home=home, threads=settings.threads)
-    stop_servers(settings)
-    shutil.rmtree(home, ignore_errors=True)
-    platform = open_platform(settings)
+    reports = f"{settings.report_uri.rstrip('/')}/{usecase.name}/{Path(REHEARSAL).parent}"
     began, used = perf_counter(), process_time()
-    try:
-        year = play(plan, usecase, platform, kafka_connection(settings), say)
+    with played(settings, plan, usecase, say) as (year, platform):
         took, cpu = perf_counter() - began, process_time() - used
         decisions = decisions_of(year, platform)
         found = costs(year.usecase, decisions, year.saved, year.acts)
@@ -60,11 +58,29 @@ def rehearse(settings: Settings, plan: Plan, usecase: UseCase, out: Path, say: S
             found, flagged(plan, year.mornings), false_alarms(plan, year.mornings), recoveries(year, decisions)
         )
         measured = [f"{platform.code[:7]}, {datetime.now().astimezone():%Y-%m-%d}", *_took(year, took, cpu)]
-        write(out, year, decisions, found, reached, measured)
-        return reached
+    files = {
+        out.name: page(year, found, reached, measured, out.stem).encode(),
+        **{f"{out.stem}/{name}.png": png for name, png in plots(year, decisions, found).items()},
+    }
+    write_files(str(out.parent), files)
+    write_files(reports, {name.replace(out.stem, Path(REHEARSAL).stem, 1): file for name, file in files.items()})
+    return reached
+
+
+@contextmanager
+def played(
+    settings: Settings, plan: Plan, usecase: UseCase, say: Say = lambda _: None
+) -> Iterator[tuple[Year, Platform]]:
+    """Play the year on empty servers below the home, and yield it with the platform; the servers stop at the end."""
+    own = Settings(home=home_of(settings.home_path), threads=settings.threads)
+    stop_servers(own)
+    shutil.rmtree(own.home_path, ignore_errors=True)
+    platform = open_platform(own)
+    try:
+        yield play(plan, usecase, platform, kafka_connection(own), say), platform
     finally:
         platform.close()
-        stop_servers(settings)
+        stop_servers(own)
 
 
 def decisions_of(year: Year, platform: Platform) -> Decisions:
@@ -94,22 +110,6 @@ def decisions_of(year: Year, platform: Platform) -> Decisions:
         rows["cost_if_fail"].to_numpy(),
         probabilities,
     )
-
-
-def write(
-    out: Path,
-    year: Year,
-    decisions: Decisions,
-    found: dict[str, Cost],
-    reached: Sequence[Goal],
-    measured: Sequence[str],
-) -> None:
-    """Write the page and its plots."""
-    folder = out.with_suffix("")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, png in plots(year, decisions, found).items():
-        (folder / f"{name}.png").write_bytes(png)
-    out.write_text(page(year, found, reached, measured, folder.name), encoding="utf-8")
 
 
 def _took(year: Year, took: float, cpu: float) -> list[str]:

@@ -272,7 +272,7 @@ def _most_by_chance(
     depends on the fails through their number alone, and grows with it: the limit is where it is `deviations` squared.
     """
     low, high = np.zeros(number), np.full(number, 15.0)
-    fails = np.zeros(number)
+    fails: NDArray[Any] = np.zeros(number)
     for _ in range(40):
         shift = (low + high) / 2
         odds = np.exp(shift)[groups]

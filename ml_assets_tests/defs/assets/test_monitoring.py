@@ -6,14 +6,18 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
 import dagster as dg
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from mcp import Client
 from pytest_bdd import given, parsers, scenarios, then, when
 from sqlalchemy import text
+from typer.testing import CliRunner
 
+from ml_assets.cli.main import app
 from ml_assets.database.models import Drift, PastCase, RetrainingDecision
 from ml_assets.database.monitoring import (
     newest_retraining_decision,
@@ -29,6 +33,8 @@ from ml_assets.lifecycle.model_risk import PACK_MARKDOWN
 from ml_assets.lifecycle.promotion import promote_challenger, roll_back
 from ml_assets.lifecycle.registration import write_pack
 from ml_assets.lifecycle.similar import find_similar, keep_cases
+from ml_assets.mcp_server.server import build_server
+from ml_assets.mcp_server.tools import Tools
 from ml_assets_tests import late_payments
 from ml_assets_tests.defs.assets.conftest import Bank
 
@@ -121,17 +127,11 @@ def test_a_past_case_is_a_decision_whose_outcome_is_known(monitored: Bank) -> No
     assert "not searchable" not in shown
 
 
-def test_similar_cases_of_a_decision_are_those_that_were_known_by_then(monitored: Bank) -> None:
+def test_similar_cases_of_a_past_decision_are_those_that_were_known_by_then(monitored: Bank) -> None:
     usecase, platform = monitored.usecase, monitored.platform
     opened = (platform.lake, platform.registry, platform.engine, usecase)
-    said = sql(monitored, "SELECT entity_id, attributes->>'payer' FROM work_list ORDER BY probability DESC")
-    worst, best = said[0][0], said[-1][0]
-    likely, unlikely = find_similar(*opened, worst), find_similar(*opened, best)
-    assert len(likely.cases) == len(unlikely.cases) == 10
-    assert likely.fails > unlikely.fails
-    assert likely.said(usecase).startswith(f"{likely.fails} of the 10 most similar past cases came out as fail; ")
     of_past = monitored.days[-SCORED + 4]
-    (entity,) = [row["entity_id"] for row in cases_of(monitored) if row["decision_time"].date() == of_past][:1]
+    entity = next(row["entity_id"] for row in cases_of(monitored) if row["decision_time"].date() == of_past)
     found = find_similar(*opened, entity, limit=200)
     decided = found.prediction["decision_time"]
     assert len(found.cases) == 2 * 60, "of the two days whose outcomes were known on the third morning after"
@@ -374,4 +374,79 @@ def warns(monitored: Bank, name: str) -> None:
     assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.WARN)
 
 
-scenarios("monitoring.feature")
+@given("a morning on which some outcome dates are complete and some are open", target_fixture="listed")
+def listed(monitored: Bank) -> list[str]:
+    rows = sql(monitored, "SELECT entity_id FROM work_list ORDER BY reason_codes IS NULL, probability DESC")
+    return [str(entity) for (entity,) in rows]
+
+
+def asked_by_command(bank: Bank, entity: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("ML_ASSETS_HOME", str(bank.platform.settings.home_path))
+    monkeypatch.setenv("ML_ASSETS_USECASE_PACKAGES", bank.usecase.folder.parent.name)
+    monkeypatch.setenv("COLUMNS", "200")
+    done = CliRunner().invoke(app, ["similar", bank.usecase.name, entity])
+    assert done.exit_code == 0, done.exception
+    return done.stdout
+
+
+@when(
+    "the analyst asks for the past cases like the likeliest late invoice, and like the least likely one",
+    target_fixture="answers",
+)
+def analyst_asks(monitored: Bank, listed: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    return [asked_by_command(monitored, entity, monkeypatch) for entity in (listed[0], listed[-1])]
+
+
+@then("of the former more had been late")
+def more_were_late(answers: list[str]) -> None:
+    late = [int(re.search(r"(\d+) of the 10 most similar past cases came out as fail", one)[1]) for one in answers]
+    assert late[0] > late[1]
+    assert "remind the payer" in answers[0]
+    assert "not on the list" in answers[1]
+
+
+@then("each case had an outcome before that decision was made")
+def known_before(monitored: Bank, listed: list[str]) -> None:
+    platform = monitored.platform
+    found = find_similar(platform.lake, platform.registry, platform.engine, monitored.usecase, listed[0])
+    assert len(found.cases) == 10
+    assert all(case.decision_time < case.label_known_at <= found.prediction["decision_time"] for case in found.cases)
+
+
+@when("an agent asks the MCP server about the likeliest late invoice", target_fixture="told")
+def agent_asks(monitored: Bank, listed: list[str]) -> dict[str, Any]:
+    tools = Tools(monitored.platform.opened, [monitored.usecase])
+
+    async def ask() -> dict[str, Any]:
+        async with Client(build_server(tools)) as client:
+            asked = {"use_case": monitored.usecase.name, "entity": listed[0]}
+            found = {name: await client.call_tool(name, asked) for name in ("similar_cases", "explain")}
+            found["model_status"] = await client.call_tool("model_status", {})
+            assert not any(one.is_error for one in found.values()), found
+            return {name: one.structured_content for name, one in found.items()}
+
+    return anyio.run(ask)
+
+
+@then("it is told the same past cases as the analyst")
+def same_cases(monitored: Bank, listed: list[str], told: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    said = asked_by_command(monitored, listed[0], monkeypatch)
+    cases = told["similar_cases"]["cases"]
+    assert len(cases) == 10
+    assert all(case["entity"].strip("⟦⟧") in said for case in cases)
+    assert told["similar_cases"]["in_short"] in " ".join(said.split())
+
+
+@then("it is told why, from the model that the champion is, made again from the events")
+def told_why(told: dict[str, Any]) -> None:
+    why, (status,) = told["explain"], told["model_status"]["use_cases"]
+    assert why["made_again"] == {"probability": why["probability"], "same": True}
+    assert why["model"]["version"] == status["champion"]["version"]
+    added = why["added_log_odds_by_cause"]
+    assert why["log_odds"] == pytest.approx(why["base_log_odds"] + sum(added.values()), abs=1e-4)
+    assert why["proposed_action"] == "remind the payer"
+    assert [event["event"] for event in why["events"]] == ["invoices"]
+    assert why["features"]["payer_country"].startswith("⟦")
+
+
+scenarios("monitoring.feature", "similar.feature")

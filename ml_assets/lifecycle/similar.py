@@ -90,7 +90,7 @@ class Similar:
         word = usecase.label.probability_of
         return (
             f"{self.fails} of the {len(self.cases)} most similar past cases came out as {word}; the model says "
-            f"p({word}) = {self.prediction['probability']:.0%}"
+            f"p({word}) = {self.prediction['probability']:.1%}"
         )
 
 

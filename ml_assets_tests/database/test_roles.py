@@ -6,19 +6,24 @@ from datetime import UTC, date, datetime, timedelta
 import psycopg
 import pytest
 from sqlalchemy import Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import InternalError, ProgrammingError
 
 from ml_assets.database.alerts import EventRow, say
-from ml_assets.database.connect import begin
+from ml_assets.database.connect import begin, connect_to_read
 from ml_assets.database.feedback import write_feedback
 from ml_assets.database.migrate import migrate, require_newest
+from ml_assets.database.models import PastCase
+from ml_assets.database.monitoring import replace_dates
+from ml_assets.database.newest import is_newest
 from ml_assets.database.predictions import retire_predictions, upsert_predictions
 from ml_assets.database.reports import Asked, report_rows
 from ml_assets.database.roles import DESK, LOAD, MIGRATE, READ, ROLES, SCORE, create_roles_sql
+from ml_assets.database.similar import make_room
 from ml_assets.database.turn import in_turn
 from ml_assets.errors import StateError
 from ml_assets.predictions.feedback import Said, Shown
 from ml_assets_tests.database.factories import prediction, predictions, scored
+from ml_assets_tests.database.test_similar import DAY, asked, cases, drawn
 
 
 @pytest.fixture
@@ -87,6 +92,33 @@ def test_readers_look(as_role) -> None:
     assert not refuses(read, "SELECT * FROM work_list")
     for statement in ("DELETE FROM predictions", "UPDATE predictions SET rank = 1", "CREATE TABLE mine (n int)"):
         assert refuses(read, statement), statement
+
+
+def test_past_cases_are_kept_by_batch_runs_and_searched_by_readers(as_role) -> None:
+    """Guards an index on a table that its writers do not own, of an extension that only an administrator installs."""
+    load, read = as_role(LOAD), as_role(READ)
+    assert make_room(load, "fails")
+    vectors = drawn(3)
+    replace_dates(load, PastCase, "fails", [DAY], cases(vectors))
+    assert len(asked(read, vectors[0])) == 3
+    for statement in ("SELECT past_cases_make_use_case('mine')", "DELETE FROM past_cases"):
+        assert refuses(read, statement), statement
+
+
+def test_who_only_asks_reads_as_the_reader_and_cannot_write(as_role, database_url: str) -> None:
+    """Guards the MCP server, started by a login that may more than read."""
+    upsert_predictions(as_role(LOAD), predictions(prediction("A")))
+    engine = connect_to_read(database_url)
+    try:
+        with begin(engine) as connection:
+            assert connection.exec_driver_sql("SELECT current_user").scalar() == READ
+            assert connection.exec_driver_sql("SELECT count(*) FROM predictions").scalar() == 1
+        assert is_newest(engine)
+        with pytest.raises(InternalError, match="read-only transaction"), begin(engine) as connection:
+            connection.exec_driver_sql("DELETE FROM predictions")
+        assert refuses(engine, "SET TRANSACTION READ WRITE; DELETE FROM predictions")
+    finally:
+        engine.dispose()
 
 
 def test_reports_and_rules_read_as_the_reader_where_the_login_may_be_it(as_role, database_url: str) -> None:

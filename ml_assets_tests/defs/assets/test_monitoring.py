@@ -381,7 +381,7 @@ def listed(monitored: Bank) -> list[str]:
 
 
 def asked_by_command(bank: Bank, entity: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("ML_ASSETS_HOME", str(bank.platform.settings.home_path))
+    monkeypatch.setattr("ml_assets.cli.looking.platform_of", lambda _: bank.platform.opened)
     monkeypatch.setenv("ML_ASSETS_USECASE_PACKAGES", bank.usecase.folder.parent.name)
     monkeypatch.setenv("COLUMNS", "200")
     done = CliRunner().invoke(app, ["similar", bank.usecase.name, entity])

@@ -36,7 +36,7 @@ BEGIN
     END IF;
     IF NOT EXISTS (
         SELECT FROM pg_extension
-        WHERE extname = 'vector' AND string_to_array(extversion, '.')::integer[] >= ARRAY[0, 8]
+        WHERE extname = 'vector' AND regexp_match(extversion, '^([0-9]+)[.]([0-9]+)')::integer[] >= ARRAY[0, 8]
     ) THEN
         RETURN false;
     END IF;

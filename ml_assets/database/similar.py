@@ -63,10 +63,10 @@ class SimilarCase:
 
     @property
     def handling(self) -> str:
-        """What was done about it, as far as the list tells: `on the list`, `usual way` (control group) or `none`."""
+        """What was done about it, as far as the list tells: `on the list`, `usual way` (control group), or neither."""
         if self.on_list:
             return "usual way" if self.control else "on the list"
-        return "none"
+        return "not on the list"
 
     @property
     def action(self) -> str | None:

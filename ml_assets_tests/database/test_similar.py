@@ -140,7 +140,7 @@ def test_the_prediction_says_what_it_was_about_and_what_was_proposed(application
     assert (found["I0"].action, found["I0"].handling) == ("borrow", "on the list")
     assert found["I0"].attributes["isin"] == "DE000A1EWWW0"
     assert (found["I1"].action, found["I1"].handling) == (None, "usual way")
-    assert (found["I2"].handling, found["I3"].attributes) == ("none", None), "past its retention"
+    assert (found["I2"].handling, found["I3"].attributes) == ("not on the list", None), "past its retention"
 
 
 def test_spaces_are_told_apart_and_old_cases_go_with_outcomes(application_url: str) -> None:

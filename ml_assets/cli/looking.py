@@ -215,7 +215,7 @@ def print_similar(console: Console, usecase: UseCase, found: Similar) -> None:
             case.entity_id, in_words(case.attributes, case.entity_id), f"{case.decision_time.astimezone(UTC):%Y-%m-%d}",
             f"{case.probability:.3f}", Text(word, "red") if case.label else f"no {word}",
             *((str(codes.get("cause") or ""),) if usecase.causes else ()),
-            case.action or case.handling, f"{case.distance:.2f}",
+            case.done(usecase.causes), f"{case.distance:.2f}",
         )  # fmt: skip
     console.print(table)
     console.print(found.said(usecase), highlight=False)

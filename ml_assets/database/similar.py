@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, text
 
 from ml_assets.database.connect import begin
 from ml_assets.errors import StateError
+from ml_assets.spec import Cause
 
 # How many numbers a vector has, those that are not used being 0: the index of revision 0016 is made for so many.
 DIMENSIONS: Final = 64
@@ -23,7 +24,8 @@ _NEAREST: Final = """
     SELECT
         nearest.entity_id, nearest.decision_time, nearest.slot, nearest.outcome_date, nearest.model_version,
         nearest.probability, nearest.expected_cost, nearest.on_list, nearest.control, nearest.label,
-        nearest.label_known_at, nearest.distance, predictions.attributes, predictions.reason_codes
+        nearest.label_known_at, nearest.distance, predictions.attributes, predictions.reason_codes,
+        done.action_for, done.result
     FROM (
         SELECT *, vector::{kind} <-> CAST(:vector AS {kind}) AS distance
         FROM past_cases
@@ -33,6 +35,11 @@ _NEAREST: Final = """
         LIMIT :limit
     ) AS nearest
     LEFT JOIN predictions USING (use_case, decision_time, mlflow_run_id, entity_id)
+    LEFT JOIN LATERAL (
+        SELECT acted_on.action_for, acted_on.result FROM acted_on
+        WHERE acted_on.use_case = nearest.use_case AND acted_on.outcome_date = nearest.outcome_date
+            AND acted_on.entity_id = nearest.entity_id
+    ) AS done ON true
     ORDER BY nearest.distance, nearest.decision_time DESC, nearest.entity_id
 """
 _VERSION: Final = text("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
@@ -43,7 +50,8 @@ class SimilarCase:
     """A past decision, what was said of it, and what came of it.
 
     `label` 1 is what the use case predicts, such as a fail. `distance` is in log-odds. `attributes` and `reason_codes`
-    are those of the prediction, None once it is past its retention; only what was listed has reasons.
+    are those of the prediction, None once it is past its retention; only what was listed has reasons. `action_for` is
+    the cause for which somebody acted, as said at the desk, and `result` what he says came of it; None if nobody said.
     """
 
     entity_id: str
@@ -60,6 +68,15 @@ class SimilarCase:
     distance: float
     attributes: Mapping[str, Any] | None
     reason_codes: Mapping[str, Any] | None
+    action_for: str | None
+    result: str | None
+
+    def done(self, causes: Sequence[Cause]) -> str:
+        """Return what was done about it in words: as said at the desk, else as far as the list tells."""
+        if self.action_for is None:
+            return self.action or self.handling
+        said = next((cause.action for cause in causes if cause.code == self.action_for), "something else")
+        return f"{said}: {self.result}" if self.result else said
 
     @property
     def handling(self) -> str:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlencode
 from uuid import uuid4
@@ -44,6 +44,7 @@ from ml_assets.reports.units import UNITS, write
 from ml_assets.spec import UseCase
 
 if TYPE_CHECKING:
+    from ml_assets.lifecycle.opened_models import OpenedModels
     from ml_assets.reports.spec import Report
 
 _MOST_BYTES: Final = 512 * 1024
@@ -119,6 +120,13 @@ class Desk:
         """The application's database; threads open it once."""
         with self._opening:
             return self.platform.engine
+
+    @cached_property
+    def models(self) -> OpenedModels:
+        """The models by which past cases are compared, opened when first asked for."""
+        from ml_assets.lifecycle.opened_models import OpenedModels
+
+        return OpenedModels(self.platform.registry, self.platform.settings.threads or 1)
 
     def now(self) -> datetime:
         """Return the desk's time: the clock is asked every few seconds, as it may look at the lake, and goes on."""
@@ -202,6 +210,7 @@ def build_app(desk: Desk) -> FastAPI:
         "/{use_case}/{day}/changes": ("viewer", _changes),
         "/{use_case}/{day}/row": ("viewer", _row_page),
         "/{use_case}/{day}/events": ("viewer", _events),
+        "/{use_case}/{day}/similar": ("viewer", _similar),
         "/{use_case}/{day}/trace": ("viewer", _trace),
         "/{use_case}/{day}/lead": ("lead", _lead_page),
     }
@@ -535,6 +544,30 @@ def _events(desk: Desk, asking: _Asking) -> Response:
     decision = DecisionTime(row.slot, row.decision_time)
     found = events_until(desk.platform.lake, asking.usecase, row.entity_id, decision)
     return _fragment(desk, asking, "events", row, events=found)
+
+
+def _similar(desk: Desk, asking: _Asking) -> Response:
+    from ml_assets.lifecycle.similar import find_similar
+
+    _, row = _row_of(desk, asking)
+    found, why = None, ""
+    if _is_hidden(desk, asking, row):
+        why = "They come with the score, once somebody has acted."
+    else:
+        try:
+            found = find_similar(
+                desk.platform.lake, desk.platform.registry, desk.engine, asking.usecase, row.entity_id,
+                row.decision_time, models=desk.models,
+            )  # fmt: skip
+        except ActionableError as error:
+            why = str(error)
+    names = {cause.code: cause.name for cause in asking.usecase.causes}
+    return _fragment(desk, asking, "similar", row, found=found, why=why, names=names)
+
+
+def _is_hidden(desk: Desk, asking: _Asking, row: Row) -> bool:
+    standings, _, _ = desk.standings(asking)
+    return row.hidden and standings.get(row.entity_id, UNTOUCHED).acted is None
 
 
 def _trace(desk: Desk, asking: _Asking) -> Response:

@@ -151,8 +151,8 @@ class Tools:
         """The past decisions that are most like an entity's, and what came of each.
 
         Similar is what has about the same features and causes, at the same slot. Each case has its probability then,
-        whether it was on the list and which action was proposed, and its outcome. Only outcomes known by the decision
-        count.
+        whether it was on the list, which action was proposed and what was done, and its outcome. Only outcomes known by
+        the decision count.
         """
         from ml_assets.lifecycle.similar import find_similar
 
@@ -176,6 +176,7 @@ class Tools:
                     "probability": plain(case.probability),
                     "handling": case.handling,
                     "proposed_action": case.action,
+                    "done": case.done(usecase.causes),
                     "distance_in_log_odds": plain(case.distance),
                     "attributes": marked(case.attributes or {}),
                 }

@@ -242,6 +242,8 @@ def _(desk: Made, pages):
         assert "not shown: judge it yourself" in shown
         assert pages["probability"] not in shown
         assert "log-odds" not in shown
+    alike = desk.person("ana").get(f"{PATH}/similar?entity={hidden.entity_id}&part=1").text
+    assert alike == "<p>They come with the score, once somebody has acted.</p>\n"
     sheet = desk.person("ana").get(f"{PATH}/export.csv?view=all").text
     assert next(one for one in sheet.splitlines() if f",{hidden.entity_id}," in one).startswith(",")
 
@@ -251,6 +253,15 @@ def _(desk: Made, pages):
     with begin(desk.engine) as connection:
         assert connection.scalar(text("SELECT shown_probability FROM feedback")) is None
     assert pages["probability"] in desk.person("ana").get(f"{PATH}/row?entity={pages['hidden']}").text
+
+
+def test_a_row_says_why_there_are_no_similar_cases(desk: Made):
+    """Guards a page that fails, or shows nothing, before the first outcomes have come."""
+    morning(desk.engine)
+    for query in ("entity=I1", "entity=I1&part=1"):
+        answer = desk.person("ana").get(f"{PATH}/similar?{query}")
+        assert answer.status_code == 200
+        assert "has no past cases yet: they come with the outcomes of what was scored" in answer.text
 
 
 @then("the lead's page says 4 acted on, ana 3 and ben 1, and what was saved")

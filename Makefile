@@ -30,7 +30,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-sec rehearsal ui desk serve test test-desk test-end-to-end test-faults test-hostile test-k8s test-kafka test-operating test-rehearsal test-release \
 	image push sign verify sbom security audit deploy rollback \
-	smoke model-report check bench bench-features bench-landing bench-alerts backtest-alerts bench-monitoring bench-morning bench-serving bench-similar reach lock lock-image clean
+	smoke model-report check bench bench-features bench-landing bench-alerts backtest-alerts bench-desk bench-monitoring bench-morning bench-serving bench-similar reach lock lock-image clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -158,6 +158,9 @@ bench-alerts: $(INSTALLED) ## measure rules of alerts on a year of predictions, 
 
 backtest-alerts: $(INSTALLED) ## play every rule of alerts on a simulated year, and write how often each fires into docs/alerts.md
 	$(BIN)/python -m benchmarks.backtest_alerts
+
+bench-desk: $(INSTALLED) ## measure the desk's pages on a large list, and write docs/benchmarks-desk.md
+	$(BIN)/python -m benchmarks.bench_desk
 
 reach: $(INSTALLED) ## measure settlement_fails against the simulator's truth, and write docs/reach.md
 	$(BIN)/python -m benchmarks.reach

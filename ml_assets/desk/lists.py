@@ -51,7 +51,7 @@ class Lists:
     Args:
         engine: the application's database.
         clock: the desk's time.
-        every_seconds: how old the newest list may be before it is read again.
+        every_seconds: how old the newest list may be before it is read again; 0: it is read each time, while one waits.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Lists:
             read_at, known = self._newest.get(key, (0.0, None))
             age = time.monotonic() - read_at
             old = age > self._every
-            if known is None or age > _OLD:
+            if age > _OLD or not self._every:
                 known = None
             elif old and key not in self._reading:
                 self._reading.add(key)

@@ -113,6 +113,8 @@ class Desk:
         self.usecases = {usecase.name: usecase for usecase in usecases}
         self._ask_clock, self._time = clock, (0.0, datetime.now(UTC))
         self._opening = threading.Lock()
+        # Computing a score again takes seconds of a core, and memory: one at a time.
+        self.tracing = threading.Lock()
         self.lists = Lists(lambda: self.engine, self.now, every_seconds=every_seconds)
 
     @property
@@ -575,10 +577,11 @@ def _trace(desk: Desk, asking: _Asking) -> Response:
 
     _, row = _row_of(desk, asking)
     platform = desk.platform
-    found = explain_prediction(
-        platform.lake, platform.registry, desk.engine, asking.usecase, row.entity_id, row.decision_time,
-        threads=platform.settings.threads or 1,
-    )  # fmt: skip
+    with desk.tracing:
+        found = explain_prediction(
+            platform.lake, platform.registry, desk.engine, asking.usecase, row.entity_id, row.decision_time,
+            threads=platform.settings.threads or 1,
+        )  # fmt: skip
     return _fragment(desk, asking, "trace", row, found=found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -22,6 +23,7 @@ MOST_ROWS: Final = 2_000
 _KEPT: Final = 40
 # A list so old in seconds, since nobody looked at it, is not shown while it is read anew.
 _OLD: Final = 1800.0
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Lists:
             read_at, known = self._newest.get(key, (0.0, None))
             age = time.monotonic() - read_at
             old = age > self._every
-            if age > _OLD or not self._every:
+            if known is None or age > _OLD or not self._every:
                 known = None
             elif old and key not in self._reading:
                 self._reading.add(key)
@@ -88,6 +90,9 @@ class Lists:
     def _again(self, usecase: UseCase, day: date) -> None:
         try:
             self._read(usecase, day)
+        except Exception as error:
+            # Who asks next is told, if it is so still.
+            _LOG.error("%s: the list of %s cannot be read anew: %s", usecase.name, day, error)
         finally:
             with self._lock:
                 self._reading.discard((usecase.name, day))

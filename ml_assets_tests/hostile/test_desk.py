@@ -3,11 +3,14 @@
 import csv
 import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 
 import pytest
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import make_url, text
 
+from ml_assets.database.connect import begin
 from ml_assets_tests.desk.conftest import desk, desk_url
 from ml_assets_tests.desk.made import PATH, Made, attributes, fields, morning, row, score, send
 
@@ -189,25 +192,43 @@ def test_a_form_leads_back_to_its_own_list_alone(desk: Made, back):
     assert send(desk.person("ana"), "claimed|I1", back=back).headers["location"].startswith(f"{PATH}?done=claimed")
 
 
-def test_a_database_that_is_gone_says_what_was_not_saved_and_keeps_it(desk: Made, monkeypatch):
+@contextmanager
+def gone(url: str) -> Iterator[None]:
+    """The server has ended all connections to a database, and takes none, as while it is started anew."""
+    name = make_url(url).database
+    server = make_url(url).set(database="postgres")
+    with begin(server.render_as_string(hide_password=False)) as connection:
+        connection.execute(text(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false"))
+        connection.execute(
+            text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"), {"name": name}
+        )
+    yield
+    with begin(server.render_as_string(hide_password=False)) as connection:
+        connection.execute(text(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true"))
+
+
+def test_a_database_that_is_gone_says_what_was_not_saved_and_keeps_it(desk: Made, desk_url: str):
     """Guards the analyst's words when the database is restarted: the form is kept, sent again it counts once."""
     morning(desk.engine)
     ana = desk.person("ana")
+    assert send(ana, "claimed|I2").status_code == 303
     page = ana.get(f"{PATH}/row?entity=I1").text
-
-    def gone(*_: object, **__: object):
-        raise OperationalError("", {}, Exception("the server is shut down"))
-
-    monkeypatch.setattr("ml_assets.desk.app.write_feedback", gone)
-    answer = send(ana, "noted|I1", page=page, note="the agent calls back at noon")
-    assert answer.status_code == 503
-    assert "Nothing of this form was saved" in answer.text
-    assert 'value="the agent calls back at noon"' in answer.text
-    monkeypatch.undo()
+    with gone(desk_url):
+        answer = send(ana, "noted|I1", page=page, note="the agent calls back at noon")
+        assert answer.status_code == 503
+        assert "Nothing of this form was saved" in answer.text
+        assert 'value="the agent calls back at noon"' in answer.text
+        looked = ana.get(PATH)
+        assert (looked.status_code, "All that had been saved is saved" in looked.text) == (503, True)
+        assert ana.get("/health/ready").status_code == 503
+        assert ana.get("/health/live").status_code == 200
     kept = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', answer.text))
     for _ in range(2):
         assert ana.post(f"{PATH}/feedback", data=kept).status_code == 303
-    assert [line.note for line in desk.lines()] == ["the agent calls back at noon"]
+    assert [(line.entity_id, line.note) for line in desk.lines()] == [
+        ("I2", ""),
+        ("I1", "the agent calls back at noon"),
+    ]
 
 
 def test_a_list_that_is_no_longer_kept_is_told(desk: Made):

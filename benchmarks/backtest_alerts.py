@@ -63,8 +63,8 @@ DAYS, PER_DAY, SEED = 250, 400, 20260105
 # Intervals of performance from fewer draws than in production: the year is measured once a week all the same.
 USE = replace(USE_CASE, gate=replace(USE_CASE.gate, resamples=200))
 TOPICS: Final = tuple(dict.fromkeys(event.topic for event in USE.events))
-# From a trouble to the last time at which an alert of it is right: it shows late in what matures.
-_LATE: Final = timedelta(days=5)
+# As far back as `lifecycle.drift` looks for outcomes.
+_DRIFT_LOOKS: Final = timedelta(days=30 + USE.monitoring.drift.group_days)
 
 
 @dataclass(frozen=True)
@@ -169,13 +169,13 @@ def main() -> None:
 
 
 def played(engine: Engine, settings: Settings, year: Year, rule: Rule) -> Iterator[str]:
-    """Yield the line of a rule: each business day at nine if it follows an asset, else each hour of the day."""
+    """Yield the line of a rule: each business day at nine if it follows an asset, else four times a day."""
     history = {
         "feeds": lambda at: year.past(year.feeds, FEED_COLUMNS, at),
         "quality": lambda at: year.past(year.quality, QUALITY_COLUMNS, at),
         "runs": year.runs_at, "landing": year.landing_at, "storage": year.storage_at, "champions": year.champions_at,
     }  # fmt: skip
-    hours = [9] if rule.follows else range(6, 21)
+    hours = [9] if rule.follows else [7, 10, 13, 16]
     times = [year.at(n, hour) for n in range(30, len(year.days) - 1) for hour in hours]
     nothing: Any = None
     ground = Ground(Lake(settings.lake_uri), nothing, engine, [USE], {})
@@ -248,12 +248,12 @@ def scored(year: Year, world: World, trades: Instructions) -> pa.Table:
     shifted = ("calibration_breach", "score_shift", "drift", "retraining_refused")
     year.plant("score_shift", 60, 15 * 34, shows=(*shifted, "performance_below_estimate"), late=timedelta(days=35))
     year.plant("calibration_breach", 60, 15 * 34, late=timedelta(days=35))
+    year.plant("drift", 60, 15 * 34, late=timedelta(days=10))
     worse = ("performance_below_estimate", "champion_degrading", "calibration_breach", "drift", "retraining_refused")
     year.plant("champion_degrading", 110, 25 * 34, shows=worse, late=timedelta(days=35))
     year.plant("performance_below_estimate", 110, 25 * 34, late=timedelta(days=10))
     stress = DAYS * 2 // 3
-    year.plant("drift", stress, 10 * 34, shows=(*shifted, "fail_rate_of_a_market", *worse), late=timedelta(days=35))
-    year.plant("fail_rate_of_a_market", stress, 10 * 34, late=timedelta(days=4))
+    year.plant("fail_rate_of_a_market", stress, 10 * 34, shows=(*shifted, *worse), late=timedelta(days=4))
     which = np.flatnonzero(keep)  # each trade is decided on the morning of its settlement date, in their order
     classes = [ASSET_CLASSES[one] for one in world.asset_class[trades.security[which]].tolist()]
     costs = trades.amount[which] * (np.array([one.penalty_bp for one in classes]) / 1e4 + 0.03 / 360) * 2
@@ -313,7 +313,11 @@ def _measure(engine: Engine, year: Year, rows: pa.Table, counterparties: Mapping
     for number, day in enumerate(year.days):
         if number < 25:
             continue
-        known = known_until(judged_rows(rows.filter(pc.less_equal(rows["outcome_date"], pa.scalar(day)))), day)
+        recent = pc.and_(
+            pc.less_equal(rows["outcome_date"], pa.scalar(day)),
+            pc.greater_equal(rows["outcome_date"], pa.scalar(day - _DRIFT_LOOKS)),
+        )
+        known = known_until(judged_rows(rows.filter(recent)), day)
         found = [*whole_finding(USE, known), *group_findings(USE, known)]
         table = drift_table(USE, day, found, drift)
         drift = [*drift[-400:], *table.to_pylist()]
@@ -408,7 +412,7 @@ def _runs(year: Year, rng: np.random.Generator) -> None:
 
 def _operations(engine: Engine, year: Year) -> None:
     """Plant what happens to lander, disk, alias, ledger and service."""
-    for number, hours in ((45, 5), (95, 3), (160, 9), (220, 2)):
+    for number, hours in ((45, 5), (95, 3), (160, 9), (220, 4)):
         for topic in TOPICS:
             year.outages.append((topic, year.at(number, 8), year.at(number, 8 + hours)))
         year.plant("lander_behind", number, hours, hour=8)
@@ -416,8 +420,8 @@ def _operations(engine: Engine, year: Year) -> None:
         year.full.append((year.at(number, 7), year.at(number, 15)))
         year.plant("storage_nearly_full", number, 8)
     for number in (105, 185):
-        year.apart.append((year.at(number, 10), year.at(number, 13)))
-        year.plant("ledger_and_alias_apart", number, 3, hour=10)
+        year.apart.append((year.at(number, 9), year.at(number, 15)))
+        year.plant("ledger_and_alias_apart", number, 6, hour=9)
     for number, hours in ((75, 30), (170, 50)):
         year.plant("approval_waits", number, hours, hour=9)
     year.plant("canary_taken_back", 145, 24, hour=11)
@@ -440,15 +444,18 @@ def _operations(engine: Engine, year: Year) -> None:
                 for number, hour, action, version in lines
             ],
         )  # fmt: skip
-        for number, hour in ((80, 9.5), (155, 14.2), (225, 7.7)):
+        for number, hour in ((80, 9.5), (155, 12.2), (225, 7.7)):
             connection.execute(
                 insert(LostAnswers),
-                {
-                    "recorded_at": year.at(number, hour), "service": "pod-a", "topic": "served_scores",
-                    "why": "queue full", "number": 250,
-                },
+                [
+                    {
+                        "recorded_at": year.at(number, hour + quarter / 4), "service": "pod-a",
+                        "topic": "served_scores", "why": "queue full", "number": 250,
+                    }
+                    for quarter in range(16)
+                ],
             )  # fmt: skip
-            year.plant("answers_dropped", number, 1, hour=hour)
+            year.plant("answers_dropped", number, 4, hour=hour)
 
 
 if __name__ == "__main__":

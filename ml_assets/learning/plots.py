@@ -182,7 +182,8 @@ def bars_plot(
     _numbers(axes.xaxis, percent=percent)
     _label(axes, title, "", "")
     if len(series) > 1:
-        axes.legend(frameon=False, labelcolor=_GREY, fontsize=9, loc="lower right")
+        # Below the axes: bars may end anywhere.
+        figure.legend(frameon=False, labelcolor=_GREY, fontsize=9, loc="outside lower right", ncols=len(series))
     return _png(figure)
 
 

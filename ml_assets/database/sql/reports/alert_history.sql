@@ -1,8 +1,8 @@
 -- @title: Alerts of the month
 -- @cadence: monthly
 -- @as_of: end of day
--- @description: What the ledger of alerts recorded of the use case in the month, for model risk: each alert that opened, for how long, whether somebody took it on, and whether people could be told. The database adds lines and refuses to change them. An alert that is open at the end of the report's date has been open until then.
--- @summary: {month}: {opened} alerts of {rules} rules opened, {acknowledged} of them were taken on by a person, {open_at_end} are open at the end; {given_up} messages could not be delivered.
+-- @description: What the ledger of alerts recorded of the use case in the month, for model risk: each alert that opened, for how long, whether somebody took it on, and whether people could be told. The database adds lines and refuses to change them. An alert that is open at the end of the report's date has been open until then; of several the median is told.
+-- @summary: {month}: alerts opened: {opened}, of {rules} rules; taken on by a person: {acknowledged}, open at the end: {open_at_end}, messages not delivered: {given_up}.
 -- @empty: {month}: no alert of this use case has opened.
 -- @column: rules | Rules | count
 -- @column: rule | Rule | code
@@ -11,7 +11,7 @@
 -- @column: acknowledged | Taken on | count
 -- @column: open_at_end | Open at the end | count
 -- @column: given_up | Not delivered | count
--- @column: median_hours | Open for, median | hours
+-- @column: median_hours | Open for | hours
 -- @column: opened_at | Opened at | time
 -- @column: closed_at | Closed at | time
 -- @column: key | Of | text

@@ -2,7 +2,7 @@
 -- @severity: warning
 -- @follows: performance
 -- @deadline: 4 days
--- @description: Probabilities are off by more than 0.05 on average, even at the low end of the interval. Expected costs, and so the order of the work-list, are off as well.
+-- @description: Probabilities are off by more than 0.02 on average, even at the low end of the interval. Expected costs are off as well.
 -- @runbook: calibration-breach
 -- @message: the calibration error is {error|metric} (at least {low|metric}) for outcomes until {until}
 -- @keep_firing_for: 2 days
@@ -12,4 +12,4 @@ WITH newest AS (
     FROM performance WHERE dimension = 'all' AND metric = 'calibration_error' AND judged
     ORDER BY outcome_date DESC LIMIT 1
 )
-SELECT * FROM newest WHERE low > 0.05
+SELECT * FROM newest WHERE low > 0.02

@@ -1,8 +1,8 @@
 """`make bench-morning`: the morning of 50,000, 100,000 and 200,000 open instructions, stage by stage.
 
 A model is trained on a small market as in the rehearsal; then a large one lands through the broker, which is not
-measured. The morning is 07:05: half of the open instructions settle today. Features and scores are made anew of all slots
-of the day before and of this morning, so of twice as many decisions as are open.
+measured. The morning is 07:05: half of the open instructions settle today. Features and scores are made anew of all
+slots of the day before and of this morning, so of twice as many decisions as are open.
 """
 
 import argparse

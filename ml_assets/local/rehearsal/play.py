@@ -212,7 +212,7 @@ class _Player:
             else:
                 measure_estimates(self.lake, self.engine, self.usecase, today)
         with self._timed("drift"):
-            measure_drift(self.lake, self.registry, self.engine, self.usecase, [today], threads=self.threads)
+            measure_drift(self.lake, self.registry, self.engine, self.usecase, dates, threads=self.threads)
         with self._timed("shadow"):
             told = judge_and_roll_back(
                 self.lake, self.registry, self.engine, self.usecase, today, Actor.run("rehearsal")
@@ -262,7 +262,7 @@ class _Player:
 
     def _tell(self, morning: Morning, dates: Sequence[date]) -> None:
         """Note what is drift since today, and how the newest estimate that has come out did."""
-        rows = rows_between(self.engine, Drift, self.usecase.name, morning.date, morning.date)
+        rows = rows_between(self.engine, Drift, self.usecase.name, dates[0], morning.date)
         morning.drifted = {f"{row['kind']} {row['name']}": row["why"] for row in rows if row["drifted"]}
         for row in rows_between(self.engine, Estimate, self.usecase.name, self._date(morning.day - 1), dates[0]):
             if row["metric"] == "pr_auc":

@@ -363,7 +363,8 @@ class ActionSpec:
     fails that are avoided by acting on them. `until` is the time (UTC) on the outcome date after which no action helps.
 
     With `taken` the team does act on what is listed. What comes of that then says nothing of the model: training and
-    monitoring leave it out, all but the control group (`monitoring.effect.untouched`).
+    monitoring leave it out, all but the control group (`monitoring.effect.untouched`). So the gate cannot ask what a
+    list of the test window saves: what was worth acting on is not in it.
 
     Raises:
         ValueError: the cost is negative or not finite, or the effectiveness is not a share.
@@ -760,6 +761,11 @@ class UseCase:
             raise InputError(f"use case {self.name}: the label waits for nothing; name an event in waits_for")
         if self.places and not any(self.places.column in e.contract.__struct_fields__ for e in self.events):
             raise InputError(f"use case {self.name}: places.column {self.places.column!r} is no field of any event")
+        if self.action.taken and self.gate.min_saved_per_day > -math.inf:
+            raise InputError(
+                f"use case {self.name}: the team acts on its lists (action.taken), so the test window is what was not "
+                "worth acting on, and no list of it saves anything; set gate.min_saved_per_day to -math.inf"
+            )
         if sum(c.is_rule for c in self.candidates) != 1:
             raise InputError(f"use case {self.name}: exactly one candidate is the business rule (is_rule=True)")
 

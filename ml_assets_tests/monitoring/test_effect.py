@@ -1,6 +1,7 @@
 """The effect of acting: the control group tells it, and without one nobody can."""
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,12 @@ from ml_assets.usecases.settlement_fails.usecase import USE_CASE
 from ml_assets_tests.monitoring.made import outcomes
 
 TRIED = dataclasses.replace(USE_CASE, control=ControlSpec(share=0.2, max_cost=2000.0))
+
+
+def acting(usecase: UseCase) -> UseCase:
+    """The use case of a team that acts on its lists."""
+    gate = dataclasses.replace(usecase.gate, min_saved_per_day=-math.inf)
+    return dataclasses.replace(usecase, action=dataclasses.replace(usecase.action, taken=True), gate=gate)
 
 
 def acted(usecase: UseCase = TRIED, *, effectiveness: float = 0.5, share: float = 0.2, **options: Any) -> pa.Table:
@@ -83,7 +90,7 @@ def test_performance_tells_all_untouched_acted_on_and_the_usual_way_apart() -> N
 
 def test_what_the_team_acts_on_is_left_out_of_the_estimate_and_of_nothing_if_it_does_not_act() -> None:
     """Guards a morning that calls it drift, and retrains, because the team has prevented what was predicted."""
-    takes = dataclasses.replace(TRIED, action=dataclasses.replace(TRIED.action, taken=True))
+    takes = acting(TRIED)
     rows = acted(takes, effectiveness=0.9)
     seen = {metric: [] for metric in ("believed", "acted on")}
     for name, usecase in (("believed", TRIED), ("acted on", takes)):
@@ -96,3 +103,10 @@ def test_what_the_team_acts_on_is_left_out_of_the_estimate_and_of_nothing_if_it_
     assert set(untouched(takes, rows)["entity_id"].to_pylist()) == set(rows["entity_id"].to_pylist()) - listed
     assert acted_on(TRIED, rows).num_rows == 0
     assert untouched(TRIED, rows).num_rows == rows.num_rows
+
+
+def test_a_team_that_acts_cannot_ask_the_gate_what_lists_of_the_rest_save() -> None:
+    """Guards a gate that refuses every retrained model: what is worth acting on is not in its test window."""
+    with pytest.raises(ValueError, match=r"set gate.min_saved_per_day to -math.inf"):
+        dataclasses.replace(TRIED, action=dataclasses.replace(TRIED.action, taken=True))
+    assert acting(TRIED).action.taken

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ml_assets.monitoring.estimate import ESTIMATED, estimates, expected, reconcile
+from ml_assets.learning.statistics import average_precision
+from ml_assets.monitoring.estimate import ESTIMATED, _precisions, estimates, expected, reconcile
 from ml_assets.spec import MonitoringSpec
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE
 from ml_assets_tests.monitoring.made import outcomes
@@ -78,3 +79,13 @@ def test_estimates_are_shares_within_their_band(probabilities: list[float], ever
             assert 0 <= found.value <= 1, name
         elif not len(p):
             assert np.isnan(found.value), name
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.3, 0.9]), st.booleans()), min_size=1, max_size=40))
+def test_the_area_of_many_draws_at_once_is_that_of_each_also_with_ties(drawn):
+    """Guards the estimate against a second definition of PR-AUC: drawn and realised are the same metric."""
+    p = np.sort(np.array([p for p, _ in drawn]))[::-1]
+    labels = np.array([y for _, y in drawn], dtype=np.float64)
+    if labels.any():
+        at_once = (labels * _precisions(labels[None, :], p)[0]).sum() / labels.sum()
+        assert at_once == pytest.approx(average_precision(labels, p))

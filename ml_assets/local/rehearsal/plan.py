@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -99,8 +100,8 @@ class Plan:
             first_partition=usecase.calendar.add(self.start, -HISTORY),
             capacity=self.capacity,
             action=replace(usecase.action, taken=True),
-            # A tenth of a bank's market, of which the fails that nobody acted on count.
-            gate=replace(usecase.gate, min_test_positives=200),
+            # A small market, of which the fails that nobody acted on count; what lists save is not among them.
+            gate=replace(usecase.gate, min_test_positives=200, min_saved_per_day=-math.inf),
             candidates=tuple(one for one in usecase.candidates if one.is_rule or one.name == "logistic"),
         )
 

@@ -16,7 +16,7 @@ from ml_assets.spec import Cause
 # How many numbers a vector has, those that are not used being 0: the index of revision 0016 is made for so many.
 DIMENSIONS: Final = 64
 # How many candidates the index looks at before they are filtered, and again until enough have passed; and at most.
-_CANDIDATES: Final = 100
+_CANDIDATES: Final = 64
 _MOST_CANDIDATES: Final = 1_000
 # By the index, of numbers of half precision; and by going through all cases.
 _INDEXED, _EXACT = "halfvec", "vector"

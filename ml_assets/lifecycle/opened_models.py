@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from ml_assets.learning.reasons import Explainer
@@ -15,12 +15,19 @@ from ml_assets.spec import UseCase
 _KEPT: Final = 8
 
 
-@dataclass(frozen=True, slots=True)
 class OpenedModel:
-    """A model, and what finds its reasons; None where the use case declares no causes."""
+    """A model, and what finds its reasons."""
 
-    scorer: Scorer
-    explainer: Explainer | None
+    def __init__(self, usecase: UseCase, scorer: Scorer) -> None:
+        self.scorer, self._usecase = scorer, usecase
+
+    @cached_property
+    def explainer(self) -> Explainer | None:
+        """What finds the model's reasons, None where the use case declares no causes.
+
+        Asked for only once its features are known to be those of the use case.
+        """
+        return Explainer(self._usecase, self.scorer) if self._usecase.causes else None
 
 
 class OpenedModels:
@@ -41,8 +48,7 @@ class OpenedModels:
         with self._lock:
             if key not in self._opened:
                 scorer = Scorer.from_files(self._registry.download_model(run_id), threads=self._threads)
-                explainer = Explainer(usecase, scorer) if usecase.causes else None
-                self._opened[key] = OpenedModel(scorer, explainer)
+                self._opened[key] = OpenedModel(usecase, scorer)
             self._opened.move_to_end(key)
             if len(self._opened) > _KEPT:
                 self._opened.popitem(last=False)

@@ -36,7 +36,7 @@ from ml_assets.lifecycle.champion import champion_run
 from ml_assets.lifecycle.lineage import decided_row
 from ml_assets.lifecycle.opened_models import OpenedModel, OpenedModels
 from ml_assets.lot import lot
-from ml_assets.monitoring.outcomes import BATCH, judged_rows
+from ml_assets.monitoring.outcomes import BATCH, OUTCOMES_SCHEMA, judged_rows
 from ml_assets.registry import ModelRegistry
 from ml_assets.spec import DecisionTime, UseCase
 
@@ -46,6 +46,13 @@ CASES_A_DATE: Final = 4_000
 # Typical decisions with which each case is compared for what its causes added: see `Explainer.contributions`.
 _BACKGROUND: Final = 4
 _KEYS: Final = ["entity_id", "decision_time"]
+# What a case takes of its outcome as it is, and what is looked at beside; the use case is that of all.
+_TAKEN: Final = (
+    "outcome_date", "entity_id", "decision_time", "slot", "mlflow_run_id", "model_version", "probability",
+    "expected_cost", "on_list", "control", "label", "label_known_at",
+)  # fmt: skip
+_READ: Final = (*_TAKEN, "decision_date", "is_complete")
+_SCHEMA: Final = pa.schema([*(OUTCOMES_SCHEMA.field(name) for name in _TAKEN), ("vector", pa.string())])
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +114,11 @@ def keep_cases(
     models = OpenedModels(registry, threads)
     indexed = make_room(engine, usecase.name)
     run, why = _space_run(registry, engine, usecase, models)
-    outcomes = _outcomes(lake, engine, usecase, dates)
-    touched = sorted(set(pc.unique(outcomes["outcome_date"]).to_pylist()) | _withdrawn(engine, usecase, dates))
+    touched = _touched(lake, engine, usecase, dates)
     left_out: Counter[str] = Counter()
     cases = []
     if run is not None:
-        known = _some_of(usecase, judged_rows(outcomes), most)
+        known = _some_of(usecase, judged_rows(_outcomes(lake, usecase, touched)), most)
         space = _space_of(models.open(usecase, run))
         cases = list(_cases(lake, usecase, known, space, models, left_out))
     rows = pa.concat_tables(cases) if cases else _SCHEMA.empty_table()
@@ -204,43 +210,39 @@ def _contributions(model: OpenedModel, rows: pa.Table) -> NDArray[np.float64]:
     return model.explainer.contributions(rows, background=_BACKGROUND)
 
 
-def _outcomes(lake: Lake, engine: Engine, usecase: UseCase, dates: Sequence[date]) -> pa.Table:
-    """Return the outcomes of the batch about all outcome dates of which something became known on these dates."""
-    table = outcomes_table(usecase)
-    columns = [name for name in _SCHEMA.names if name != "vector"]
-    columns += ["stage", "is_complete", "decision_date"]
-    if lake.dataset(table) is None:
-        return pa.table({name: pa.nulls(0, _TYPES.get(name, pa.null())) for name in columns})
-    on_dates = ds.field("known_date").isin(pa.array(sorted(dates), pa.date32()))
-    touched = set(pc.unique(lake.read(table, columns=["outcome_date"], where=on_dates)["outcome_date"]).to_pylist())
-    touched |= _withdrawn(engine, usecase, dates)
-    wanted = ds.field("outcome_date").isin(pa.array(sorted(touched), pa.date32()))
-    return lake.read(table, columns=columns, where=wanted & (ds.field("stage") == BATCH))
+def _touched(lake: Lake, engine: Engine, usecase: UseCase, dates: Sequence[date]) -> list[date]:
+    """Return the outcome dates of which something became known on these dates, now or before.
+
+    What became known before, and may have been withdrawn since, is told by the cases themselves.
+    """
+    found: set[date] = set()
+    if lake.dataset(outcomes_table(usecase)) is not None:
+        known = ds.field("known_date").isin(pa.array(sorted(dates), pa.date32()))
+        rows = lake.read(outcomes_table(usecase), columns=["outcome_date"], where=known)
+        found = set(pc.unique(rows["outcome_date"]).to_pylist())
+    moment = timedelta(microseconds=1)
+    for day in dates:
+        found |= set(outcome_dates_known_on(engine, usecase.name, day_start(day), day_end(day) + moment))
+    return sorted(found)
 
 
-def _withdrawn(engine: Engine, usecase: UseCase, dates: Sequence[date]) -> set[date]:
-    """Return the outcome dates of cases that became known on these dates: their labels may have been taken back."""
-    after = timedelta(microseconds=1)
-    return {
-        found
-        for day in dates
-        for found in outcome_dates_known_on(engine, usecase.name, day_start(day), day_end(day) + after)
-    }
+def _outcomes(lake: Lake, usecase: UseCase, outcome_dates: Sequence[date]) -> pa.Table:
+    """Return the outcomes of what the batch has predicted about these dates."""
+    if lake.dataset(outcomes_table(usecase)) is None:
+        return OUTCOMES_SCHEMA.empty_table().select(list(_READ))
+    about = ds.field("outcome_date").isin(pa.array(list(outcome_dates), pa.date32()))
+    return lake.read(outcomes_table(usecase), columns=list(_READ), where=about & (ds.field("stage") == BATCH))
 
 
 def _some_of(usecase: UseCase, rows: pa.Table, most: int) -> pa.Table:
     """Return what was listed, and of the rest of each outcome date about `most` decisions, by lot of their entity."""
-    counts = {row["outcome_date"]: row["count"] for row in _count_by(rows, "outcome_date")}
+    counted = pc.value_counts(rows["outcome_date"]).to_pylist()
+    counts = {one["values"]: one["counts"] for one in counted}
     if all(count <= most for count in counts.values()):
         return rows
     shares = np.array([most / counts[day] for day in rows["outcome_date"].to_pylist()])
     drawn = np.array([lot("past_cases", usecase.name, entity) for entity in rows["entity_id"].to_pylist()])
     return rows.filter(pa.array((drawn < shares) | rows["on_list"].to_numpy()))
-
-
-def _count_by(rows: pa.Table, column: str) -> list[dict[str, Any]]:
-    counted = rows.group_by(column).aggregate([(column, "count")])
-    return [{column: row[column], "count": row[f"{column}_count"]} for row in counted.to_pylist()]
 
 
 def _cases(
@@ -270,27 +272,3 @@ def _cases(
         vectors = space.vectors(rows, _contributions(model, rows))
         texts = pa.array([stored(vector) for vector in vectors.tolist()], pa.string())
         yield rows.append_column("vector", texts).select(_SCHEMA.names).cast(_SCHEMA)
-
-
-_TYPES: Final[dict[str, pa.DataType]] = {
-    "outcome_date": pa.date32(),
-    "entity_id": pa.string(),
-    "decision_time": pa.timestamp("us", "UTC"),
-    "slot": pa.string(),
-    "mlflow_run_id": pa.string(),
-    "model_version": pa.int32(),
-    "probability": pa.float64(),
-    "expected_cost": pa.float64(),
-    "on_list": pa.bool_(),
-    "control": pa.bool_(),
-    "label": pa.int8(),
-    "label_known_at": pa.timestamp("us", "UTC"),
-    "vector": pa.string(),
-    "stage": pa.string(),
-    "is_complete": pa.bool_(),
-    "decision_date": pa.date32(),
-}
-# The columns of a case, but use case and space, which all share.
-_SCHEMA: Final = pa.schema(
-    [(name, kind) for name, kind in _TYPES.items() if name not in ("stage", "is_complete", "decision_date")]
-)

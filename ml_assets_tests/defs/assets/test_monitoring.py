@@ -1,5 +1,6 @@
 """A model in use, from its predictions to what is said of it each morning, on real servers."""
 
+import dataclasses
 import json
 import re
 from datetime import UTC, date, datetime, time, timedelta
@@ -30,6 +31,7 @@ from ml_assets.defs.sensors import retraining_sensor
 from ml_assets.lake import labels_table, outcomes_table, predictions_table, shadow_table
 from ml_assets.learning.statistics import average_precision
 from ml_assets.lifecycle.model_risk import PACK_MARKDOWN
+from ml_assets.lifecycle.opened_models import OpenedModels
 from ml_assets.lifecycle.promotion import promote_challenger, roll_back
 from ml_assets.lifecycle.registration import write_pack
 from ml_assets.lifecycle.similar import find_similar, keep_cases
@@ -161,6 +163,30 @@ def test_a_day_of_many_decisions_keeps_what_was_listed_and_some_of_the_rest(moni
     finally:
         keep_cases(*opened, [known])
     assert cases_of(monitored) == before, "made again, the same"
+
+
+def test_cases_that_cannot_be_compared_are_left_out_and_said(monitored: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards a registry that has lost a model: its cases would be compared by another's reasons."""
+    usecase, platform, before = monitored.usecase, monitored.platform, cases_of(monitored)
+    opened = (platform.lake, platform.registry, platform.engine, usecase)
+    known = usecase.calendar.add(monitored.days[-SCORED], 3)
+
+    def lost(*_: object) -> None:
+        raise FileNotFoundError("no such run")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OpenedModels, "open", lost)
+        report = keep_cases(*opened, [known])
+    assert (report.cases, report.space) == (0, None)
+    assert report.why == "the model that scored cannot be looked up: no such run"
+    assert len(cases_of(monitored)) == len(before) - 60
+    newest = max(before, key=lambda row: row["outcome_date"])
+    replaced = dataclasses.replace(usecase, features=usecase.features[:1])
+    assert replaced.feature_set_hash != usecase.feature_set_hash
+    of_other = keep_cases(platform.lake, platform.registry, platform.engine, replaced, [known])
+    assert of_other.why == "the features have another definition than when the model was trained; retrain"
+    assert keep_cases(*opened, [known]).space == newest["space"], "that of the cases there are"
+    assert cases_of(monitored) == before
 
 
 def test_drift_is_measured_shown_and_kept(monitored: Bank) -> None:

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from rich.console import Console
 from sqlalchemy import text
+from starlette.testclient import TestClient
 
 from ml_assets.answers import SERVED_SCORES, ServedScore
 from ml_assets.cli.local_runs import RunFailedError
@@ -19,6 +20,8 @@ from ml_assets.cli.looking import not_made_again, print_lineage
 from ml_assets.database.promotions import Actor, ModelIdentity, record, writing
 from ml_assets.database.work_list import next_outcome_date, work_list
 from ml_assets.defs.sensors import landed_data_sensor
+from ml_assets.desk.app import Desk, build_app
+from ml_assets.desk.people import Forms, by_login
 from ml_assets.errors import StateError
 from ml_assets.governance import PackError
 from ml_assets.lake import (
@@ -417,6 +420,25 @@ def test_a_prediction_is_walked_back_to_its_offsets_and_made_again(bank):
     (invoice,) = (source for source in found.sources if source.event == "invoices")
     at = {(e["kafka_partition"], e["kafka_offset"]): e for e in landed if e["invoice_id"] == row["entity_id"]}
     assert at[invoice.kafka_partition, invoice.kafka_offset]["event_id"] == invoice.event_id
+
+
+def test_the_desk_shows_its_events_and_computes_it_again(bank):
+    """Of a use case that says nothing of the desk, too: all attributes are columns, and any action is a note."""
+    engine, name = bank.platform.engine, bank.usecase.name
+    day = next_outcome_date(engine, name)
+    (row,) = work_list(engine, name, day, 1)
+    desk = Desk(
+        bank.platform, [bank.usecase], clock=lambda: row["decision_time"], door=by_login("ana"), forms=Forms(b"secret"),
+        every_seconds=1e9,
+    )  # fmt: skip
+    ana = TestClient(build_app(desk), base_url="http://localhost", client=("127.0.0.1", 1))
+    path = f"/{name}/{day}"
+    assert row["entity_id"] in ana.get(path).text
+    asked = f"?entity={row['entity_id']}"
+    assert "made champion by" in ana.get(f"{path}/row{asked}").text
+    events = ana.get(f"{path}/events{asked}&part=1").text
+    assert "<td>invoices</td>" in events
+    assert "Computed again from its events: the same number" in ana.get(f"{path}/trace{asked}").text
 
 
 def test_a_prediction_that_was_tampered_with_is_not_made_again(bank):

@@ -3,11 +3,14 @@
 import re
 from ipaddress import ip_network
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
 
 from ml_assets.desk.people import networks, read_roles
+from ml_assets.alerts.durations import duration
+from ml_assets.alerts.routes import Smtp, read_routing
 from ml_assets.serving.auth import tls_options
 from ml_assets.settings import Settings
 from ml_assets_tests.k8s.manifests import OVERLAYS, ROOT, built, containers, of_kind, overlay, pods
@@ -402,3 +405,27 @@ def _may_reach(policies: dict[str, dict[str, Any]], server: str) -> set[str]:
         for peer in rule["from"]
         for client in _values(peer["podSelector"])
     }
+
+
+@each_overlay
+def test_the_evaluator_of_alerts_has_routes_that_can_be_read_and_may_reach_them(name: str) -> None:
+    """Guards a typo in the routes, found when something has happened, and a sink behind a closed port."""
+    made = overlay(name)
+    pod = pods(made)["ml-assets-alerts"]["spec"]
+    (container,) = pod["containers"]
+    values = {variable["name"]: variable["value"] for variable in container["env"]}
+    mounted = {volume["name"]: volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume}
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    folder, _, file = values["ML_ASSETS_ALERT_ROUTES"].rpartition("/")
+    routing = read_routing(of_kind(made, "ConfigMap")[mounted[mounts[folder]]]["data"][file], where=name)
+    policies = [
+        policy["spec"]
+        for policy in of_kind(made, "NetworkPolicy").values()
+        if _values(policy["spec"]["podSelector"]) == {"alerts"}
+    ]
+    open_ports = {port["port"] for spec in policies for rule in spec.get("egress", []) for port in rule["ports"]}
+    needed = {one.port if isinstance(one, Smtp) else urlsplit(one.url).port or 443 for one in routing.sinks.values()}
+    assert needed == open_ports, "no way out that no sink needs, either"
+    (settings,) = (m["data"] for n, m in of_kind(made, "ConfigMap").items() if n.startswith("ml-assets-settings"))
+    assert settings["ML_ASSETS_ALERT_CRON"] == "", "else runs would evaluate too, a pod each time"
+    duration(container["args"][container["args"].index("--every") + 1], where=name)

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 import kubernetes_validate
 import pytest
 
-from ml_assets.desk.people import networks, read_roles
 from ml_assets.alerts.durations import duration
 from ml_assets.alerts.routes import Smtp, read_routing
+from ml_assets.desk.people import networks, read_roles
 from ml_assets.serving.auth import tls_options
 from ml_assets.settings import Settings
 from ml_assets_tests.k8s.manifests import OVERLAYS, ROOT, built, containers, of_kind, overlay, pods

@@ -10,13 +10,13 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, text
 
 from ml_assets.database.connect import begin
-from ml_assets.errors import StateError
+from ml_assets.errors import InputError, StateError
 from ml_assets.spec import Cause
 
-# How many numbers a vector has, those that are not used being 0: the index of revision 0016 is made for so many.
+# How many numbers a vector has, those that are not used being 0: the index of revision 0015 is made for so many.
 DIMENSIONS: Final = 64
 # How many candidates the index looks at before they are filtered, and again until enough have passed; and at most.
-_CANDIDATES: Final = 64
+_CANDIDATES: Final = 100
 _MOST_CANDIDATES: Final = 1_000
 # By the index, of numbers of half precision; and by going through all cases.
 _INDEXED, _EXACT = "halfvec", "vector"
@@ -166,7 +166,7 @@ def stored(vector: Sequence[float]) -> str:
 
 def _literal(vector: Sequence[float], brackets: str) -> str:
     if len(vector) != DIMENSIONS:
-        raise ValueError(f"a vector has {DIMENSIONS} numbers, not {len(vector)}")
+        raise InputError(f"a vector has {DIMENSIONS} numbers, not {len(vector)}")
     return brackets[0] + ",".join(f"{value:.4g}" for value in vector) + brackets[1]
 
 

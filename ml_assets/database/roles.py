@@ -28,7 +28,14 @@ DESK: Final = "ml_assets_desk"
 ROLES: Final = (MIGRATE, LOAD, SCORE, READ, SERVE, DESK)
 
 # Whether this login may take a role.
-MAY_BE: Final = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = :role AND pg_has_role(session_user, oid, 'SET'))"
+MAY_BE: Final = """
+    SELECT EXISTS (
+        SELECT FROM pg_roles
+        WHERE rolname = :role AND pg_has_role(
+            session_user, oid, CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END
+        )
+    )
+"""
 
 _RIGHTS: Final = {
     LOAD: "SELECT, INSERT, UPDATE, DELETE",

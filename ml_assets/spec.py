@@ -437,7 +437,7 @@ FREE_ACTION = ActionSpec()
 
 @dataclass(frozen=True, slots=True)
 class DeskColumn:
-    """A column of the desk's list: an attribute of the decisions, and a second one below it (`detail`).
+    """A column of the desk's list: an attribute of the decisions, and a second one below it (`detail`), with titles.
 
     `codes` maps values of either to the words that people use. `unit` stands behind the title.
     """
@@ -445,6 +445,7 @@ class DeskColumn:
     attribute: str
     title: str
     detail: str = ""
+    detail_title: str = ""
     codes: Mapping[str, str] = field(default_factory=dict)
     unit: str = ""
 

@@ -33,7 +33,7 @@ from ml_assets.desk.drawn import from_slot_to_slot, steps_of, waterfall
 from ml_assets.desk.lead import model_standing, worked_off
 from ml_assets.desk.lists import MOST_ROWS, Lists, Snapshot
 from ml_assets.desk.people import Door, Forms, Person, RefusedError, Role
-from ml_assets.desk.rows import ORDERS, VIEWS, Asked, Row, changes, chosen, codes_of, facts_of, options
+from ml_assets.desk.rows import ORDERS, VIEWS, Asked, Row, changes, chosen, codes_of, facts_of, options, title_of
 from ml_assets.desk.sayings import DONE, RIGHT, TAKE_OVER, Form, sayings
 from ml_assets.errors import ActionableError, InputError, NotFoundError
 from ml_assets.platform import Platform
@@ -422,7 +422,7 @@ def _filters(usecase: UseCase, snapshot: Snapshot, asked: Asked) -> list[tuple[s
     found = [
         (
             f"is.{name}",
-            name.replace("_", " ").capitalize(),
+            title_of(snapshot.columns, name),
             asked.filters.get(name, ""),
             options(snapshot.rows, name, codes_of(snapshot.columns, name)),
         )
@@ -449,7 +449,7 @@ def _export(desk: Desk, asking: _Asking) -> Response:
     usecase = asking.usecase
     names = [name for column in snapshot.columns for name in (column.attribute, column.detail) if name]
     headings = [
-        "Rank", usecase.entity.capitalize(), *(name.replace("_", " ").capitalize() for name in names), "Cut-off (UTC)",
+        "Rank", usecase.entity.capitalize(), *(title_of(snapshot.columns, name) for name in names), "Cut-off (UTC)",
         f"P({usecase.label.probability_of})", "Reason", "What to do", f"Expected cost ({usecase.currency})", "Owner",
         "State", "Action taken for", "Result",
     ]  # fmt: skip

@@ -179,18 +179,22 @@ def word(value: Any, codes: Mapping[str, str] | None = None, longest: int = _LON
 
 def facts_of(usecase: UseCase, row: Row, columns: Sequence[DeskColumn]) -> list[tuple[str, str]]:
     """Return what a decision is, in full: the title and the words of each attribute, those of the list first."""
-    titled = {column.attribute: column.title + (f" ({column.unit})" if column.unit else "") for column in columns}
-    for column in columns:
-        titled.setdefault(column.detail, column.detail.replace("_", " ").capitalize())
-    names = [*(name for name in titled if name), *(name for name in row.attributes if name not in titled)]
+    listed = [name for column in columns for name in (column.attribute, column.detail) if name]
     return [
-        (
-            titled.get(name, name.replace("_", " ").capitalize()),
-            word(row.attributes[name], codes_of(columns, name), LONGEST_IN_FULL),
-        )
-        for name in names
+        (title_of(columns, name), word(row.attributes[name], codes_of(columns, name), LONGEST_IN_FULL))
+        for name in dict.fromkeys([*listed, *row.attributes])
         if row.attributes.get(name) is not None and name not in (HANDLING, usecase.desk.cut_off)
     ]
+
+
+def title_of(columns: Sequence[DeskColumn], attribute: str) -> str:
+    """Return what people call an attribute, with its unit."""
+    for column in columns:
+        if column.attribute == attribute:
+            return f"{column.title} ({column.unit})" if column.unit else column.title
+        if column.detail == attribute and column.detail_title:
+            return column.detail_title
+    return attribute.replace("_", " ").capitalize()
 
 
 def cut_off_of(usecase: UseCase, day: date, attributes: Mapping[str, Any]) -> datetime:

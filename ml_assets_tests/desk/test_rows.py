@@ -67,7 +67,7 @@ def test_facts_name_everything_but_what_the_page_shows_otherwise():
     columns, (row,) = rows_of(USE_CASE, [found(2, attributes={**json.loads(attributes(2)), HANDLING: USUAL_WAY})])
     facts = dict(facts_of(USE_CASE, row, columns))
     assert facts["Amount (EUR)"] == "2,000,000"
-    assert facts["Movement"] == "deliver"
+    assert facts["Side"] == "deliver"
     assert not {"Cut off", "Handling"} & set(facts)
     assert row.control
     assert row.action == "nothing: control group"

@@ -215,8 +215,16 @@ USE_CASE = UseCase(
     desk=DeskSpec(
         columns=(
             DeskColumn("description", "Description"),
-            DeskColumn("known_mean_fail_value", "Mean fail value", detail="price_band", unit="USD"),
-            DeskColumn("last_published", "Last published", detail="onset", codes={"yes": "new balance", "no": "known"}),
+            DeskColumn(
+                "known_mean_fail_value", "Mean fail value", detail="price_band", detail_title="Price band", unit="USD"
+            ),
+            DeskColumn(
+                "last_published",
+                "Last published",
+                detail="onset",
+                detail_title="Balance",
+                codes={"yes": "new", "no": "known"},
+            ),
         ),
         filters=("price_band", "onset"),
         zone="America/New_York",

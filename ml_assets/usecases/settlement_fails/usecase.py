@@ -282,10 +282,17 @@ USE_CASE = UseCase(
     action=ActionSpec(cost=5.0, effectiveness=0.5, until=time(16)),
     desk=DeskSpec(
         columns=(
-            DeskColumn("counterparty", "Counterparty", detail="counterparty_tier"),
-            DeskColumn("security", "Security", detail="isin"),
-            DeskColumn("amount", "Amount", detail="movement", codes={"DELI": "deliver", "RECE": "receive"}, unit="EUR"),
-            DeskColumn("pset", "Place of settlement", detail="market"),
+            DeskColumn("counterparty", "Counterparty", detail="counterparty_tier", detail_title="Tier"),
+            DeskColumn("security", "Security", detail="isin", detail_title="ISIN"),
+            DeskColumn(
+                "amount",
+                "Amount",
+                detail="movement",
+                detail_title="Side",
+                codes={"DELI": "deliver", "RECE": "receive"},
+                unit="EUR",
+            ),
+            DeskColumn("pset", "Place of settlement", detail="market", detail_title="Market"),
         ),
         filters=("market", "movement", "counterparty_tier"),
         cut_off="cut_off",

@@ -197,9 +197,13 @@ def test_with_the_keyboard_alone(desk: Made, person):
     assert [(line.entity_id, line.what) for line in desk.lines()] == [("I1", "claimed"), ("I1", "acted")]
 
 
-def test_in_a_narrow_window_nothing_is_cut_off(person):
+@pytest.mark.parametrize("width", [390, 1280])
+def test_in_a_narrow_window_nothing_is_cut_off(desk: Made, person, width: int):
+    """Guards a phone, and the smallest screen at a desk, with names as long as they are shown."""
+    long = attributes(1, counterparty="Société générale de banque et de titres", security="Liquid Share 317 of a name")
+    score(desk.engine, row(1, 0.8, attributes=long), *(row(n, 0.9 - n / 10) for n in range(2, 9)))
     for path in (PATH, f"{PATH}/row?entity=I1", f"{PATH}/lead"):
-        page = person("lea", "leads", path=path, viewport={"width": 390, "height": 800})
+        page = person("lea", "leads", path=path, viewport={"width": width, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), path
         assert barriers(page) == []
 

@@ -206,7 +206,9 @@ def played(engine: Engine, settings: Settings, year: Year, rule: Rule) -> Iterat
 
 def _said(length: timedelta) -> str:
     hours = length / timedelta(hours=1)
-    return f"{hours:.0f} hours" if hours < 48 else f"{hours / 24:.0f} days"
+    if hours >= 48:
+        return f"{hours / 24:.0f} days"
+    return {0: "at once", 1: "an hour"}.get(round(hours), f"{hours:.0f} hours")
 
 
 def make_year(engine: Engine) -> Year:

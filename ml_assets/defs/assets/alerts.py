@@ -149,8 +149,8 @@ def metadata_of(made: Round) -> dict[str, Any]:
         for one in made.states
     ]
     opened = [
-        {"since, UTC": f"{one.at:%Y-%m-%d %H:%M}", "rule": f"{one.use_case}/{one.rule}", "severity": one.severity,
-         "key": one.key, "message": one.message}
+        {"since, UTC": f"{one.at:%Y-%m-%d %H:%M}", "message": one.message, "rule": f"{one.use_case}/{one.rule}",
+         "severity": one.severity, "key": one.key}
         for one in made.open
     ]  # fmt: skip
     sent = [{"sink": one.sink, "message": one.subject, "became": one.what, "why": one.why} for one in made.sent]

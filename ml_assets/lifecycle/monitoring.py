@@ -204,7 +204,7 @@ def decide_retraining(
             champion=champion.line.to_version if champion else None,
             trained=trained,
             new_labels=sum(f.rows for f in labels if (trained is None or f.partition > trained) and f.partition <= day),
-            red=broken(drift, min(newest, default=day))
+            red=broken(drift, min(newest, default=day), usecase.gate.batch.max_psi)
             + [
                 f"event {name} of {of_day}: {why}`ml-assets ingest {usecase.name} --from {of_day}`"
                 for name, of_day, why in stale_for(stale, day - timedelta(days=usecase.monitoring.window_days), day)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Literal
 
-from ml_assets.monitoring.drift import CAUSE, FEED, GROUP, MISSING, PREDICTION
+from ml_assets.monitoring.drift import CAUSE, FEATURE, FEED, GROUP, MISSING, PREDICTION
 from ml_assets.monitoring.estimate import differs
 from ml_assets.spec import MonitoringSpec
 
@@ -100,12 +100,20 @@ def with_drift(dates: Sequence[JudgedDate], drift: Iterable[Mapping[str, Any]]) 
     ]
 
 
-def broken(drift: Iterable[Mapping[str, Any]], first: date) -> list[str]:
-    """Return what is broken rather than changed, of rows of the table of drift from `first` on: feeds, lost values."""
+def broken(drift: Iterable[Mapping[str, Any]], first: date, max_psi: float) -> list[str]:
+    """Return what is broken rather than changed, of rows of the table of drift from `first` on.
+
+    Feeds, lost values, and at once a feature whose stability index is above `max_psi`: so far no market moves a column,
+    but a feed that has changed its unit or its meaning does.
+    """
     return [
         f"{row['kind']} {row['name']} of {row['decision_date']}: {row['why']}"
         for row in drift
-        if row["drifted"] and row["decision_date"] >= first and (row["kind"] == FEED or row["measure"] == MISSING)
+        if row["decision_date"] >= first
+        and (
+            (row["drifted"] and (row["kind"] == FEED or row["measure"] == MISSING))
+            or (row["breached"] and row["kind"] == FEATURE and row["measure"] == "psi" and row["value"] > max_psi)
+        )
     ]
 
 

@@ -55,7 +55,8 @@ def test_each_brake_holds_by_itself_and_says_so(changes: dict[str, Any], says: s
 
 
 def drift_row(day: date, kind: str, measure: str = "psi", *, drifted: bool = True) -> dict[str, Any]:
-    return {"decision_date": day, "kind": kind, "name": "x", "measure": measure, "drifted": drifted, "why": "so far"}
+    said = {"breached": drifted, "drifted": drifted, "value": 0.2, "why": "so far"}
+    return {"decision_date": day, "kind": kind, "name": "x", "measure": measure, **said}
 
 
 def test_drift_of_what_moves_the_log_odds_is_a_breach_and_what_is_broken_holds_it_back() -> None:
@@ -70,11 +71,23 @@ def test_drift_of_what_moves_the_log_odds_is_a_breach_and_what_is_broken_holds_i
     for no_reason in ("feature", "volume", "feed", "slice"):
         assert with_drift(quiet, [drift_row(day, no_reason) for day in days]) == quiet
     assert with_drift(quiet, [drift_row(day, "cause", drifted=False) for day in days]) == quiet
-    lost = broken([drift_row(days[1], "feature", "missing"), drift_row(days[4], "feed", "events"), *moved], days[2])
+    lost = broken(
+        [drift_row(days[1], "feature", "missing"), drift_row(days[4], "feed", "events"), *moved], days[2], 1.0
+    )
     assert lost == [f"feed x of {days[4]}: so far"]
     made = decide(SPEC, facts(judged, red=lost))
     assert made.outcome == "wait"
     assert "inputs are not whole" in made.reason
+
+
+def test_a_feature_that_has_changed_its_unit_is_broken_and_one_that_has_changed_is_not() -> None:
+    """Guards a rehearsal in which a model learned fees in percent, was promoted, and met basis points again."""
+    day = FIRST
+    unit = {**drift_row(day, "feature", "psi", drifted=False), "breached": True, "value": 4.2}
+    market = {**drift_row(day, "feature", "psi"), "value": 0.4}
+    scores = {**drift_row(day, "prediction", "psi"), "value": 4.2}
+    assert broken([unit], day, 1.0) == [f"feature x of {day}: so far"]
+    assert broken([market, scores], day, 1.0) == []
 
 
 def test_what_has_passed_is_not_trained_on() -> None:

@@ -121,6 +121,8 @@ def story(year: Year) -> Iterator[tuple[date, str]]:
         if version is not None and morning.champion != version:
             yield morning.date, f"champion is version {morning.champion}, instead of {version}"
         version = morning.champion
+        if morning.refused:
+            yield morning.date, "scores are refused, the team acts by its checklist"
         if new := raised.get(morning.day):
             more = f", and {len(new) - 3} more" if len(new) > 3 else ""
             yield morning.date, "drift: " + "; ".join(f"{one} ({morning.drifted[one]})" for one in new[:3]) + more

@@ -15,17 +15,22 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from ml_assets.database.models import Drift, Estimate
 from ml_assets.database.monitoring import rows_between
 from ml_assets.database.promotions import Actor, open_request
 from ml_assets.features.days import weekdays
+from ml_assets.lake import features_table
 from ml_assets.landing.heartbeat import Heartbeats
 from ml_assets.landing.kafka import KafkaConnection
 from ml_assets.landing.landed import Landed, look
 from ml_assets.landing.lander import Lander
 from ml_assets.landing.produce import ensure_topics, produce
 from ml_assets.learning.gate import Verdict
+from ml_assets.learning.score_checks import ScoresRefusedError
+from ml_assets.learning.scorer import Scorer
 from ml_assets.lifecycle.drift import measure_drift
 from ml_assets.lifecycle.evaluation import evaluate_candidates
 from ml_assets.lifecycle.features import compute_features, mature_labels
@@ -33,7 +38,7 @@ from ml_assets.lifecycle.ingestion import curate_dates, load_reference
 from ml_assets.lifecycle.monitoring import decide_retraining, join_live_outcomes, measure_estimates, measure_performance
 from ml_assets.lifecycle.promotion import approve, promote_challenger
 from ml_assets.lifecycle.registration import register_challenger
-from ml_assets.lifecycle.scoring import score_dates
+from ml_assets.lifecycle.scoring import ScoringReport, score_dates
 from ml_assets.lifecycle.shadow import judge_and_roll_back, score_shadow
 from ml_assets.lifecycle.training import RunOrigin, assemble_training_set, train_candidate
 from ml_assets.local.rehearsal.plan import HISTORY, Plan, with_bad_challenger
@@ -76,6 +81,7 @@ class Morning:
     trainings: list[Training] = field(default_factory=list)
     approved: int | None = None
     shadow: str = ""
+    refused: str = ""
     acted: int = 0
     estimated: float | None = None
     realised: float | None = None
@@ -197,13 +203,9 @@ class _Player:
             approve(self.registry, self.engine, self.usecase, APPROVER, reason="the gate passed")
             morning.approved = request.to_version
         with self._timed("scoring"):
-            scored = score_dates(
-                self.lake, self.registry, self.engine, self.usecase, dates, self.origin, threads=self.threads,
-                despite="the rehearsal goes on",
-            )  # fmt: skip
-            morning.champion = scored.champion.version
+            scored = self._score(dates, morning)
             score_shadow(self.lake, self.registry, self.engine, self.usecase, dates, self.origin, threads=self.threads)
-        morning.acted = self._act(scored.predictions)
+        morning.acted = self._act(self._by_checklist(scored.predictions) if morning.refused else scored.predictions)
         with self._timed("outcomes"):
             join_live_outcomes(self.lake, self.engine, self.usecase, [*dates[:-1], *known])
         with self._timed("performance"):
@@ -230,6 +232,32 @@ class _Player:
         elif number and number % self.plan.retrain_every == 0:
             morning.trainings.append(self._train(number, "the schedule", self.usecase))
         return morning
+
+    def _score(self, dates: Sequence[date], morning: Morning) -> ScoringReport:
+        """Score; what is refused is kept for the record, and the team acts by its checklist that day."""
+        despite = ""
+        while True:
+            try:
+                scored = score_dates(
+                    self.lake, self.registry, self.engine, self.usecase, dates, self.origin, threads=self.threads,
+                    despite=despite,
+                )  # fmt: skip
+            except ScoresRefusedError as refused:
+                despite = morning.refused = str(refused)
+            else:
+                morning.champion = scored.champion.version
+                return scored
+
+    def _by_checklist(self, predictions: pa.Table) -> pa.Table:
+        """Return the predictions with the expected cost that the rule, trained beside the first model, gives them."""
+        days = pc.unique(predictions["decision_date"])
+        features = self.lake.read(features_table(self.usecase), where=ds.field("decision_date").isin(days))
+        rule = Scorer.from_files(self.registry.download_model(self.first_models[self.usecase.rule.name]))
+        keys = ["entity_id", "decision_time"]
+        scored = features.select(keys).append_column("by_rule", pa.array(np.asarray(rule.score(features), np.float64)))
+        rows = predictions.join(scored, keys=keys, join_type="inner")
+        place = rows.column_names.index("expected_cost")
+        return rows.set_column(place, "expected_cost", pc.multiply(rows["by_rule"], rows["cost_if_fail"]))
 
     def _act(self, predictions: pa.Table) -> int:
         """Act on the lists of the decision times that are new; return on how many decisions."""

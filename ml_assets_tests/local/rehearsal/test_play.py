@@ -1,5 +1,8 @@
 """Some weeks of the rehearsal, through the real stages: a counterparty degrades, a bad model is registered."""
 
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from ml_assets.local.rehearsal.account import NOBODY, ORACLE, TEAM, costs, flagged
@@ -18,10 +21,15 @@ PLAN = Plan(
 
 
 @pytest.fixture(scope="module")
-def played_weeks(tmp_path_factory):
-    """The weeks, and their decisions with the probabilities of each list."""
-    home = tmp_path_factory.mktemp("rehearsal")
-    with played(Settings(home=home, threads=1), PLAN, USE_CASE) as (year, platform):
+def played_weeks():
+    """The weeks, and their decisions with the probabilities of each list.
+
+    The home is not below pytest's own folder, which the user that PostgreSQL runs as cannot enter.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="ml_assets_") as home,
+        played(Settings(home=Path(home), threads=1), PLAN, USE_CASE, print) as (year, platform),
+    ):
         yield year, decisions_of(year, platform)
 
 

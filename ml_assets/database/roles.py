@@ -32,7 +32,8 @@ MAY_BE: Final = """
     SELECT EXISTS (
         SELECT FROM pg_roles
         WHERE rolname = :role AND pg_has_role(
-            session_user, oid, CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END
+            session_user, oid,
+            CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END
         )
     )
 """

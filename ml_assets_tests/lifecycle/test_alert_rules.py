@@ -144,7 +144,7 @@ def test_what_operations_asked_to_be_told_of_is_shipped() -> None:
         "fail_rate_of_a_market", "dead_letters", "quarantine_rate", "feed_stale_or_shrunken", "score_shift", "drift",
         "calibration_breach", "performance_below_estimate", "champion_degrading", "retraining_refused",
         "approval_waits", "runs_stuck", "runs_failed", "lander_behind", "canary_taken_back", "answers_dropped",
-        "storage_nearly_full", "ledger_and_alias_apart",
+        "storage_nearly_full", "ledger_and_alias_apart", "work_list_not_acted_on",
     }  # fmt: skip
 
 

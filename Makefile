@@ -75,7 +75,7 @@ test-hostile: $(INSTALLED) ## records, files, SQL, logins and requests of somebo
 test-operating: $(INSTALLED) ## the procedures of docs/operating.md, as the page has them, on real servers
 	$(BIN)/python -m pytest -q -m operating ml_assets_tests/test_operating.py
 
-test-rehearsal: $(INSTALLED) ## some weeks of the rehearsal: what is flagged, retrained, refused and promoted (5 minutes)
+test-rehearsal: $(INSTALLED) ## some weeks of the rehearsal: what is flagged, retrained, refused and promoted (some 4 minutes)
 	$(BIN)/python -m pytest -q -m rehearsal ml_assets_tests/local/rehearsal
 
 test-release: $(INSTALLED) ## push, sign and verify, on a registry and with a cosign built here (Docker, Go 1.26)

@@ -47,7 +47,7 @@ def test_the_bad_challenger_is_refused_and_the_good_one_is_approved_the_morning_
     trainings = {one.day: one for morning in year.mornings for one in morning.trainings}
     bad = trainings[PLAN.bad_challenger]
     assert (bad.outcome, bad.verdict.passed) == ("refused", False)
-    assert "champion" in {one.name for one in bad.verdict.failures}
+    assert "pr_auc_against_champion" in {one.name for one in bad.verdict.failures}
     assert {one.champion for one in year.mornings[: PLAN.bad_challenger + 3]} == {1}
     for training in trainings.values():
         if training.outcome == "awaiting approval" and training.day + 1 < PLAN.days:

@@ -51,4 +51,6 @@ def add_databases_commands(app: typer.Typer, console: Console) -> None:
         """Stop the embedded servers that other commands have left running."""
         from ml_assets.local.embedded.environment import stop_servers
 
-        stop_servers(read_settings())
+        settings = read_settings()
+        stop_servers(settings)
+        typer.echo(f"no embedded server of {settings.home_path} runs")

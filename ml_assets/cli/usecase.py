@@ -80,7 +80,7 @@ def add_usecase_commands(app: typer.Typer, console: Console) -> None:
                     ),
                     soft_wrap=True,
                 )
-            console.print(f"{name}: {f'{len(errors)} things are wrong' if errors else 'complete'}", highlight=False)
+            console.print(f"{name}: {_verdict(len(errors), len(findings) - len(errors))}", highlight=False)
         if not looked_at:
             known = ", ".join(sorted(usecase.name for usecase in found))
             raise NotFoundError(f"there is no use case {use_case!r}; there are {known or 'none'}")
@@ -154,6 +154,12 @@ def _event(settings: Settings, use_case: str, name: str) -> EventSpec:
     if name not in events:
         raise NotFoundError(f"use case {use_case} has no event {name!r}; it has {', '.join(events)}")
     return events[name]
+
+
+def _verdict(errors: int, hints: int) -> str:
+    if errors:
+        return "1 thing is wrong" if errors == 1 else f"{errors} things are wrong"
+    return f"complete; {hints} to think about" if hints else "complete"
 
 
 def _near(folder: Path) -> Path:

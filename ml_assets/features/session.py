@@ -247,13 +247,15 @@ class Session:
         spine = {column for column, *_ in self.db.execute("DESCRIBE decisions").fetchall()}
         found: dict[str, str] = dict.fromkeys(declared & (spine | {"slot"}), "decisions")
         for stem in self._groups:
-            for column, *_ in self.db.execute(f"DESCRIBE {_table(stem)}").fetchall():
-                if column == "entity_id":
-                    continue
-                if column not in declared:
-                    raise InputError(
-                        f"use case {self._usecase.name}: {stem}.sql gives {column!r}, which usecase.py does not declare"
-                    )
+            described = self.db.execute(f"DESCRIBE {_table(stem)}").fetchall()
+            columns = [column for column, *_ in described if column != "entity_id"]
+            if unknown := [column for column in columns if column not in declared]:
+                raise InputError(
+                    f"use case {self._usecase.name}: {stem}.sql gives {', '.join(map(repr, unknown))}, which "
+                    "usecase.py does not declare",
+                    to_do="declare a Feature for each, or leave it out of the SQL",
+                )
+            for column in columns:
                 if column in found:
                     raise InputError(
                         f"use case {self._usecase.name}: {column!r} comes from {found[column]}.sql and {stem}.sql"

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
+from typing import Self
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -32,6 +35,34 @@ class Comparison:
     def of(self, model: str) -> dict[str, float]:
         """Return the metrics of one model."""
         return {str(name): float(value) for name, value in self.metrics.loc[model].to_dict().items()}
+
+
+class Compared(msgspec.Struct, frozen=True, kw_only=True):
+    """What the candidates were worth on the same unseen decisions, of `first` to `last` and with so many positives.
+
+    `models` has by model, the best first, its metrics on the window, and as `validation` the metric on the days before,
+    by which the challenger is chosen; None is unknown.
+    """
+
+    first: date
+    last: date
+    decisions: int
+    positives: int
+    models: Mapping[str, Mapping[str, float | None]]
+
+    @classmethod
+    def of(cls, comparison: Comparison, validation: Mapping[str, float | None]) -> Self:
+        """Return what a comparison says."""
+        window = comparison.window
+        models = {
+            name: {"validation": validation.get(name), **comparison.of(name)}
+            for name in map(str, comparison.metrics.index)
+        }
+        dates = window.dates.astype("datetime64[D]")
+        return cls(
+            first=dates.min().item(), last=dates.max().item(), decisions=len(window.labels),
+            positives=int(window.labels.sum()), models=models,
+        )  # fmt: skip
 
 
 def choose_challenger(validation: Mapping[str, float | None], indifference: float = 0.0) -> str:

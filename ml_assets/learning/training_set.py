@@ -209,6 +209,7 @@ def _refuse_base_rates(
     rates = np.bincount(day, weights=labels, minlength=len(dates)) / total
     asked = [(f"on {dates[at]}", np.flatnonzero(np.arange(len(dates)) == at)) for at in np.unique(day[part >= 0])]
     asked += [(f"in the {PARTS[of]} part", np.unique(day[part == of])) for of in range(len(PARTS))]
+    outside: list[tuple[float, str]] = []
     for where, days in asked:
         earlier = slice(0, int(days[0])) if days[0] >= _MONTHS_BEFORE else slice(None)
         usual = _usual_rate(rates[earlier], total[earlier])
@@ -218,13 +219,20 @@ def _refuse_base_rates(
         odds = [(share * n + 0.5) / ((1 - share) * n + 0.5) for share in (rate, usual)]
         times = max(odds) / min(odds)
         if far and times > split.base_rate_band:
-            raise TrainingSetError(
+            what = (
                 f"{rate:.1%} of the {n:,.0f} decisions {where} have the outcome, and {usual:.1%} in the months before: "
-                f"the odds are {times:,.0f} times {'higher' if rate > usual else 'lower'}, outside the band of "
-                f"{split.base_rate_band:g}. Probably a feed was missing when these labels were made: look at "
-                "`ml-assets status`, and make the labels again with `ml-assets ingest` of the dates on which they "
-                "became known. If they are true, widen base_rate_band in the use case's SplitSpec"
+                f"the odds are {times:,.1f} times {'higher' if rate > usual else 'lower'}"
             )
+            outside.append((times, what))
+    if outside:
+        most, worst = max(outside)
+        more = f", as are those of {len(outside) - 1} other dates or parts, by less" if len(outside) > 1 else ""
+        raise TrainingSetError(
+            f"{worst}, outside the band of {split.base_rate_band:g}{more}. Either a feed was missing when these labels "
+            "were made: look at `ml-assets status`, and make the labels again with `ml-assets ingest` of the dates on "
+            f"which they became known. Or rates differ that much from day to day: then SplitSpec(base_rate_band="
+            f"{np.ceil(most):.0f}) in the use case takes them all"
+        )
 
 
 def _usual_rate(rates: NDArray[np.float64], total: NDArray[np.float64]) -> float:

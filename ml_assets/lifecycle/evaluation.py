@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 
 from ml_assets.errors import NotFoundError
 from ml_assets.lake import Lake
-from ml_assets.learning.compare import Comparison, choose_challenger, compare
+from ml_assets.learning.compare import Compared, Comparison, choose_challenger, compare
 from ml_assets.learning.evidence import build_evidence
 from ml_assets.learning.gate import Evidence, ModelEvidence, ServingEvidence, Standing, Verdict, judge
 from ml_assets.learning.golden import GOLDEN_SAMPLE, ServingCheckError, check_in_fresh_process
@@ -30,6 +30,7 @@ from ml_assets.registry import CHALLENGER, CHAMPION, CandidateRun, ModelChangedE
 from ml_assets.spec import UseCase
 
 EVIDENCE = "evidence.json"
+COMPARED = "compared.json"
 VERDICT = "verdict.json"
 EVALUATED_AS = "evaluated_as"
 _log = logging.getLogger(__name__)
@@ -98,6 +99,8 @@ def evaluate_candidates(
     verdict = judge(usecase.gate, evidence)
     registry.write_evidence(run_ids[challenger], EVIDENCE, evidence.to_json())
     registry.write_evidence(run_ids[challenger], VERDICT, verdict.to_json())
+    compared = Compared.of(comparison, validation)
+    registry.write_evidence(run_ids[challenger], COMPARED, msgspec.json.encode(compared).decode())
     intervals = metric_intervals(
         comparison.window,
         comparison.probabilities[challenger],

@@ -11,7 +11,7 @@ from ml_assets.errors import NotFoundError
 from ml_assets.governance.conditions import sentence
 from ml_assets.lake import curated_table, features_table, labels_table, landing_table, quarantine_table
 from ml_assets.landing.anew import known_too_late
-from ml_assets.lifecycle.evaluation import VERDICT
+from ml_assets.lifecycle.evaluation import COMPARED, VERDICT
 from ml_assets.registry import CHALLENGER
 
 if TYPE_CHECKING:
@@ -153,6 +153,7 @@ def _retrained(registry: ModelRegistry, engine: Engine, usecase: UseCase) -> Ite
     before = (line.from_version if promoted else line.to_version) if line else None
     against = f"champion version {before}" if before else "the rule"
     yield f"  version {version} ({candidate}) is the best candidate; it was compared with {against}"
+    yield from _compared(registry, usecase, run_id)
     verdict = Verdict.from_json(registry.read_evidence(run_id, VERDICT))
     for compared in verdict.conditions:
         if compared.passed and compared.name.endswith(("_against_rule", "_against_champion")):
@@ -160,6 +161,36 @@ def _retrained(registry: ModelRegistry, engine: Engine, usecase: UseCase) -> Ite
     for failed in verdict.failures:
         yield f"  not met: {sentence(failed)}"
     yield from _next(engine, usecase, version, verdict, line, promoted=promoted)
+
+
+def _compared(registry: ModelRegistry, usecase: UseCase, run_id: str) -> Iterator[str]:
+    """Yield what each candidate was worth; nothing for a model that an earlier release has evaluated."""
+    import msgspec
+
+    from ml_assets.learning.compare import Compared
+
+    try:
+        compared = msgspec.json.decode(registry.read_evidence(run_id, COMPARED), type=Compared)
+    except FileNotFoundError:
+        return
+    rate = compared.positives / compared.decisions if compared.decisions else 0.0
+    yield (
+        f"  On {compared.decisions:,} unseen decisions of {compared.first} to {compared.last}, of which {rate:.1%} "
+        f"came out as {usecase.label.probability_of}:"
+    )
+    columns = {"validation": f"{usecase.gate.metric}, days before", usecase.gate.metric: usecase.gate.metric}
+    columns |= {name: name for name in ("calibration_error", "saved_per_day")}
+    wide = max(map(len, ("model", *compared.models)))
+    yield f"    {'model':<{wide}}" + "".join(f"  {title:>{len(title)}}" for title in columns.values())
+    for model, metrics in compared.models.items():
+        cells = (f"  {_number(metrics.get(name)):>{len(title)}}" for name, title in columns.items())
+        yield f"    {model:<{wide}}" + "".join(cells)
+
+
+def _number(value: float | None) -> str:
+    if value is None or value != value:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3f}"
 
 
 def _next(

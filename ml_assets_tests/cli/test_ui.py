@@ -88,7 +88,8 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(tmp_path: Path):
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        command = [str(Path(sys.executable).with_name("ml-assets")), "ui", "--mlflow-port", str(port)]
+        command = [str(Path(sys.executable).with_name("ml-assets")), "ui", "--port", str(free_port()), "--mlflow-port"]
+        command.append(str(port))
         done = subprocess.run(
             command, env={**os.environ, "ML_ASSETS_HOME": str(tmp_path / "home")}, capture_output=True, text=True
         )  # fmt: skip

@@ -226,7 +226,7 @@ def test_rows_are_bounded_and_arguments_have_clear_errors(platform: Platform) ->
         f'similar_cases: use case {NAME} has no prediction of "\'; DROP TABLE predictions; --"',
         f"similar_cases: use case {NAME} has no past cases yet: they come with the outcomes of what was scored; the "
         f"asset `{NAME}/past_cases` keeps them; the job `{NAME}_monitor` makes it",
-        f"reports: {NAME} has no report 'nothing'; it has "
+        f"reports: {NAME} has no report 'nothing'; it has acted_on, alert_history, "
         "daily_operations, data_quality, feed_lateness, model_performance, penalty_cost, promotion_history",
     ]
 

@@ -103,8 +103,11 @@ class Scorer:
         given = {"numeric": numbers, "categorical": categories}
         probabilities = np.empty(len(numbers), dtype=np.float64)
         for start in range(0, len(numbers), _BATCH):
-            part = slice(start, start + _BATCH)
-            feed = {name: given[name][part] for name in self._inputs}
+            feed = {name: given[name][start : start + _BATCH] for name in self._inputs}
+            rows = min(_BATCH, len(numbers) - start)
+            if rows == 1:
+                # A row alone is added up in another order, by float32, than among others: it is given company.
+                feed = {name: np.repeat(values, 2, axis=0) for name, values in feed.items()}
             (result,) = self._session.run(["probabilities"], feed)
-            probabilities[part] = result[:, 1]
+            probabilities[start : start + rows] = result[:rows, 1]
         return probabilities

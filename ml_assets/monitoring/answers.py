@@ -47,7 +47,9 @@ def online_decisions(usecase: UseCase, answers: pa.Table, features: pa.Table, la
     fail would cost follows from the answer.
     """
     answers = _counted(usecase, answers)
-    known = _newest(features).drop_columns(["decision_time"])
+    # Where a slice is of the slot, it is the slot of the answer.
+    told = [name for name in features.column_names if name in answers.column_names and name not in _ABOUT]
+    known = _newest(features).drop_columns(told)
     rows = answers.join(known, keys=_ABOUT, join_type="left outer").sort_by(_in_order)
     of_answer = pc.divide(rows["expected_cost"], pc.max_element_wise(rows["probability"], 1e-12))
     cost = pc.coalesce(rows["cost_if_fail"], of_answer)

@@ -36,6 +36,7 @@ def joined(*answers):
             "cost_if_fail": [70.0, 90.0],
             "attributes": ['{"market": "XETR"}'] * 2,
             "asset_class": ["etf", "etf"],
+            "slot": ["end_of_trade_date", "isd_minus_1"],
         }
     )
     labels = pa.table(
@@ -58,7 +59,9 @@ def test_an_answer_has_the_cost_the_attributes_and_the_outcome_of_the_newest_dec
     assert (row["cost_if_fail"], row["attributes"], row["decision_date"]) == (90.0, '{"market": "XETR"}', DAY)
     (label,) = found.labels.to_pylist()
     assert (label["decision_time"], label["label"]) == (NINE, 1)
-    assert found.features.to_pylist() == [{"entity_id": "a", "decision_time": NINE, "asset_class": "etf"}]
+    # A slice by slot, which settlement_fails has, is by that of the answer.
+    (described,) = found.features.to_pylist()
+    assert described == {"entity_id": "a", "decision_time": NINE, "asset_class": "etf", "slot": "isd_morning"}
 
 
 def test_of_an_entity_that_the_batch_does_not_know_the_cost_follows_from_the_answer():

@@ -456,7 +456,7 @@ def _export(desk: Desk, asking: _Asking) -> Response:
 
     def cells(row: Row) -> list[SheetCell]:
         at = standings.get(row.entity_id, UNTOUCHED)
-        hidden = row.hidden and at.acted is None
+        hidden = row.is_hidden(at)
         return [
             None if hidden else row.priority, row.entity_id, *(_sheet(row.attributes.get(name)) for name in names),
             f"{row.cut_off_at:%Y-%m-%d %H:%M}",
@@ -518,7 +518,7 @@ def _row_page(desk: Desk, asking: _Asking) -> Response:
     snapshot, row = _row_of(desk, asking)
     standings, said, last = desk.standings(asking)
     at = standings.get(row.entity_id, UNTOUCHED)
-    hidden = row.hidden and at.acted is None
+    hidden = row.is_hidden(at)
     usecase = asking.usecase
     decisions = decisions_of(desk.engine, usecase.name, asking.day, row.entity_id)
     steps = steps_of(usecase, row.reason_codes) if row.reason_codes and not hidden else []
@@ -553,7 +553,8 @@ def _similar(desk: Desk, asking: _Asking) -> Response:
 
     _, row = _row_of(desk, asking)
     found, why = None, ""
-    if _is_hidden(desk, asking, row):
+    standings, _, _ = desk.standings(asking)
+    if row.is_hidden(standings.get(row.entity_id, UNTOUCHED)):
         why = "They come with the score, once somebody has acted."
     else:
         try:
@@ -565,11 +566,6 @@ def _similar(desk: Desk, asking: _Asking) -> Response:
             why = str(error)
     names = {cause.code: cause.name for cause in asking.usecase.causes}
     return _fragment(desk, asking, "similar", row, found=found, why=why, names=names)
-
-
-def _is_hidden(desk: Desk, asking: _Asking, row: Row) -> bool:
-    standings, _, _ = desk.standings(asking)
-    return row.hidden and standings.get(row.entity_id, UNTOUCHED).acted is None
 
 
 def _trace(desk: Desk, asking: _Asking) -> Response:

@@ -79,9 +79,13 @@ class Row:
         """What is to be done."""
         return action_of(self.reason_codes, self.attributes)
 
+    def is_hidden(self, standing: Standing) -> bool:
+        """Return whether score and reason are kept from the reader: until somebody has acted."""
+        return self.hidden and standing.acted is None
+
     def seen(self, standing: Standing = UNTOUCHED) -> Shown:
-        """Return what a reader was shown of it; a hidden score is shown once somebody has acted."""
-        hidden = self.hidden and standing.acted is None
+        """Return what a reader was shown of it."""
+        hidden = self.is_hidden(standing)
         return Shown(
             decision_time=self.decision_time,
             priority=self.priority,

@@ -74,15 +74,18 @@ def _counted(usecase: UseCase, answers: pa.Table) -> pa.Table:
     rows = answers.filter(told)
     days = {at: usecase.slots_at(at)[0].decision_date for at in pc.unique(rows["decision_time"]).to_pylist()}
     decided = pa.array([days[at] for at in rows["decision_time"].to_pylist()], pa.date32())
-    rows = rows.append_column("decision_date", decided).sort_by([("event_time", "ascending")])
-    rows = rows.append_column("row", pa.array(range(rows.num_rows), pa.int64()))
-    newest = rows.group_by([*_ABOUT, "decision_date", "slot"]).aggregate([("row", "max")])["row_max"]
-    return rows.take(newest.combine_chunks()).drop_columns(["row", "event_time", "stage", "what_if"])
+    newest = _last(rows.append_column("decision_date", decided), [*_ABOUT, "decision_date", "slot"], by="event_time")
+    return newest.drop_columns(["event_time", "stage", "what_if"])
 
 
 def _newest(rows: pa.Table) -> pa.Table:
     """Return the row of the newest decision about each entity and outcome date."""
-    rows = rows.sort_by([("decision_time", "ascending")])
+    return _last(rows, _ABOUT, by="decision_time")
+
+
+def _last(rows: pa.Table, keys: list[str], *, by: str) -> pa.Table:
+    """Return of the rows of each key the last one by a column."""
+    rows = rows.sort_by([(by, "ascending")])
     rows = rows.append_column("row", pa.array(range(rows.num_rows), pa.int64()))
-    newest = rows.group_by(_ABOUT).aggregate([("row", "max")])["row_max"]
-    return rows.take(newest.combine_chunks()).drop_columns(["row"])
+    last = rows.group_by(keys).aggregate([("row", "max")])["row_max"]
+    return rows.take(last.combine_chunks()).drop_columns(["row"])

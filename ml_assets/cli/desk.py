@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from ml_assets.cli.opened import platform_of, read_settings, usecases_of
+from ml_assets.cli.opened import AsOf, platform_of, read_settings, usecases_of
+from ml_assets.cli.serve import engine_of
 from ml_assets.links import DESK_PORT
 
 
@@ -23,12 +24,7 @@ def add_desk(app: typer.Typer, console: Console) -> None:
             str, typer.Option(help="address to listen on; without a login proxy this machine's own only")
         ] = ("127.0.0.1"),
         port: Annotated[int, typer.Option(help="port")] = DESK_PORT,
-        as_of: Annotated[
-            datetime | None,
-            typer.Option(
-                formats=["%Y-%m-%dT%H:%M"], help="stand at this time (UTC), for a history that is played again"
-            ),
-        ] = None,
+        as_of: AsOf = None,
     ) -> None:
         """Open the desk: the work-lists, what analysts say about them, and their lead's page, until Ctrl-C."""
         settings = read_settings()
@@ -40,8 +36,7 @@ def add_desk(app: typer.Typer, console: Console) -> None:
         door = door_of(settings, host, settings.actor or getpass.getuser())
         platform, usecases = platform_of(settings), usecases_of(settings)
         clock = clock_of(platform.lake, usecases, as_of.replace(tzinfo=UTC) if as_of else None)
-        if not settings.postgres_url.get_secret_value():
-            _ = platform.engine  # the embedded server is set up before requests come, in threads, at the same time
+        engine_of(platform)  # the embedded server is set up before requests come, in threads, at the same time
         made = Desk(platform, usecases, clock=clock, door=door, forms=Forms(secret_of(settings)))
         who = "logins of the proxy" if settings.desk_proxy else "this machine's login"
         console.print(f"Desk: http://{host}:{port}, as of {clock():%Y-%m-%d %H:%M} UTC; {who}", highlight=False)

@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from ml_assets.spec import UseCase
 
 
+_Entity = Annotated[str, typer.Argument(help="the entity, as in the work-list")]
+_DecisionTime = Annotated[
+    datetime | None,
+    typer.Option(formats=["%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"], help="UTC; the newest if not given"),
+]
+
+
 def add_looking_commands(app: typer.Typer, console: Console) -> None:
     """Add the commands to the command line."""
 
@@ -97,11 +104,8 @@ def add_looking_commands(app: typer.Typer, console: Console) -> None:
     @app.command("explain-prediction")
     def explain_prediction(
         use_case: UseCaseName,
-        entity: Annotated[str, typer.Argument(help="the entity, as in the work-list")],
-        decision_time: Annotated[
-            datetime | None,
-            typer.Option(formats=["%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"], help="UTC; the newest if not given"),
-        ] = None,
+        entity: _Entity,
+        decision_time: _DecisionTime = None,
         answer: Annotated[
             str, typer.Option(help="id of an answer of the scoring service, or of its request (x-request-id)")
         ] = "",
@@ -127,11 +131,8 @@ def add_looking_commands(app: typer.Typer, console: Console) -> None:
     @app.command()
     def similar(
         use_case: UseCaseName,
-        entity: Annotated[str, typer.Argument(help="the entity, as in the work-list")],
-        decision_time: Annotated[
-            datetime | None,
-            typer.Option(formats=["%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"], help="UTC; the newest if not given"),
-        ] = None,
+        entity: _Entity,
+        decision_time: _DecisionTime = None,
         rows: Annotated[int, typer.Option(min=1, max=100, help="past cases to show")] = 10,
     ) -> None:
         """Show the past cases that are most like a decision, and what came of them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from ml_assets.spec import EventSpec, UseCase
 
 UseCaseName = Annotated[str, typer.Argument(help="name of a use case; `ml-assets status` lists them")]
+AsOf = Annotated[
+    datetime | None,
+    typer.Option(formats=["%Y-%m-%dT%H:%M"], help="stand at this time (UTC), for a history that is played again"),
+]
 Topic = Annotated[str, typer.Argument(help="name of a topic; `ml-assets accounting` lists them")]
 
 

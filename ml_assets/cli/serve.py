@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ml_assets.cli.opened import platform_of, read_settings
+from ml_assets.cli.opened import AsOf, platform_of, read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,12 +32,7 @@ def add_serve(app: typer.Typer, console: Console) -> None:
             "127.0.0.1"
         ),
         port: Annotated[int, typer.Option(help="port")] = PORT,
-        as_of: Annotated[
-            datetime | None,
-            typer.Option(
-                formats=["%Y-%m-%dT%H:%M"], help="stand at this time (UTC), for a history that is played again"
-            ),
-        ] = None,
+        as_of: AsOf = None,
     ) -> None:
         """Answer for scores over HTTP: the features of all open decisions live in memory, until Ctrl-C."""
         settings = read_settings()

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, text
 
 from ml_assets.database.connect import begin
 from ml_assets.database.newest import VIEWS, fingerprints, is_newest, newest_revision, view_sql, views
-from ml_assets.database.roles import grant
+from ml_assets.database.roles import grant, without_rights
 from ml_assets.errors import StateError
 
 _MIGRATING: Final = 0x6D6C5F62  # any number; processes that migrate at once take this lock in turn
@@ -31,7 +31,9 @@ def migrate(where: Engine | str) -> bool:
         config = _locked(connection)
         at_head = revision(connection) == ScriptDirectory.from_config(config).get_current_head()
         if at_head and views(connection) == fingerprints():
-            return False
+            if lacking := without_rights(connection):
+                grant(connection)
+            return bool(lacking)
         _drop_views(connection)
         command.upgrade(config, "head")
         for view in VIEWS:
@@ -50,6 +52,11 @@ def require_newest(where: Engine | str) -> None:
     if is_newest(where):
         return
     with begin(where) as connection:
+        if lacking := without_rights(connection):
+            raise StateError(
+                f"{', '.join(lacking)} may read nothing in this database: roles that were made after its last migration "
+                "get their rights from the next: run `ml-assets migrate` with the role that migrates"
+            )
         found = revision(connection)
     raise StateError(
         f"the database is at revision {found or 'none'}, with views of that time; this code needs {newest_revision()}: "

@@ -1,4 +1,4 @@
-"""Whether the application's database is at the schema of this code: one SELECT, without Alembic."""
+"""Whether the application's database is at the schema of this code: two SELECTs, without Alembic."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import ProgrammingError
 
 from ml_assets.database.connect import begin
+from ml_assets.database.roles import without_rights
 
 VIEWS: Final = ("work_list", "acted_on")  # in the order in which they build on one another
 _VIEWS_OF_OURS: Final = (
@@ -27,9 +28,11 @@ def newest_revision() -> str:
 
 
 def is_newest(where: Engine | str) -> bool:
-    """Return whether tables and views are those of this code; False for an empty database."""
+    """Return whether tables and views are those of this code, and each role has its rights; False for an empty one."""
     try:
         with begin(where) as connection:
+            if without_rights(connection):
+                return False
             rows = connection.execute(
                 text(f"SELECT 'revision', version_num FROM alembic_version UNION ALL {_VIEWS_OF_OURS}"),
                 {"views": list(VIEWS)},

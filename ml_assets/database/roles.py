@@ -10,7 +10,7 @@
 | ml_assets_serve | look, end a canary that runs, and say how many answers were lost; the scoring service |
 
 An administrator runs `create_roles_sql` once, since roles belong to the server. Each migration then grants what the
-tables of that time need.
+tables of that time need; roles that are made later get it from the next `migrate`, though the tables are the newest.
 """
 
 from __future__ import annotations
@@ -36,6 +36,13 @@ MAY_BE: Final = """
             CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END
         )
     )
+"""
+
+# The roles that exist and may not even see which revision the database is at: they were made after it was migrated.
+_WITHOUT_RIGHTS: Final = """
+    SELECT rolname FROM pg_roles
+    WHERE rolname = ANY(:roles) AND NOT has_table_privilege(oid, to_regclass('alembic_version'), 'SELECT')
+    ORDER BY rolname
 """
 
 _RIGHTS: Final = {
@@ -124,6 +131,11 @@ REVOKE ALL ON SCHEMA public FROM PUBLIC;
 GRANT USAGE, CREATE ON SCHEMA public TO {MIGRATE};
 GRANT USAGE ON SCHEMA public TO {LOAD}, {SCORE}, {READ}, {SERVE}, {DESK};
 """
+
+
+def without_rights(connection: Connection) -> list[str]:
+    """Return the roles that exist and were granted nothing here yet; none for a database that was never migrated."""
+    return list(connection.execute(text(_WITHOUT_RIGHTS), {"roles": list(_RIGHTS)}).scalars())
 
 
 def grant(connection: Connection) -> list[str]:

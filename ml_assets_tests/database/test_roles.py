@@ -191,6 +191,23 @@ def test_only_the_migration_changes_the_schema(as_role, role: str) -> None:
     require_newest(engine)
 
 
+def test_roles_that_were_made_after_the_last_migration_get_their_rights_from_the_next(as_role, database_url: str) -> None:
+    """Guards a server on which the tables came first: who reads as `ml_assets_read` could read nothing, for ever."""
+    owner = as_role(MIGRATE)
+    with begin(owner) as connection:
+        connection.exec_driver_sql(f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {READ}")
+    reader = as_role(READ)
+    for engine in (owner, reader):
+        assert not is_newest(engine)
+        with pytest.raises(StateError, match=f"{READ} may read nothing in this database.*ml-assets migrate"):
+            require_newest(engine)
+    assert migrate(owner)
+    assert not migrate(owner)
+    require_newest(reader)
+    with begin(reader) as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM work_list").scalar() == 0
+
+
 def test_code_that_is_newer_than_the_database_says_what_to_do(database_url: str) -> None:
     with pytest.raises(RuntimeError, match="ml-assets migrate"):
         require_newest(database_url)

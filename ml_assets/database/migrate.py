@@ -54,8 +54,8 @@ def require_newest(where: Engine | str) -> None:
     with begin(where) as connection:
         if lacking := without_rights(connection):
             raise StateError(
-                f"{', '.join(lacking)} may read nothing in this database: roles that were made after its last migration "
-                "get their rights from the next: run `ml-assets migrate` with the role that migrates"
+                f"{', '.join(lacking)} may read nothing in this database yet: a role that was made after the last "
+                "migration gets its rights from the next. Run `ml-assets migrate` with the role that migrates"
             )
         found = revision(connection)
     raise StateError(

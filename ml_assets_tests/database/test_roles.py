@@ -191,7 +191,7 @@ def test_only_the_migration_changes_the_schema(as_role, role: str) -> None:
     require_newest(engine)
 
 
-def test_roles_that_were_made_after_the_last_migration_get_their_rights_from_the_next(as_role, database_url: str) -> None:
+def test_a_role_made_after_the_last_migration_gets_its_rights_from_the_next(as_role, database_url: str) -> None:
     """Guards a server on which the tables came first: who reads as `ml_assets_read` could read nothing, for ever."""
     owner = as_role(MIGRATE)
     with begin(owner) as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Literal
 
 import typer
@@ -27,18 +28,18 @@ def add_mcp(app: typer.Typer, console: Console) -> None:
     ) -> None:
         """Answer programs and agents by the Model Context Protocol: tools that only read."""
         import anyio
-        import uvicorn
 
         from ml_assets.mcp_server.server import PATH, build_server, caller, http_app
         from ml_assets.mcp_server.tools import Tools
         from ml_assets.serving.auth import authoriser_of, tls_options
+        from ml_assets.serving.drain import DrainingServer
 
         settings = read_settings()
         authoriser, tls = None, {}
         if transport == "http":
             authoriser, tls = authoriser_of(settings, host), tls_options(settings)
         platform = platform_of(settings)
-        _ = platform.reader  # refused now rather than at the first question
+        reader = platform.reader  # refused now rather than at the first question
         server = build_server(Tools(platform, usecases_of(settings), caller))
         if transport == "stdio":
             anyio.run(server.run_stdio_async)
@@ -48,7 +49,12 @@ def add_mcp(app: typer.Typer, console: Console) -> None:
             f"{'tokens of ' + settings.serving_issuer if authoriser else 'no tokens'}",
             highlight=False,
         )
-        uvicorn.run(
-            http_app(server, authoriser), host=host, port=port, loop="uvloop", http="httptools", access_log=False,
-            log_level="warning", server_header=False, **tls,
+        listening = DrainingServer(
+            http_app(server, authoriser, reader), drain_seconds=settings.serving_drain_seconds, host=host, port=port,
+            loop="uvloop", access_log=False, log_level="warning", timeout_graceful_shutdown=20, server_header=False,
+            **tls,
         )  # fmt: skip
+        with contextlib.suppress(KeyboardInterrupt):
+            listening.run()
+        if not listening.started:
+            raise typer.Exit(3)  # uvicorn has said why

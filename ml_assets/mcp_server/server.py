@@ -9,15 +9,19 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, Final
 
-from anyio import CapacityLimiter, to_thread
+import msgspec
+from anyio import CapacityLimiter, fail_after, to_thread
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import ToolAnnotations
 from pydantic import ValidationError
+from sqlalchemy import Engine
 from sqlalchemy.exc import InterfaceError, OperationalError
 from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ml_assets.errors import ActionableError
@@ -27,6 +31,9 @@ from ml_assets.serving.auth import Authoriser, Caller, ForbiddenError, Unauthori
 from ml_assets.serving.problems import ProblemError, problem
 
 PATH: Final = "/mcp"
+LIVE, READY = "/health/live", "/health/ready"
+# A database that says nothing for so long does not answer.
+_READY_SECONDS: Final = 5.0
 # Calls that work at a time, each in a thread: an explanation holds a day's features in memory. Others wait.
 _AT_ONCE: Final = 4
 # A call is some names and numbers.
@@ -55,9 +62,10 @@ def caller() -> Caller | None:
     return _CALLER.get()
 
 
-def http_app(server: MCPServer[Any], authoriser: Authoriser | None) -> ASGIApp:
+def http_app(server: MCPServer[Any], authoriser: Authoriser | None, reader: Engine) -> ASGIApp:
     """Return the server as an ASGI application at `PATH`. It keeps no session, so any replica answers any request.
 
+    `LIVE` and `READY` ask nobody for a token; it is ready if `reader`, the database that its tools read, answers.
     Without `authoriser` it answers for this machine alone, and refuses what a web page sends by way of a host name that
     leads here (DNS rebinding).
     """
@@ -67,17 +75,40 @@ def http_app(server: MCPServer[Any], authoriser: Authoriser | None) -> ASGIApp:
         streamable_http_path=PATH, json_response=True, stateless_http=True, max_request_body_size=_LARGEST_REQUEST,
         transport_security=security,
     )  # fmt: skip
+    # Its own: probes do not wait for tools.
+    limiter = CapacityLimiter(1)
+
+    def look() -> None:
+        with reader.connect() as connection:
+            connection.exec_driver_sql("SELECT 1")
+
+    async def live(_: Request) -> Response:
+        return Response(b'{"live":true}', media_type="application/json")
+
+    async def ready(_: Request) -> Response:
+        troubles = {}
+        try:
+            with fail_after(_READY_SECONDS):
+                await to_thread.run_sync(look, abandon_on_cancel=True, limiter=limiter)
+        except Exception as error:
+            _LOG.error("the database does not answer: %s", error)
+            troubles["database"] = "it does not answer; the log says why"
+        said = msgspec.json.encode({"ready": not troubles, "troubles": troubles})
+        return Response(said, 503 if troubles else 200, media_type="application/json")
+
+    app.add_route(LIVE, live, methods=["GET"])
+    app.add_route(READY, ready, methods=["GET"])
     return _WithTokens(app, authoriser) if authoriser else app
 
 
 class _WithTokens:
-    """Lets in requests with a good token, and says who asks; the lifespan passes."""
+    """Lets in requests with a good token, and says who asks; the lifespan and probes pass."""
 
     def __init__(self, app: ASGIApp, authoriser: Authoriser) -> None:
         self._app, self._authoriser = app, authoriser
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"] in (LIVE, READY):
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)

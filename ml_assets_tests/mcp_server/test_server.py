@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,11 +24,11 @@ from typer.testing import CliRunner
 
 from ml_assets.cli.main import app
 from ml_assets.database.alerts import EventRow, say
-from ml_assets.database.connect import begin
+from ml_assets.database.connect import begin, connect_to_read
 from ml_assets.database.predictions import upsert_predictions
 from ml_assets.errors import StateError
 from ml_assets.mcp_server.marking import CLOSE, OPEN
-from ml_assets.mcp_server.server import build_server
+from ml_assets.mcp_server.server import LIVE, READY, build_server, http_app
 from ml_assets.mcp_server.tools import Tools
 from ml_assets.platform import Platform, open_platform
 from ml_assets.serving.auth import AuthSettingsError
@@ -104,19 +105,15 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     return {**os.environ, "ML_ASSETS_HOME": str(home), "ML_ASSETS_POSTGRES_URL": "", **more}
 
 
-@pytest.fixture(scope="module")
-def served(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of `ml-assets mcp --transport http`, which asks for tokens."""
-    jwks = tmp_path_factory.mktemp("mcp") / "jwks.json"
-    jwks.write_text(json.dumps({"keys": [KEY.as_dict(private=False)]}))
+@contextmanager
+def listening(platform: Platform, **settings: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Run `ml-assets mcp --transport http`; give its address and its process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    tokens = {"ML_ASSETS_SERVING_JWKS": str(jwks), "ML_ASSETS_SERVING_ISSUER": ISSUER,
-              "ML_ASSETS_SERVING_AUDIENCE": AUDIENCE}  # fmt: skip
     command = [sys.executable, "-m", "ml_assets.cli.main", "mcp", "--transport", "http", "--port", str(port)]
     process = subprocess.Popen(
-        command, env=environment(platform.settings.home_path, **tokens), stdout=subprocess.DEVNULL
+        command, env=environment(platform.settings.home_path, **settings), stdout=subprocess.DEVNULL
     )
     try:
         for _ in range(1200):
@@ -125,10 +122,27 @@ def served(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iter
                     break
             assert process.poll() is None
             time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}/mcp"
+        yield f"http://127.0.0.1:{port}", process
     finally:
-        process.terminate()
+        process.kill()
         process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def address(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of `ml-assets mcp --transport http`, which asks for tokens."""
+    jwks = tmp_path_factory.mktemp("mcp") / "jwks.json"
+    jwks.write_text(json.dumps({"keys": [KEY.as_dict(private=False)]}))
+    tokens = {"ML_ASSETS_SERVING_JWKS": str(jwks), "ML_ASSETS_SERVING_ISSUER": ISSUER,
+              "ML_ASSETS_SERVING_AUDIENCE": AUDIENCE}  # fmt: skip
+    with listening(platform, **tokens) as (found, _):
+        yield found
+
+
+@pytest.fixture(scope="module")
+def served(address: str) -> str:
+    """Where its clients ask."""
+    return f"{address}/mcp"
 
 
 def over_http(address: str, bearer: str, work: Callable[[Client], Awaitable[Any]]) -> Any:
@@ -291,6 +305,41 @@ def test_over_http_a_bad_token_is_refused_with_the_reason(served: str, headers: 
 def test_over_http_a_huge_request_is_refused(served: str) -> None:
     headers = {"Authorization": f"Bearer {token()}", "Accept": "application/json, text/event-stream"}
     assert httpx2.post(served, content=b"[" * (1 << 20), headers=headers).status_code == 413
+
+
+def test_probes_need_no_token_and_see_the_database(address: str) -> None:
+    live, ready = (httpx2.get(address + path) for path in (LIVE, READY))
+    assert (live.status_code, live.json()) == (200, {"live": True})
+    assert (ready.status_code, ready.json()) == (200, {"ready": True, "troubles": {}})
+    assert httpx2.post(address + READY).status_code == 405
+    assert httpx2.get(f"{address}{READY}/").status_code == 401
+
+
+def test_without_its_database_it_is_alive_and_not_ready(platform: Platform) -> None:
+    """Guards a pod that gets requests which it can only refuse, or that is restarted as if that would help."""
+    nowhere = connect_to_read("postgresql+psycopg://nobody@127.0.0.1:1/none")
+    served = http_app(build_server(Tools(platform, discover())), None, nowhere)
+
+    async def statuses() -> list[int]:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=served), base_url="http://here") as client:
+            return [(await client.get(path)).status_code for path in (LIVE, READY)]
+
+    assert anyio.run(statuses) == [200, 503]
+
+
+def test_after_sigterm_it_answers_for_a_while_and_sends_its_clients_away(platform: Platform) -> None:
+    """Guards a rollout that drops the calls which still come while Kubernetes takes the pod out of its Service."""
+    with listening(platform, ML_ASSETS_SERVING_DRAIN_SECONDS="2") as (address, process):
+        with httpx2.Client(base_url=address) as client:
+            assert "connection" not in client.get(READY).headers
+            process.terminate()
+            ends = time.monotonic() + 30
+            while client.get(READY).headers.get("connection") != "close":
+                assert time.monotonic() < ends
+            call = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+            answer = client.post("/mcp", json=call, headers={"Accept": "application/json, text/event-stream"})
+        assert (answer.status_code, len(answer.json()["result"]["tools"])) == (200, len(TOOLS))
+        assert process.wait(60) == 0
 
 
 def test_it_does_not_listen_to_a_network_without_tokens(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -514,6 +514,11 @@ def _row_of(desk: Desk, asking: _Asking) -> tuple[Snapshot, Row]:
     return snapshot, row
 
 
+def _is_hidden(desk: Desk, asking: _Asking, row: Row) -> bool:
+    standings, _, _ = desk.standings(asking)
+    return row.is_hidden(standings.get(row.entity_id, UNTOUCHED))
+
+
 def _row_page(desk: Desk, asking: _Asking) -> Response:
     snapshot, row = _row_of(desk, asking)
     standings, said, last = desk.standings(asking)
@@ -553,8 +558,7 @@ def _similar(desk: Desk, asking: _Asking) -> Response:
 
     _, row = _row_of(desk, asking)
     found, why = None, ""
-    standings, _, _ = desk.standings(asking)
-    if row.is_hidden(standings.get(row.entity_id, UNTOUCHED)):
+    if _is_hidden(desk, asking, row):
         why = "They come with the score, once somebody has acted."
     else:
         try:
@@ -573,6 +577,8 @@ def _trace(desk: Desk, asking: _Asking) -> Response:
 
     _, row = _row_of(desk, asking)
     platform = desk.platform
+    if _is_hidden(desk, asking, row):
+        return _fragment(desk, asking, "trace", row, found=None)
     with desk.tracing:
         found = explain_prediction(
             platform.lake, platform.registry, desk.engine, asking.usecase, row.entity_id, row.decision_time,

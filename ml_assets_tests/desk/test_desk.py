@@ -244,6 +244,9 @@ def _(desk: Made, pages):
         assert "log-odds" not in shown
     alike = desk.person("ana").get(f"{PATH}/similar?entity={hidden.entity_id}&part=1").text
     assert alike == "<p>They come with the score, once somebody has acted.</p>\n"
+    # It would be computed again, and told to nine digits.
+    traced = desk.person("ana").get(f"{PATH}/trace?entity={hidden.entity_id}&part=1").text
+    assert traced == "<p>It comes with the score, once somebody has acted.</p>\n"
     sheet = desk.person("ana").get(f"{PATH}/export.csv?view=all").text
     assert next(one for one in sheet.splitlines() if f",{hidden.entity_id}," in one).startswith(",")
 

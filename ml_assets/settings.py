@@ -89,7 +89,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         "lake_root", "artifact_root", "reference_root", "report_root", "connect_root", "kafka_ca_file", "postgres_ca",
-        "alert_routes",
+        "alert_routes", "spill_root",
         mode="after",
     )  # fmt: skip
     @classmethod
@@ -234,6 +234,15 @@ class Settings(BaseSettings):
         24, ge=1, description="full months before this one for which predictions are kept in PostgreSQL"
     )
     threads: int = Field(0, ge=0, description="threads of DuckDB, LightGBM and ONNX Runtime; 0: one per core")
+    memory_mib: int = Field(
+        0, ge=0, description="MiB of memory that a process may use; 0: what its container may, else the machine's"
+    )
+    spill_root: str = Field(
+        "", description="folder for what DuckDB cannot hold in memory, on a disk with room; empty: <home>/spill"
+    )
+    spill_mib: int = Field(
+        0, ge=0, description="MiB that each open database may put there; 0: nine tenths of what is free"
+    )
     retraining_cron: str = Field("0 22 * * 1-5", description="when to retrain, in UTC; at most once per date")
     report_cron: str = Field("15 8 * * 1-5", description="when reports are made, in UTC; at most once per date")
     alert_cron: str = Field(
@@ -295,6 +304,11 @@ class Settings(BaseSettings):
     def report_uri(self) -> str:
         """Root of the reports."""
         return self.report_root or str(self.home_path / "reports")
+
+    @property
+    def spill_path(self) -> Path:
+        """Folder for what DuckDB cannot hold in memory."""
+        return Path(self.spill_root) if self.spill_root else self.home_path / "spill"
 
     @property
     def runbook_uri(self) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import duckdb
 
+from ml_assets.duck import open_duckdb
 from ml_assets.errors import InputError
 from ml_assets.landing.files import FORMATS, field_name
 
@@ -114,8 +115,7 @@ def _look(path: Path, time: str) -> EventFile:
     if not path.is_file() or kind is None:
         raise InputError(f"{path} is not a file of events: they end in {', '.join(FORMATS)}")
     event = field_name(path.stem)
-    with duckdb.connect(":memory:") as db:
-        db.execute("SET timezone = 'UTC'")
+    with open_duckdb() as db:
         try:
             rows = db.from_query(f"SELECT * FROM {_READERS[kind]}(?)", params=[str(path)])
             described = list(zip(rows.columns, map(str, rows.types), strict=True))
@@ -329,7 +329,7 @@ USE_CASE = UseCase(
 
 def _quoted(field: str) -> str:
     """Return a field as SQL can name it."""
-    with duckdb.connect(":memory:") as db:
+    with open_duckdb() as db:
         reserved = db.execute(
             "SELECT 1 FROM duckdb_keywords() WHERE keyword_name = ? AND keyword_category = 'reserved'", [field]
         ).fetchall()

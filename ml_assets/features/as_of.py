@@ -38,6 +38,7 @@ import pyarrow.dataset as ds
 
 from ml_assets.calendars import BusinessCalendar
 from ml_assets.contracts import TIMESTAMP, arrow_schema
+from ml_assets.duck import in_words, open_duckdb
 from ml_assets.errors import InputError
 from ml_assets.features.changes import Changes
 from ml_assets.features.days import day_end, day_of, weekdays
@@ -80,8 +81,7 @@ class AsOfDatabase:
         refuse_foreign(usecase)
         # What is not cut at the as-of time is in a schema whose name no file can contain: it is made up here.
         self._history = f"history_{secrets.token_hex(8)}"
-        self._db = duckdb.connect(":memory:", config={"threads": threads} if threads else {})
-        self._db.execute("SET GLOBAL timezone = 'UTC'")
+        self._db = open_duckdb(threads)
         self._db.execute(f"CREATE SCHEMA {self._history}")
         # Copies of the rows of keys that have several.
         self._numbered: list[str] = []
@@ -127,7 +127,12 @@ class AsOfDatabase:
 
     def _load(self, name: str, rows: pa.Table | ds.Dataset) -> None:
         self._db.register("incoming", rows)
-        self._db.execute(f"CREATE TABLE {self._history}.{name} AS SELECT * FROM incoming")
+        try:
+            self._db.execute(f"CREATE TABLE {self._history}.{name} AS SELECT * FROM incoming")
+        except duckdb.OutOfMemoryException as error:
+            raise InputError(
+                f"use case {self._usecase.name}: the history of {name} is too large: {in_words(error)}"
+            ) from error
         self._db.unregister("incoming")
 
     def _newest_edition(self, event: EventSpec) -> str:

@@ -10,6 +10,8 @@ from functools import cache
 
 import duckdb
 
+from ml_assets.duck import open_duckdb
+
 # Table functions that make rows out of their arguments alone.
 ROWS_OF_ARGUMENTS = frozenset({"generate_series", "json_each", "range", "unnest"})
 # Functions that are written without parentheses and so look like columns.
@@ -91,4 +93,4 @@ def aggregates() -> frozenset[str]:
 @cache
 def parser() -> duckdb.DuckDBPyConnection:
     """Return an empty database: DuckDB's parser and its list of functions."""
-    return duckdb.connect(":memory:", config={"threads": 1})
+    return open_duckdb(1)

@@ -7,6 +7,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ml_assets.duck import in_words
 from ml_assets.errors import InputError
 from ml_assets.features.alone import decides_alone
 from ml_assets.features.changes import Changes
@@ -106,7 +107,7 @@ class Session:
             rows: pa.Table = self.db.sql(self._statement(made)).to_arrow_table()
         except duckdb.Error as error:
             self._one_by_one()
-            raise InputError(f"use case {self._usecase.name}: the features' SQL failed: {error}") from error
+            raise InputError(f"use case {self._usecase.name}: the features' SQL failed: {in_words(error)}") from error
         self._kept, self._kept_at = made & self._lasting, decision
         if rows.num_rows and rows["outcome_date"].null_count == rows.num_rows:
             first, last = years_of_business_days(self._usecase, decision.decision_date)
@@ -146,7 +147,7 @@ class Session:
                 return self._schema.empty_table()
             rows = self.db.sql(self._statement(frozenset({"decisions"}))).to_arrow_table()
         except duckdb.Error as error:
-            raise InputError(f"use case {self._usecase.name}: the features' SQL failed: {error}") from error
+            raise InputError(f"use case {self._usecase.name}: the features' SQL failed: {in_words(error)}") from error
         return self._sound(decision, rows)
 
     def _moves(self, sql: str) -> bool:
@@ -224,7 +225,7 @@ class Session:
         try:
             self.db.execute(sql)
         except duckdb.Error as error:
-            raise InputError(f"use case {self._usecase.name}: {stem}.sql failed: {error}") from error
+            raise InputError(f"use case {self._usecase.name}: {stem}.sql failed: {in_words(error)}") from error
 
     def refuse_duplicates(self, stem: str, table: str) -> None:
         """Do nothing if the table that the SQL file `stem` gave has each entity once.

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 
+from ml_assets.duck import open_duckdb
 from ml_assets.errors import InputError
 from ml_assets.lake import Lake, landing_table
 from ml_assets.landing.batch import Gap, landing_rows
@@ -61,7 +61,7 @@ def account(lake: Lake, event: EventSpec, *, threads: int = 0) -> list[Partition
         for epoch, partition in zip(lives["kafka_epoch"].to_pylist(), lives["kafka_partition"].to_pylist(), strict=True)
     ]
     positions = lives.append_column("position", pa.array(recorded, pa.int64()))
-    with duckdb.connect(":memory:", config={"threads": threads} if threads else {}) as db:
+    with open_duckdb(threads) as db:
         db.register("landed", landed)
         db.register("positions", positions)
         return [PartitionAccount(*row) for row in db.sql(SQL.read_text(encoding="utf-8")).fetchall()]

@@ -8,6 +8,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from ml_assets.duck import in_words, open_duckdb
 from ml_assets.errors import InputError
 from ml_assets.lake import Lake, landing_table
 from ml_assets.landing.dead_letters import waiting_dead_letters
@@ -72,8 +73,7 @@ def curate(event: EventSpec, landed: pa.Table, dead: pa.Table, *, threads: int =
         ValueError: a rule of the event is not valid SQL over its contract.
     """
     identity = ", ".join(dict.fromkeys(["business_date", *event.identity]))
-    with duckdb.connect(":memory:", config={"threads": threads} if threads else {}) as db:
-        db.execute("SET timezone = 'UTC'")
+    with open_duckdb(threads) as db:
         db.register("landed", landed)
         db.register("dead", dead)
         try:
@@ -84,7 +84,7 @@ def curate(event: EventSpec, landed: pa.Table, dead: pa.Table, *, threads: int =
                 "AS _copy FROM landed"
             )
         except duckdb.Error as error:
-            raise InputError(f"event {event.name}: a quarantine rule failed: {error}") from error
+            raise InputError(f"event {event.name}: a quarantine rule failed: {in_words(error)}") from error
         curated: pa.Table = db.sql(
             f"SELECT {', '.join(curated_schema(event).names)} FROM judged WHERE _reason = '' AND _copy = 1 "
             f"ORDER BY business_date, {', '.join(event.key)}, {_FIRST_KNOWN}"

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from ml_assets.duck import open_duckdb
 from ml_assets.lake import Lake, curated_table, landing_table, quarantine_table
 from ml_assets.landing.schemas import EVENT
 from ml_assets.spec import EventSpec, UseCase
@@ -54,8 +54,7 @@ def account_of_curation(lake: Lake, usecase: UseCase, event: EventSpec, *, threa
     # A field that the contract has got since is in no row that landed before.
     identity = [name for name in event.identity if name in landing.schema.names]
     landed = landing.to_table(columns=[*_columns(identity), "landed_at"], filter=ds.field("kind") == EVENT)
-    with duckdb.connect(":memory:", config={"threads": threads} if threads else {}) as db:
-        db.execute("SET timezone = 'UTC'")
+    with open_duckdb(threads) as db:
         for name, table in (
             ("landed", landed),
             ("curated", _read(lake, curated_table(usecase, event), _columns(identity), landed)),

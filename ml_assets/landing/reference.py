@@ -13,6 +13,7 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from ml_assets.contracts import TIMESTAMP, ReferenceRow, arrow_schema, to_columns
+from ml_assets.duck import in_words, open_duckdb
 from ml_assets.errors import InputError
 from ml_assets.landing.batch import fitting_columns
 from ml_assets.landing.decode import RefusedError
@@ -191,8 +192,7 @@ def _judge(
     table = pa.table(to_columns(spec.contract, rows), schema=schema)
     table = table.append_column("known_at", table["published_at"].cast(TIMESTAMP))
     numbered = table.append_column("_row", pa.array(range(len(rows)), pa.int64()))
-    with duckdb.connect(":memory:") as db:
-        db.execute("SET timezone = 'UTC'")
+    with open_duckdb() as db:
         db.register("rows", numbered)
         payload = ", ".join(f"'{name}', \"{name}\"" for name in schema.names)
         try:
@@ -201,7 +201,7 @@ def _judge(
                 f"json_object({payload})::VARCHAR AS _payload FROM rows"
             )
         except duckdb.Error as error:
-            raise InputError(f"reference {spec.name}: a quarantine rule failed: {error}") from error
+            raise InputError(f"reference {spec.name}: a quarantine rule failed: {in_words(error)}") from error
         kept = [row for (row,) in db.execute("SELECT _row FROM judged WHERE _reason = '' ORDER BY _row").fetchall()]
         broken = db.execute("SELECT _row, _reason, _payload FROM judged WHERE _reason <> '' ORDER BY _row").fetchall()
         found = [

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
-import duckdb
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from ml_assets.duck import open_duckdb
 from ml_assets.features import AsOfDatabase, DailyParts, columns_named, daily_days, use_of
 from ml_assets.features.days import day_of
 from ml_assets.lake import Lake, PartitionBusyError, curated_table, daily_table, reference_table
@@ -130,8 +130,7 @@ class PartInputs:
                 partition = "business_date"
             else:
                 rows, partition = self._lake.read(self._table(source)), "NULL::DATE"
-            with duckdb.connect(config={"threads": 1}) as db:
-                db.execute("SET timezone = 'UTC'")
+            with open_duckdb(1) as db:
                 db.register("rows", rows)
                 for day, known_at, count, total in db.execute(
                     f"SELECT {partition}, min(known_at), count(*), sum(hash({', '.join(rows.column_names)})::HUGEINT) "

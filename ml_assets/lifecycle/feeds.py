@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Any
 
-import duckdb
 import pyarrow.dataset as ds
 
+from ml_assets.duck import open_duckdb
 from ml_assets.features.days import day_end
 from ml_assets.lake import Lake, curated_table, landing_table, quarantine_table
 from ml_assets.lake.counts import most_frequent
@@ -102,8 +102,7 @@ def _delays(lake: Lake, event: EventSpec, dates: Sequence[date], as_of: datetime
     dataset = lake.dataset(landing_table(event.topic))
     if dataset is None:
         return []
-    with duckdb.connect(":memory:", config={"threads": threads} if threads else {}) as db:
-        db.execute("SET timezone = 'UTC'")
+    with open_duckdb(threads) as db:
         db.register("landing", dataset)
         db.execute("CREATE TABLE dates (business_date DATE, day_end TIMESTAMPTZ)")
         if dates:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 from sqlalchemy import Engine
 
 from ml_assets.answers import SERVED_SCORES
 from ml_assets.database.promotions import StageLines, stage_lines
+from ml_assets.duck import open_duckdb
 from ml_assets.lake import Lake, landing_table
 from ml_assets.landing.schemas import EVENT, event_schema
 from ml_assets.spec import UseCase
@@ -43,8 +43,7 @@ def served_stages(
     since = (now or datetime.now(UTC)) - _LOOK_BACK
     if lines.champion is not None:
         since = max(since, lines.champion.recorded_at)
-    with duckdb.connect(":memory:", config={"threads": threads} if threads else {}) as db:
-        db.execute("SET timezone = 'UTC'")
+    with open_duckdb(threads) as db:
         db.register("served", _served(lake, usecase, since))
         return ServedStages(lines, since, db.sql(SQL.read_text(encoding="utf-8")).to_arrow_table())
 

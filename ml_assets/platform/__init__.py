@@ -140,7 +140,9 @@ class Platform:
 
 def open_platform(settings: Settings) -> Platform:
     """Return the platform of the settings; nothing is opened yet."""
+    from ml_assets.duck import Room, use_duckdb
     from ml_assets.object_store import use_s3
 
     use_s3(settings)
+    use_duckdb(Room.of(settings))
     return Platform(settings)

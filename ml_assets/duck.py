@@ -1,0 +1,81 @@
+"""The one way in which this project opens DuckDB: in memory, with a limit to it, and a place for what exceeds it.
+
+By itself DuckDB takes four fifths of the machine, and spills to `.tmp` in the working folder. Here it takes two fifths
+of what the process may use, since the rows that go in and come out, as Arrow, are beside it; and it spills to where the
+settings say there is room. All is set before a configuration is locked, and nobody else calls `duckdb.connect`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ml_assets.memory import MIB, memory_allowed
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from ml_assets.settings import Settings
+
+# DuckDB's share of what the process may use.
+_SHARE = 0.4
+# Less, and DuckDB cannot sort with two threads.
+_LEAST = 64 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What DuckDB may use: bytes of memory, a folder, and bytes of the files there (0: nine tenths of what is free).
+
+    Each open database has as much memory, and as many files.
+    """
+
+    memory: int
+    spill: Path
+    spill_bytes: int = 0
+
+    @classmethod
+    def of(cls, settings: Settings) -> Room:
+        """Return what the settings give."""
+        allowed = memory_allowed(settings.memory_mib)
+        return cls(max(_LEAST, int(allowed * _SHARE)), Path(settings.spill_path), settings.spill_mib * MIB)
+
+
+_room: Room | None = None
+
+
+def use_duckdb(room: Room) -> None:
+    """Let what is opened from now on in this process have this room."""
+    global _room
+    _room = room
+
+
+def open_duckdb(threads: int = 0) -> duckdb.DuckDBPyConnection:
+    """Return an empty database in memory, whose clock is UTC; `threads` 0 means one per core."""
+    import duckdb
+
+    room = _room or Room(max(_LEAST, int(memory_allowed() * _SHARE)), Path(tempfile.gettempdir()) / "ml_assets-spill")
+    config: dict[str, Any] = {"memory_limit": f"{room.memory}B", "temp_directory": str(room.spill)}
+    if threads:
+        config["threads"] = threads
+    # It makes this folder when it spills, but none above it. It names files by process and database, and deletes them.
+    room.spill.parent.mkdir(parents=True, exist_ok=True)
+    db = duckdb.connect(":memory:", config=config)
+    if room.spill_bytes:  # DuckDB 2.0.0 takes it in `config` too, and then knows no limit
+        db.execute(f"SET GLOBAL max_temp_directory_size = '{room.spill_bytes}B'")
+    db.execute("SET GLOBAL timezone = 'UTC'")
+    return db
+
+
+def in_words(error: duckdb.Error) -> str:
+    """Return what an error of DuckDB's says; where room was short, which settings give more instead of its advice."""
+    import duckdb
+
+    if not isinstance(error, duckdb.OutOfMemoryException):
+        return str(error)
+    return (
+        f"{str(error).splitlines()[0]}. DuckDB gets {_SHARE:.0%} of ML_ASSETS_MEMORY_MIB, and ML_ASSETS_SPILL_MIB of "
+        "files in ML_ASSETS_SPILL_ROOT: give it more, or the Job of the run a higher limit of memory"
+    )

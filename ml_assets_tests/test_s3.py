@@ -32,6 +32,15 @@ def test_a_lake_on_s3_appends_once_and_fences(s3_lake):
     assert late.positions(["a"]) == {"a": 3}
 
 
+def test_a_lake_on_s3_that_keeps_a_table_sees_what_another_writes(s3, s3_lake):
+    """Guards a kept handle that cannot see on S3 whether it is still of the same table."""
+    other = s3.lake(s3_lake.root)
+    for number in (1, 2):
+        s3_lake.replace("t", rows(number), "day", [MONDAY])
+        assert other.read("t")["n"].to_pylist() == s3_lake.read("t")["n"].to_pylist() == [number]
+    assert other.dataset("t") is other.dataset("t"), "a look without news opens nothing"
+
+
 def test_of_many_conditional_writes_one_succeeds(s3, bucket):
     """Guards the server itself: two threads that both pass the check would make a lake double its rows."""
 

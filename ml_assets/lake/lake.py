@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from itertools import repeat
-from typing import Any
-from urllib.parse import unquote
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.fs
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
-from deltalake.fs import DeltaStorageHandler
 
 from ml_assets.errors import InputError, StateError
+from ml_assets.lake.opened import Opened, Snapshot
 
 _WRITER = WriterProperties(compression="ZSTD")
 # Features of other writers that deltalake reads.
@@ -33,7 +31,7 @@ _BEFORE_DROP = {
         "REORG TABLE {where} APPLY (PURGE)",
     ),
 }
-_PARQUET = ds.ParquetFileFormat(default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=True))
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +68,24 @@ class RangedFile:
 
 
 class Lake:
-    """Delta tables below one root, a folder or an `s3://` prefix."""
+    """Delta tables below one root, a folder or an `s3://` prefix. Threads may share it.
+
+    A table that has been read is kept open (`lake.opened`), and only commits since then are read from its log: opening
+    it takes several times as long as finding that there are none. Whoever reads gets the newest version all the same.
+    """
 
     def __init__(self, root: str, storage_options: Mapping[str, str] | None = None) -> None:
         self.root = root.rstrip("/")
         self.options = dict(storage_options or {})
         self.writer = _WRITER
+        self._opened: dict[str, Opened] = {}
 
     def uri(self, table: str) -> str:
         """Return the address of a table."""
         return f"{self.root}/{table}"
 
     def table(self, name: str, version: int | None = None) -> DeltaTable | None:
-        """Return the Delta table, or None if nothing has been written to it yet.
+        """Return the Delta table, opened for the caller alone, or None if nothing has been written to it yet.
 
         Raises:
             ForeignTableError: somebody else has given it a feature that we cannot read.
@@ -94,60 +97,74 @@ class Lake:
         _refuse_foreign_features(name, table)
         return table
 
+    @contextmanager
+    def _newest(self, name: str) -> Iterator[Opened | None]:
+        """Yield a table at its newest version, None if there is none; it is kept unless the block fails.
+
+        While one thread has it another opens its own: a handle moves, and who moves it must be alone.
+        """
+        opened = self._opened.pop(name, None)
+        if opened is None or not opened.catch_up():
+            table = self.table(name)
+            opened = None if table is None else Opened(table, self.uri(name), self.options)
+        if opened is not None:
+            _refuse_foreign_features(name, opened.table)
+        before = opened and opened.version
+        yield opened
+        if opened is not None:
+            if opened.version != before:
+                opened.note()
+            self._opened[name] = opened
+
+    def _snapshot(self, name: str, version: int | None = None) -> Snapshot | None:
+        """Return what a version of a table holds, by default the newest; None if there is no table."""
+        try:
+            with self._newest(name) as opened:
+                if opened is None or version in (None, opened.version):
+                    return None if opened is None else opened.snapshot()
+        except ForeignTableError:
+            if version is None:  # what was before the newest may be readable
+                raise
+        table = self.table(name, version)
+        return None if table is None else Opened(table, self.uri(name), self.options).snapshot()
+
     def version(self, name: str) -> int | None:
         """Return the newest version of a table, or None if it does not exist."""
-        table = self.table(name)
-        return None if table is None else int(table.version())
+        with self._newest(name) as opened:
+            return None if opened is None else opened.version
+
+    def positions(self, name: str, app_ids: Iterable[str]) -> dict[str, int]:
+        """Return the position of each application in a table's log; 0 for one never seen."""
+        with self._newest(name) as opened:
+            return {one: 0 if opened is None else int(opened.table.transaction_version(one) or 0) for one in app_ids}
 
     def dataset(self, name: str, version: int | None = None) -> ds.Dataset | None:
-        """Return a table as an Arrow dataset that pushes filters down, or None if it does not exist.
-
-        Files are chosen by their partition, and row groups by their statistics once a file is open. The table's own
-        statistics are left out: making expressions of them costs milliseconds per file, for all history, at each read.
-        """
-        table = self.table(name, version)
-        if table is None:
-            return None
-        protocol = table.protocol()
-        if protocol.min_reader_version > 1:  # of another writer, with a feature that deltalake itself can read
-            return table.to_pyarrow_dataset()
-        schema = pa.schema(table.schema().to_arrow())
-        actions = pa.table(table.get_add_actions(flatten=True))
-        files = [unquote(path) for path in actions["path"].to_pylist()]
-        sizes = dict(zip(files, actions["size_bytes"].to_pylist(), strict=True))
-        filesystem = pa.fs.PyFileSystem(DeltaStorageHandler(self.uri(name), self.options, sizes))
-        columns = table.metadata().partition_columns
-        values = zip(*(actions[f"partition.{column}"].to_pylist() for column in columns), strict=True)
-        fragments = [
-            _PARQUET.make_fragment(file, filesystem=filesystem, partition_expression=_partition(schema, columns, at))
-            for file, at in zip(files, values if columns else repeat(()), strict=bool(columns))
-        ]
-        return ds.FileSystemDataset(fragments, schema, _PARQUET, filesystem)
+        """Return a table as an Arrow dataset that pushes filters down, or None if it does not exist."""
+        snapshot = self._snapshot(name, version)
+        return None if snapshot is None else snapshot.dataset
 
     def files_with_ranges(self, name: str, columns: Iterable[str]) -> list[RangedFile]:
         """Return the files of a table with the ranges of these columns, from the log alone; empty if there is no table.
 
         So the files to read can be chosen before any file is opened.
         """
-        table, dataset = self.table(name), self.dataset(name)
-        if table is None or dataset is None:
+        snapshot = self._snapshot(name)
+        if snapshot is None:
             return []
-        actions = pa.table(table.get_add_actions(flatten=True))
-        listed = {unquote(row["path"]): row for row in actions.to_pylist()}
-        partitions = table.metadata().partition_columns
         found = []
-        for fragment in dataset.get_fragments():
-            row = next((listed[p] for p in (fragment.path, unquote(fragment.path)) if p in listed), None)
-            if row is None:  # written since the log was read
-                continue
-            ends = {column: (row.get(f"min.{column}"), row.get(f"max.{column}")) for column in columns}
+        wanted = list(columns)
+        needed = {f"{end}.{column}" for end in ("min", "max") for column in wanted}
+        needed |= {"path", "num_records", *(f"partition.{column}" for column in snapshot.partition_columns)}
+        rows = snapshot.actions.select([each for each in snapshot.actions.column_names if each in needed]).to_pylist()
+        for row in rows:
+            ends = {column: (row.get(f"min.{column}"), row.get(f"max.{column}")) for column in wanted}
             found.append(
                 RangedFile(
-                    values={column: row[f"partition.{column}"] for column in partitions},
+                    values={column: row[f"partition.{column}"] for column in snapshot.partition_columns},
                     rows=int(row["num_records"]),
                     ranges={column: of for column, of in ends.items() if None not in of},
-                    fragment=fragment,
-                    schema=dataset.schema,
+                    fragment=snapshot.fragment(row["path"]),
+                    schema=snapshot.dataset.schema,
                 )
             )
         return found
@@ -206,26 +223,23 @@ class Lake:
             raise InputError(f"{name}: rows of {partition_column} {stray[0]} do not belong to the replaced partitions")
         listed = ", ".join(f"'{day.isoformat()}'" for day in days)
 
-        def write() -> None:
-            table = self.table(name) or self.create(name, rows.schema, [partition_column])
-            _refuse_foreign_columns(name, table, rows.schema)
-            write_deltalake(
-                table,
-                rows,
-                mode="overwrite",
-                predicate=f"{partition_column} IN ({listed})",
-                schema_mode="merge",
-                writer_properties=_WRITER,
-            )
+        def write() -> int:
+            with self._newest(name) as opened:
+                table = opened.table if opened else self.create(name, rows.schema, [partition_column])
+                _refuse_foreign_columns(name, table, rows.schema)
+                write_deltalake(
+                    table,
+                    rows,
+                    mode="overwrite",
+                    predicate=f"{partition_column} IN ({listed})",
+                    schema_mode="merge",
+                    writer_properties=_WRITER,
+                )
+                return int(table.version())  # it stands at this very commit
 
         if days:
-            _in_turn(write, f"{name}, {partition_column} {days[0]}{f' to {days[-1]}' if days[1:] else ''}")
-        else:
-            self.create(name, rows.schema, [partition_column])
-        version = self.version(name)
-        if version is None:  # pragma: no cover - it has just been written
-            raise StateError(f"{name} was written but cannot be read back")
-        return version
+            return _in_turn(write, f"{name}, {partition_column} {days[0]}{f' to {days[-1]}' if days[1:] else ''}")
+        return int(self.create(name, rows.schema, [partition_column]).version())
 
     def create(self, name: str, schema: pa.Schema, partition_by: Sequence[str]) -> DeltaTable:
         """Return a table, made without rows unless it is there.
@@ -256,9 +270,9 @@ class Lake:
             )
 
         _in_turn(write, name)
-        table = self.table(name)
-        assert table is not None  # noqa: S101 - it has just been written
-        return int(table.version())
+        version = self.version(name)
+        assert version is not None  # noqa: S101 - it has just been written
+        return version
 
     def empty(self, name: str, set_back: Iterable[str] = ()) -> None:
         """Remove all rows of a table in one commit, if it exists; its older versions stay readable.
@@ -281,10 +295,10 @@ class Lake:
 
         A file never changes: the same names are the same rows.
         """
-        table = self.table(name)
+        snapshot = self._snapshot(name)
         found: dict[date | None, list[str]] = {}
-        if table is not None:
-            actions = pa.table(table.get_add_actions(flatten=True))
+        if snapshot is not None:
+            actions = snapshot.actions
             paths = actions["path"].to_pylist()
             days = actions[f"partition.{partition_column}"].to_pylist() if partition_column else [None] * len(paths)
             for day, path in zip(days, paths, strict=True):
@@ -296,10 +310,10 @@ class Lake:
 
         `where` chooses by the values of other partition columns.
         """
-        table = self.table(name)
-        if table is None:
+        snapshot = self._snapshot(name)
+        if snapshot is None:
             return []
-        actions = pa.table(table.get_add_actions(flatten=True))
+        actions = snapshot.actions
         for column, value in where.items():
             actions = actions.filter(pc.equal(actions[f"partition.{column}"], value))
         nothing: list[Any] = [None] * len(actions)
@@ -369,16 +383,15 @@ class PartitionBusyError(StateError):
     """Other writers of the same partition were faster, again and again: nothing was written."""
 
 
-def _in_turn(write: Callable[[], None], what: str) -> None:
-    """Write; where another writer was faster, wait a moment and write again.
+def _in_turn(write: Callable[[], _T], what: str) -> _T:
+    """Write, and return what that returns; where another writer was faster, wait a moment and write again.
 
     Raises:
         PartitionBusyError: that was so each time.
     """
     for wait in (0.2, 0.5, 1.0, 2.0, 4.0, None):
         try:
-            write()
-            return
+            return write()
         except CommitFailedError as error:
             if wait is None:
                 raise PartitionBusyError(
@@ -386,6 +399,7 @@ def _in_turn(write: Callable[[], None], what: str) -> None:
                     "written; start this run again when they are done, `ml-assets ui` shows them"
                 ) from error
             time.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311 - so that two do not meet again
+    raise AssertionError  # pragma: no cover - the last one returns or raises
 
 
 class PositionMovedError(StateError):
@@ -491,13 +505,3 @@ class Appender:
 
     def _position(self, app_id: str) -> int:
         return 0 if self._table is None else int(self._table.transaction_version(app_id) or 0)
-
-
-def _partition(schema: pa.Schema, columns: Sequence[str], values: Sequence[Any]) -> ds.Expression:
-    """Return what holds for all rows of a file: the values of its partition columns."""
-    holds = ds.scalar(True)
-    for column, value in zip(columns, values, strict=True):
-        field = ds.field(column)
-        equal = field.is_null() if value is None else field == pa.scalar(value, schema.field(column).type)
-        holds = holds & equal
-    return holds

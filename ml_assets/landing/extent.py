@@ -53,13 +53,14 @@ def topic_progress(lake: Lake, event: EventSpec, now: datetime | None = None) ->
     """Return how far the topic of an event has landed: from the log of its table, and columns of its newest files."""
     now = now or datetime.now(UTC)
     name = landing_table(event.topic)
-    table = lake.table(name)
-    if table is None:
+    if lake.version(name) is None:
         return TopicProgress(event.topic, {})
     found = _newest_rows(lake, name, now)
-    count = int(table.transaction_version(partitions_id(event.topic)) or 0)
-    for partition in sorted({*found, *range(count)}):
-        noted = int(table.transaction_version(read_id(event.topic, partition)) or 0)
+    count = lake.positions(name, [partitions_id(event.topic)])[partitions_id(event.topic)]
+    partitions = sorted({*found, *range(count)})
+    read = lake.positions(name, [read_id(event.topic, partition) for partition in partitions])
+    for partition in partitions:
+        noted = read[read_id(event.topic, partition)]
         seen = from_micros(noted) if noted else None
         of_rows = found.get(partition)
         times = [time for time in (seen, of_rows) if time is not None and time <= now]

@@ -1,4 +1,4 @@
-"""Whether models still hold once they score: what came of predictions, how good they were, what has moved, what to do.
+"""Whether a model in use is still good: outcomes of its predictions, performance, drift, and when to retrain.
 
-Pure: tables in, tables out. The stages of `lifecycle.monitoring` read and write.
+These modules are pure: tables in, tables out. The stages of `lifecycle.monitoring` read and write.
 """

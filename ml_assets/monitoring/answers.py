@@ -1,7 +1,7 @@
-"""Answers of the scoring service as predictions: which of them count, and what describes and labels them.
+"""Answers of the scoring service as predictions: which of them count, and how they get attributes and labels.
 
-The service answers at any moment, so that an answer's decision time is none of the batch's. What it is about, an entity
-and an outcome date, is the same: outcome, cost and attributes are those of the batch's decisions about it.
+The service answers at any moment, so the decision time of an answer is not one of the batch's. The subject is the same,
+an entity and an outcome date: the answer takes outcome, cost and attributes from the batch's decisions about it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from ml_assets.monitoring.outcomes import OUTCOMES_SCHEMA, PREDICTED
 from ml_assets.spec import UseCase
 
-# What is read of an answer; see `ml_assets.answers.ServedScore`.
+# The fields of an answer that are read; see `ml_assets.answers.ServedScore`.
 ANSWERED = (
     "entity_id", "decision_time", "slot", "outcome_date", "model_version", "mlflow_run_id", "probability",
     "expected_cost", "event_time", "stage", "what_if",
@@ -29,7 +29,7 @@ _KEYS = ["entity_id", "decision_time"]
 
 @dataclass(frozen=True, slots=True)
 class OnlineDecisions:
-    """Answers in the shape in which `join_outcomes` takes predictions, features and labels of the batch."""
+    """Answers as the three tables that `join_outcomes` takes for the batch: predictions, features and labels."""
 
     predictions: pa.Table
     features: pa.Table
@@ -39,15 +39,15 @@ class OnlineDecisions:
 def online_decisions(usecase: UseCase, answers: pa.Table, features: pa.Table, labels: pa.Table) -> OnlineDecisions:
     """Return the answers that count as predictions.
 
-    `answers` has the columns `ANSWERED`; `features` are the batch's decisions about the same outcome dates, with
-    cost_if_fail, attributes and slices, `labels` are rows of the labels table with outcome_date.
+    `answers` has the columns `ANSWERED`. `features` are the batch's decisions about the same outcome dates, with
+    cost_if_fail, attributes and slices. `labels` are rows of the labels table with outcome_date.
 
-    Counted is what a caller was told, champion or canary, and no what-if; of several answers on an entity at a slot of
-    a date the newest one, as on a work-list. An entity of which the batch knows nothing has no attributes; what its
-    fail would cost follows from the answer.
+    An answer counts if a caller received it, from the champion or the canary. A what-if does not count. If an entity
+    has several answers for a slot of a date, the newest one counts, as on a work-list. An entity that the batch does
+    not know has no attributes; its cost_if_fail is computed from the answer.
     """
     answers = _counted(usecase, answers)
-    # Where a slice is of the slot, it is the slot of the answer.
+    # A slice by slot takes the slot of the answer.
     told = [name for name in features.column_names if name in answers.column_names and name not in _ABOUT]
     known = _newest(features).drop_columns(told)
     rows = answers.join(known, keys=_ABOUT, join_type="left outer").sort_by(_in_order)
@@ -56,7 +56,7 @@ def online_decisions(usecase: UseCase, answers: pa.Table, features: pa.Table, la
     rows = rows.set_column(rows.column_names.index("cost_if_fail"), "cost_if_fail", cost)
     came = _newest(labels).drop_columns(["decision_time"])
     labelled = answers.select([*_KEYS, "outcome_date"]).join(came, keys=_ABOUT, join_type="inner")
-    # What was known before it was asked is no outcome of an answer.
+    # A label that was known before the request is not an outcome of the answer.
     labelled = labelled.filter(pc.greater(labelled["label_known_at"], labelled["decision_time"]))
     described = [name for name in features.column_names if name not in (*_ABOUT, "decision_time", "cost_if_fail")]
     return OnlineDecisions(
@@ -84,7 +84,7 @@ def _newest(rows: pa.Table) -> pa.Table:
 
 
 def _last(rows: pa.Table, keys: list[str], *, by: str) -> pa.Table:
-    """Return of the rows of each key the last one by a column."""
+    """Return one row per key: the last one in the order of column `by`."""
     rows = rows.sort_by([(by, "ascending")])
     rows = rows.append_column("row", pa.array(range(rows.num_rows), pa.int64()))
     last = rows.group_by(keys).aggregate([("row", "max")])["row_max"]

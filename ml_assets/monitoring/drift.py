@@ -1,9 +1,9 @@
 """How far the decisions of a date are from those that their model has learned from, and whether that is too far.
 
-By effect size in the groups that are kept with the model (`learning.drift_reference`), never by a p-value: with many
-rows every difference is significant. What is too far is told by the reference's own days, of the same kind: a Monday or
-a month end that looks as others did is no drift. And in the unit that matters: by how much each column and each cause
-has moved the mean log-odds.
+Distance is an effect size over the groups that are kept with the model (`learning.drift_reference`), never a p-value:
+with many rows every difference is significant. The limit comes from the reference's own days of the same kind: a Monday
+or a month end that looks like earlier ones is not drift. Each finding also says by how much the column or the cause has
+moved the mean log-odds, because that is what moves predictions.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ FEATURE, PREDICTION, SLICE, CAUSE, VOLUME, FEED, GROUP = (
     "feature", "prediction", "slice", "cause", "volume", "feed", "group",
 )  # fmt: skip
 MONTH_END, MEAN_LOG_ODDS, MISSING = "month end", "mean log-odds", "missing"
-# The reference's number of decisions or events that only one day in twenty is further from the usual one.
+# The quantile of the reference's daily deviations that sets a limit: one day in twenty deviates more.
 _HIGH = 0.95
-# The share of dates on which a feed must have come to be missed on others.
+# A feed counts as regular, and is judged, if it came in time on at least this share of the earlier dates.
 _REGULAR = 0.8
-# Standard deviations that chance does not reach in a year of days.
+# Chance does not reach this many standard deviations in a year of days.
 _SURE = 3.5
-# Fewer reference days than these say nothing of how days differ.
+# With fewer reference days it is unknown how much days differ.
 _LEAST_DAYS = 5
 DRIFT_SCHEMA = pa.schema(
     [
@@ -61,10 +61,10 @@ DRIFT_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One measure of one column, cause, volume, feed or group on a date, with the range that it may have.
+    """One measure of one column, cause, volume, feed or group on a date, with its allowed range.
 
-    `moved` is by how much it has moved the mean log-odds. What is not `judged` says `why`. `at_once` is for what is
-    drift without a second date.
+    `moved` is by how much it has moved the mean log-odds. `why` explains the finding, and says why it is not `judged`
+    if it is not. `at_once` marks a breach that is drift on its first date.
     """
 
     kind: str
@@ -83,12 +83,12 @@ class Finding:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What it is that was measured."""
+        """The identity of the measure: kind, name and measure."""
         return self.kind, self.name, self.measure
 
 
 def kind_of_day(day: date, calendar: BusinessCalendar) -> str:
-    """Return what days are compared by: month end for the last business day of a month, else the day of the week."""
+    """Return the kind of a day: month end for the last business day of a month, else the day of the week."""
     return MONTH_END if calendar.next(day).month != day.month else f"{day:%A}"
 
 
@@ -101,11 +101,11 @@ def date_findings(
     causes: Mapping[str, Mapping[str, float]],
     decided: Collection[str],
 ) -> list[Finding]:
-    """Return what there is to say of the decisions of a date.
+    """Return the findings on the decisions of a date.
 
-    `rows` has slot, `probability`, the features and the slices (`slice__<name>`) of the date's decisions; a column that
-    is not there counts as empty. `causes` maps a slot to the mean contribution of each cause, `decided` are the slots
-    whose time has come: only these are missed.
+    `rows` has slot, `probability`, the features and the slices (`slice__<name>`) of the date's decisions; an absent
+    column counts as empty. `causes` maps a slot to the mean contribution of each cause. `decided` are the slots whose
+    decision time has passed; a later slot without decisions is not a finding.
     """
     judge = _Judge(usecase.monitoring.drift, usecase.calendar, day)
     by_slot = _by_slot(rows)
@@ -132,10 +132,10 @@ def date_findings(
 def drift_table(
     usecase: UseCase, day: date, findings: Iterable[Finding], earlier: Iterable[Mapping[str, Any]]
 ) -> pa.Table:
-    """Return the findings of a date in `DRIFT_SCHEMA`; `earlier` are rows of it of the dates before.
+    """Return the findings of a date in `DRIFT_SCHEMA`; `earlier` are rows of that schema for the dates before.
 
-    A finding is drift if it breached on `breaches` of the last `windows` decision dates, this one among them, or if
-    one date is enough (`Finding.at_once`).
+    A finding is drift if it breached on `breaches` of the last `windows` decision dates including this one, or if it
+    breached and one date is enough (`Finding.at_once`).
     """
     spec = usecase.monitoring.drift
     before = [row for row in earlier if row["decision_date"] < day]
@@ -158,10 +158,11 @@ def drift_table(
 
 
 def feed_findings(usecase: UseCase, day: date, feeds: Iterable[Mapping[str, Any]]) -> list[Finding]:
-    """Return what there is to say of the feeds of a business date, against the business dates before.
+    """Return the findings on the feeds of a business date, compared with the business dates before.
 
-    `feeds` has source, business_date, events, late and first_known_at of each event, of the date and of those before
-    it. A feed that comes later than a business day after its date, or only now and then, is not judged.
+    `feeds` has one row per source and business date, for the date and those before it: source, business_date, events,
+    late and first_known_at. A feed that usually comes more than a business day after its date, or irregularly, is not
+    judged.
     """
     judge = _Judge(usecase.monitoring.drift, usecase.calendar, day)
     found = []
@@ -185,12 +186,13 @@ def _came_in_time(usecase: UseCase, row: Mapping[str, Any]) -> bool:
 
 
 def whole_finding(usecase: UseCase, rows: pa.Table) -> list[Finding]:
-    """Return how many times the promised outcomes came on the newest complete outcome dates, against those before.
+    """Return the ratio of outcomes to their expected number on the newest complete outcome dates, against dates before.
 
-    `rows` has probability, label and outcome_date, of decisions with an outcome on complete dates; none, no finding.
-    Of the newest date and the newest `group_days` together, the one that is further off is told. The features cannot
-    show that: it is the law of the outcome that has changed. Days vary by chance, as independent outcomes do, and by
-    what decisions of a day share, which the dates before tell.
+    `rows` has probability, label and outcome_date of decisions with an outcome on complete dates; without rows there is
+    no finding. The ratio is computed for the newest date and for the newest `group_days` together; the finding is the
+    one that is further off. It shows what features cannot: that the probability of the outcome, given the features, has
+    changed. Days vary by the chance of independent outcomes, and by shocks that the decisions of a day share; the size
+    of those shocks is estimated from the dates before.
     """
     if not rows.num_rows:
         return []
@@ -201,12 +203,12 @@ def whole_finding(usecase: UseCase, rows: pa.Table) -> list[Finding]:
     by_chance = variance / np.maximum(promised, 0.5) ** 2
     before = np.log((came[:-1] + 0.5) / (promised[:-1] + 0.5))
     middle = float(np.median(before)) if len(before) else 0.0
-    # Robust, since the dates of a change that goes on are among those before.
+    # A robust estimate, because the dates before may include earlier dates of the same change.
     spread = (1.4826 * float(np.median(np.abs(before - middle)))) ** 2 if len(before) else 0.0
     shared = max(0.0, spread - float(np.median(by_chance[:-1]))) if len(before) else 0.0
 
     def off(last: int) -> tuple[float, float, int]:
-        """Return how many standard deviations the outcomes are off, what one is, and of how many dates that is."""
+        """Return by how many standard deviations the outcomes are off, the standard deviation, and `last`."""
         usual = promised[-last:].sum() * math.exp(middle)
         one = math.sqrt(1 + shared * usual / last)
         return float(_root(came[-last:].sum()) - _root(usual)) / one, one, last
@@ -228,13 +230,13 @@ def whole_finding(usecase: UseCase, rows: pa.Table) -> list[Finding]:
 
 
 def group_findings(usecase: UseCase, rows: pa.Table, *, most: int = 20) -> list[Finding]:
-    """Return the groups whose fails are furthest above what their probabilities promised, at most `most` per source.
+    """Return the groups whose fails are furthest above their expected number, at most `most` per source.
 
-    `rows` is as for `whole_finding`, with a column per source of `DriftSpec.groups`; the newest `group_days` of the
-    dates count. A group's log-odds may all lie higher by the same shift: how sure that is, is told by the deviance of
-    independent fails, its signed root in standard deviations (McCullagh and Nelder 1989, 2.3), half a fail held off for
-    small counts. The limit is widened by what the other groups show of shocks that decisions share (the median, as of
-    a chi-squared of one degree).
+    `rows` is as for `whole_finding`, with one column per source of `DriftSpec.groups`; the newest `group_days` dates
+    count. The alternative is that all log-odds of a group are higher by the same shift. The evidence for a shift is the
+    deviance of independent fails; its signed root is in standard deviations (McCullagh and Nelder 1989, 2.3), with half
+    a fail as the correction for small counts. The limit is widened by the shocks that decisions share, as far as the
+    other groups show them (their median deviation, against that of a chi-squared with one degree of freedom).
     """
     spec = usecase.monitoring.drift
     days = np.unique(rows["outcome_date"].to_numpy())[-spec.group_days :]
@@ -266,10 +268,10 @@ def group_findings(usecase: UseCase, rows: pa.Table, *, most: int = 20) -> list[
 def _most_by_chance(
     p: NDArray[np.float64], groups: NDArray[np.int64], number: int, deviations: float
 ) -> NDArray[np.float64]:
-    """Return how many fails each group may have, (number,), until so many standard deviations speak of a shift.
+    """Return the largest number of fails, (number,), that each group may have within `deviations` standard deviations.
 
-    `p` (n,) are the probabilities of decisions, `groups` (n,) the group of each, all from 0 to `number`. The deviance
-    depends on the fails through their number alone, and grows with it: the limit is where it is `deviations` squared.
+    `p` (n,) are the probabilities of decisions; `groups` (n,) are their groups, integers from 0 to `number` - 1. The
+    deviance depends only on the number of fails and grows with it; at the limit it equals `deviations` squared.
     """
     low, high = np.zeros(number), np.full(number, 15.0)
     fails: NDArray[Any] = np.zeros(number)
@@ -285,22 +287,22 @@ def _most_by_chance(
 
 
 def _root(counts: Any) -> NDArray[np.float64]:
-    """Return counts on a scale on which chance has a standard deviation of 1, small ones too (Anscombe 1948)."""
+    """Return counts on a scale on which chance has a standard deviation of 1, for small counts too (Anscombe 1948)."""
     return np.asarray(2 * np.sqrt(np.asarray(counts, dtype=np.float64) + 3 / 8))
 
 
 def _square(roots: Any) -> NDArray[np.float64]:
-    """Return the counts of `_root`, 0 or more."""
+    """Return the counts, 0 or more, of which `roots` are the `_root`."""
     return np.asarray(np.maximum(0.0, (np.maximum(0.0, roots) / 2) ** 2 - 3 / 8))
 
 
 def shown_first(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return rows of `DRIFT_SCHEMA`, drift first, then breaches, then by how far they have moved the log-odds."""
+    """Return rows of `DRIFT_SCHEMA` sorted: drift first, then breaches, then by how far they moved the log-odds."""
     return sorted(rows, key=lambda row: (not row["drifted"], not row["breached"], -abs(row["moved"] or 0.0)))
 
 
 def _too_few(days: int) -> str:
-    """Return why so many days say nothing of how days differ; empty if they do."""
+    """Return why `days` reference days are too few to judge by; empty if they suffice."""
     return f"{days} days to compare with are too few" if days < _LEAST_DAYS else ""
 
 
@@ -312,9 +314,9 @@ class _Judge:
         self._calendar, self._kind = calendar, kind_of_day(day, calendar)
 
     def usual(self, days: Sequence[date], off: NDArray[np.float64], *, any_kind: bool = False) -> tuple[float, str]:
-        """Return by how much days like this one were off (0 or more), and why that is not known, if it is not.
+        """Return by how much reference days like this one were off (0 or more), and why that is unknown, else empty.
 
-        With `any_kind`, a month end is compared with other days if there is no month end.
+        With `any_kind`, a month end is compared with other days if the reference has no month end.
         """
         if why := _too_few(len(days)):
             return 0.0, why
@@ -323,19 +325,20 @@ class _Judge:
             kind = kind_of_day(one, self._calendar)
             most[kind] = max(each, most.get(kind, 0.0))
         if self._kind == MONTH_END and MONTH_END not in most and not any_kind:
-            return 0.0, "it is a month end, and there is none to compare with"
-        # A few days of its kind may all have been near; one kind that is far says nothing of the others.
+            return 0.0, "it is a month end, and the reference has none to compare with"
+        # The few days of one kind may all have been close by chance, so the median over the kinds is the floor. One
+        # kind that is far off does not widen the limit of the others.
         return max(most.get(self._kind, 0.0), float(np.median(list(most.values())))), ""
 
     def small(self, rows: int) -> str:
-        """Return why so many rows are not judged; empty if they are."""
+        """Return why a date of `rows` decisions is not judged; empty if it is."""
         return f"fewer than {self.spec.min_rows} decisions" if rows < self.spec.min_rows else ""
 
     def share(
         self, kind: str, name: str, measure: str, value: float, days: Sequence[date],
         shares: NDArray[np.float64], n: int, what: str,
     ) -> Finding:  # fmt: skip
-        """Return the finding on a share that may only be too high."""
+        """Return the finding on a share, which has an upper limit only."""
         usual, why = self.usual(days, shares, any_kind=True)
         why = why or self.small(n)
         chance = 3 * math.sqrt(usual * (1 - usual) / max(1, n))
@@ -351,7 +354,7 @@ class _Judge:
     def volume(
         self, kind: str, name: str, measure: str, n: int, days: Sequence[date], counts: Sequence[int]
     ) -> Finding:
-        """Return the finding on a number, against those of days of the same kind, of all days if these are few."""
+        """Return the finding on a count, compared with days of the same kind, or with all days if these are few."""
         same = [one for one, at in zip(counts, days, strict=True) if kind_of_day(at, self._calendar) == self._kind]
         alike = len(same) >= 2 or self._kind == MONTH_END
         against = np.array(same if alike else counts, dtype=np.float64)
@@ -428,7 +431,7 @@ def _stability(
 
 
 def _most_moved(spread: Spread, real: NDArray[np.float64], counts: NDArray[np.int64], n: int) -> str:
-    """Return in words the group that has gained or lost most."""
+    """Return, in words, the group whose share has changed most."""
     at = int(np.argmax(np.abs(real)))
     now = counts[at] / max(1, n)
     return f"{spread.names[at]}: {now - real[at]:.1%} before, {now:.1%} now"

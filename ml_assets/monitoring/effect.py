@@ -1,7 +1,7 @@
-"""What acting on the work-lists has avoided: what was acted on beside the control group, which went the usual way.
+"""What acting on the work-lists has avoided: decisions that were acted on, compared with the control group.
 
-The lot decides who is in which, so that the difference is the effect of acting, and of nothing else. Both are the
-decisions that the list asked to act on and whose fail costs at most what the control group may.
+The lot assigns a decision to one or the other, so the difference between them is the effect of acting and of nothing
+else. Both hold only decisions on a list whose fail costs at most `ControlSpec.max_cost`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ml_assets.predictions.control import said
 from ml_assets.spec import USUAL_WAY, UseCase
 
 ACTED_ON, UNTOUCHED = "acted on", "untouched"
-# Fewer decisions in the control group say nothing.
+# With fewer decisions in either group, the effect is not estimated.
 _LEAST = 20
 _ENTITY = ["entity_id", "outcome_date"]
 _NOTHING = Interval(float("nan"), float("nan"), float("nan"))
@@ -28,11 +28,11 @@ _NOTHING = Interval(float("nan"), float("nan"), float("nan"))
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What acting avoided; without a control group, or with a small one, `why` it cannot be told. `fails` are of both.
+    """What acting avoided. Without a control group, or with a small one, `why` says why it is unknown.
 
-    `avoided` is the share of decisions that would have failed and did not, `cost_avoided` the cost of these of all that
-    were acted on, `control_cost` what it cost not to act on the control group, in the use case's currency, before what
-    acting costs. Intervals are over days.
+    `fails` counts both groups. `avoided` is the share of decisions that would have failed and did not. `cost_avoided`
+    is their cost, over all decisions that were acted on. `control_cost` is what it cost not to act on the control
+    group. Costs are in the use case's currency, before the cost of acting. Intervals are over days.
     """
 
     acted_on: int
@@ -44,9 +44,9 @@ class Effect:
     why: str = ""
 
     def sentence(self, currency: str) -> str:
-        """What a person reads."""
+        """Return the effect as a sentence for people."""
         if self.why:
-            return f"It cannot be told what acting avoids: {self.why}"
+            return f"What acting avoids is unknown: {self.why}"
         return (
             f"Acting avoided {self.avoided.value:.1%} ({self.avoided.low:.1%} to {self.avoided.high:.1%}) of decisions "
             f"from failing: {self.cost_avoided.value:,.0f} {currency} ({self.cost_avoided.low:,.0f} to "
@@ -58,8 +58,8 @@ class Effect:
 def effect_of_acting(usecase: UseCase, rows: pa.Table) -> Effect:
     """Return the effect of acting on the judged predictions of a window (`outcomes.judged_rows`).
 
-    An entity counts once, at its first listing for an outcome date. The probability of each is taken off its outcome,
-    which narrows the interval and leaves the effect as it is.
+    An entity counts once, at its first listing for an outcome date. The probability of each decision is subtracted from
+    its outcome, which narrows the interval and does not bias the effect.
     """
     batch = pc.and_(pc.equal(rows["stage"], BATCH), rows["on_list"])
     cheap = pc.less_equal(rows["cost_if_fail"], usecase.control.max_cost)
@@ -67,7 +67,7 @@ def effect_of_acting(usecase: UseCase, rows: pa.Table) -> Effect:
     usual = _usual_way(listed)
     n_usual, n_acted = int(usual.sum()), int((~usual).sum())
     if n_usual < _LEAST or n_acted < _LEAST:
-        few = f"{n_acted:,} were acted on and {n_usual:,} went the usual way; {_LEAST} of each are the least"
+        few = f"{n_acted:,} were acted on and {n_usual:,} went the usual way; at least {_LEAST} of each are needed"
         return Effect(n_acted, n_usual, why=f"{said(usecase.control, usecase.currency)}; {few}")
     window = Window.of(listed)
     off = window.labels - listed["probability"].to_numpy()
@@ -88,9 +88,10 @@ def effect_of_acting(usecase: UseCase, rows: pa.Table) -> Effect:
 
 
 def acted_on(usecase: UseCase, rows: pa.Table) -> pa.Table:
-    """Return the entities and outcome dates on which the team acted, each once; none if it does not act.
+    """Return one row per entity and outcome date on which the team acted; no rows if it does not act.
 
-    `rows` is in `outcomes_schema`. Acted on is what the batch listed at some decision time, without the control group.
+    `rows` is in `outcomes_schema`. A decision was acted on if the batch listed it at any decision time and it is not in
+    the control group.
     """
     keys = rows.select(_ENTITY)
     if not usecase.action.taken:
@@ -101,10 +102,10 @@ def acted_on(usecase: UseCase, rows: pa.Table) -> pa.Table:
 
 
 def untouched(usecase: UseCase, rows: pa.Table) -> pa.Table:
-    """Return the predictions of the batch whose outcomes tell of the model; `rows` is in `outcomes_schema`.
+    """Return the predictions of the batch whose outcomes nobody influenced; `rows` is in `outcomes_schema`.
 
-    Where the team acts these are the last of each entity on which nobody acted. An earlier one would not do: what is
-    not listed later is what had no bad news after it.
+    If the team acts, these are the last predictions of the entities on which nobody acted. Earlier predictions of them
+    would be a biased sample: an entity that was never listed later is one that had no bad news after the prediction.
     """
     rows = rows.filter(pc.equal(rows["stage"], BATCH))
     if not usecase.action.taken:
@@ -115,14 +116,14 @@ def untouched(usecase: UseCase, rows: pa.Table) -> pa.Table:
 
 
 def handling(rows: pa.Table) -> NDArray[np.object_]:
-    """Return what was done about each prediction: acted on, usual way (the control group), or untouched; (n,)."""
+    """Return how each prediction was handled, (n,): acted on, usual way (the control group), or untouched."""
     usual = _usual_way(rows)
     listed = rows["on_list"].to_numpy().astype(np.bool_)
     return np.where(listed, np.where(usual, USUAL_WAY, ACTED_ON), UNTOUCHED).astype(object)
 
 
 def _usual_way(rows: pa.Table) -> NDArray[np.bool_]:
-    """Return who is in the control group; nobody, of outcomes joined before there were any."""
+    """Return which rows, (n,), are in the control group; none in a table from before control groups existed."""
     if "control" not in rows.column_names:
         return np.zeros(rows.num_rows, dtype=np.bool_)
     return np.asarray(rows["control"].fill_null(False).to_numpy(), dtype=np.bool_)
@@ -139,7 +140,7 @@ def _first(rows: pa.Table) -> pa.Table:
 def _difference(
     window: Window, column: NDArray[np.float64], usual: NDArray[np.bool_], weights: NDArray[np.float64] | None
 ) -> NDArray[np.float64]:
-    """Return by how much the mean of the usual way is above that of what was acted on, for each set of day weights."""
+    """Return the mean of `column` in the control group less its mean over what was acted on, per set of day weights."""
     days = int(window.days.max()) + 1
     drawn = np.ones((1, days)) if weights is None else weights
 

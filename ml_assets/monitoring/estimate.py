@@ -1,12 +1,12 @@
-"""How good predictions will have been, before any outcome is known, from their calibrated probabilities alone.
+"""Estimated performance of predictions before any outcome is known, from their calibrated probabilities alone.
 
 Confidence-based performance estimation (Kivimaki, Bialek, Kuberski, Nurminen 2025, "Confidence-based Estimators for
-Predictive Performance in Model Monitoring", Journal of Artificial Intelligence Research 82): if p is the probability of
-a fail, each decision is one with probability p, and any metric has the distribution that follows.
+Predictive Performance in Model Monitoring", Journal of Artificial Intelligence Research 82): each decision fails with
+its probability p, and the distribution of any metric follows from that.
 
-It sees that decisions have become harder or easier. It cannot see that the probabilities have become wrong: a change of
-P(fail | features) leaves it as it was. So each estimate is held against what came out, and while they disagree by more
-than chance and more than the use case allows, estimates are withdrawn.
+The estimate shows when decisions become harder or easier. It cannot show that the probabilities have become wrong: it
+does not depend on P(fail | features). So each estimate is later compared with the realised value. While they disagree
+by more than chance and by more than the use case allows, estimates are withdrawn.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 ESTIMATED = ("pr_auc", "base_rate", "precision_at_capacity")
 _DRAWS = 200
 _LOW, _HIGH = 0.025, 0.975
-# Fewer outcome dates than these say nothing of the estimate.
+# With fewer complete outcome dates, the estimate is not judged.
 _LEAST_DAYS = 3
 ESTIMATES_SCHEMA = pa.schema(
     [
@@ -48,7 +48,7 @@ ESTIMATES_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Estimated:
-    """A metric that is expected, and the ends of the 95 % band of what chance leaves open; NaN if undefined."""
+    """The expected value of a metric, and the ends of the 95 % band of its distribution; NaN if undefined."""
 
     value: float
     low: float
@@ -57,7 +57,7 @@ class Estimated:
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """How the estimates of some outcome dates did: their mean, that of what came out, and whether they are believed."""
+    """Estimates compared with realised values: the mean of each over `days` outcome dates, and whether they agree."""
 
     days: int
     estimated: float
@@ -67,14 +67,14 @@ class Reconciled:
 
     @property
     def error(self) -> float:
-        """The error as a share of what came out; NaN where nothing did."""
+        """The error as a share of the realised value; NaN if that is 0."""
         return self.estimated / self.realised - 1 if self.realised > 0 else math.nan
 
 
 def expected(probabilities: Floats, on_list: NDArray[np.bool_], *, seed: int = 0) -> dict[str, Estimated]:
-    """Return the metrics `ESTIMATED` as outcomes drawn with these probabilities (n,) would give them.
+    """Return the metrics `ESTIMATED`, estimated from outcomes that are drawn with `probabilities` (n,).
 
-    `on_list` (n,) are the decisions that are acted on.
+    `on_list` (n,) marks the decisions that are acted on.
     """
     order = np.argsort(-probabilities, kind="stable")
     p, listed = probabilities[order], on_list[order]
@@ -93,9 +93,10 @@ def expected(probabilities: Floats, on_list: NDArray[np.bool_], *, seed: int = 0
 
 
 def _precisions(drawn: Floats, probabilities: Floats) -> Floats:
-    """Return of outcomes (draws, n) the precision of what scores as high as each decision or higher, (draws, n).
+    """Return the precision at the score of each decision, (draws, n), for drawn outcomes (draws, n).
 
-    `probabilities` (n,) fall. With that the mean over the fails is `statistics.average_precision`, also with ties.
+    `probabilities` (n,) are sorted in descending order; ties share one precision. The mean of the result over the fails
+    is `statistics.average_precision`.
     """
     n = len(probabilities)
     last = n - 1 - np.searchsorted(probabilities[::-1], probabilities, side="left")
@@ -103,7 +104,7 @@ def _precisions(drawn: Floats, probabilities: Floats) -> Floats:
 
 
 def realised(labels: Floats, probabilities: Floats, on_list: NDArray[np.bool_]) -> dict[str, float]:
-    """Return the metrics `ESTIMATED` of outcomes (n,)."""
+    """Return the realised metrics `ESTIMATED` for labels, probabilities and list marks of shape (n,)."""
     return {
         "pr_auc": average_precision(labels, probabilities) if len(labels) else math.nan,
         "base_rate": float(labels.mean()) if len(labels) else math.nan,
@@ -114,9 +115,9 @@ def realised(labels: Floats, probabilities: Floats, on_list: NDArray[np.bool_]) 
 def estimates(usecase: UseCase, outcomes: pa.Table) -> pa.Table:
     """Return estimate and realised value of each metric and outcome date, in `ESTIMATES_SCHEMA`.
 
-    `outcomes` is in `outcomes_schema`; what came out is only told of complete dates. What the team has acted on is left
-    out (`effect.untouched`). An estimate of a date that has no
-    outcome yet is published unless the newest `window_days` complete dates contradict it: see `reconcile`.
+    `outcomes` is in `outcomes_schema`. Only complete dates have a realised value. Decisions on which the team acted are
+    left out (`effect.untouched`). Estimates are published unless the newest `window_days` complete dates contradict
+    them: see `reconcile`.
     """
     batch = untouched(usecase, outcomes)
     rows: list[dict[str, object]] = []
@@ -153,17 +154,18 @@ def estimates(usecase: UseCase, outcomes: pa.Table) -> pa.Table:
 
 
 def reconcile(spec: MonitoringSpec, rows: Sequence[dict[str, object]]) -> Reconciled:
-    """Return whether the estimates of the newest complete dates agree with what came out.
+    """Return whether the estimates of the newest complete dates agree with the realised values.
 
-    `rows` has estimated, low, high and realised of each outcome date, the earliest first. They disagree if their mean
-    is off by more than `max_estimate_error` of what came out, and by more than the bands, taken as independent, allow.
+    `rows` has estimated, low, high and realised of each outcome date, the earliest first. They disagree if the mean
+    estimate is off by more than `max_estimate_error` of the realised mean, and by more than the bands of the dates,
+    taken as independent, allow.
     """
     names = ("estimated", "low", "high", "realised")
     found = np.array([[_number(row[name]) for name in names] for row in rows], dtype=np.float64).reshape(-1, 4)
     found = found[np.isfinite(found).all(axis=1)][-spec.window_days :]
     days = len(found)
     if days < _LEAST_DAYS:
-        return Reconciled(days, math.nan, math.nan, True, f"{days} complete dates so far say little of it")
+        return Reconciled(days, math.nan, math.nan, True, f"{days} complete dates are too few to judge the estimate")
     estimated, came = found[:, 0].mean(), found[:, 3].mean()
     chance = math.sqrt(float(np.sum(((found[:, 2] - found[:, 1]) / 2) ** 2))) / days
     off = abs(estimated - came)
@@ -176,7 +178,7 @@ def reconcile(spec: MonitoringSpec, rows: Sequence[dict[str, object]]) -> Reconc
 
 
 def differs(spec: MonitoringSpec, estimated: float, low: float, high: float, realised: float) -> bool:
-    """Return whether what came out lies outside the band, and further from the estimate than `max_estimate_error`."""
+    """Return whether `realised` is outside the band, and off by more than `max_estimate_error` of itself."""
     return not low <= realised <= high and abs(estimated - realised) > spec.max_estimate_error * realised
 
 

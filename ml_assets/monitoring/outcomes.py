@@ -1,6 +1,6 @@
-"""Predictions with what came of them, one row per prediction.
+"""Predictions joined to their outcomes, one row per prediction.
 
-All that is said of a model in use is computed from this table: there is no second join of predictions and labels.
+Everything that is reported about a model in use is computed from this table: no other code joins predictions to labels.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ml_assets.spec import UseCase
 
 BATCH, ONLINE = "batch", "online"
 _KEYS = ["entity_id", "decision_time"]
-# What the outcomes table takes of a prediction as it is.
+# The columns that the outcomes table takes over from a prediction unchanged.
 PREDICTED = (
     "entity_id", "decision_time", "decision_date", "slot", "outcome_date", "model_version", "mlflow_run_id",
     "probability", "cost_if_fail", "expected_cost",
@@ -75,7 +75,7 @@ COUNTS_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Completeness:
-    """How many predictions there are about an outcome date, how many have an outcome, and whether no more will come."""
+    """The number of predictions about an outcome date, how many have an outcome, and whether no more will come."""
 
     outcome_date: date
     predictions: int
@@ -103,17 +103,18 @@ def join_outcomes(
 ) -> pa.Table:
     """Return the predictions with their outcomes, in `outcomes_schema`, sorted by decision time and entity.
 
-    `predictions` maps the stage that made them (`BATCH`, or that of the scoring service) to those that speak for their
-    decision time, with the columns `PREDICTED` and `attributes`; each of its own decision times is a work-list, but of
-    the service, which answers at any moment, each slot of a date. `features` has the keys and `slice_columns` of the
-    same decisions; a decision that it lacks has no slices. `labels` is of the labels table, with `known_date`.
+    `predictions` maps a stage (`BATCH`, or that of the scoring service) to the predictions that it made and that count
+    for their decision time, with the columns `PREDICTED` and `attributes`. Each decision time of a stage is one
+    work-list. The service answers at any moment, so its work-lists are one per slot of a date. `features` has the keys
+    and `slice_columns` of the same decisions; a decision without a row in it has no slices. `labels` are rows of the
+    labels table, with `known_date`.
 
-    `is_last` marks the newest prediction of an entity about an outcome date, `on_list` those that the team was to act
-    on, with one list per decision time as in the metrics: both by the work-list rule of `predictions.work_list`.
-    `control` marks the control group: on a list, it went the usual way.
+    `is_last` marks the newest prediction of an entity about an outcome date. `on_list` marks the predictions that the
+    team was asked to act on. Both follow the work-list rule of `predictions.work_list`, as the metrics do. `control`
+    marks the control group: its decisions are on the list and go the usual way.
 
-    `mature` are the outcome dates whose labels have all had time to come. One of them is complete if it has a label: a
-    decision without an outcome, such as a cancelled instruction, never gets one.
+    `mature` are the outcome dates whose labels have all had time to arrive. A mature date is complete if at least one
+    label is there: a decision without an outcome, such as a cancelled instruction, never gets a label.
     """
     parts = [_of_stage(rows, stage) for stage, rows in predictions.items() if rows.num_rows]
     schema = outcomes_schema(usecase)
@@ -154,10 +155,10 @@ def completeness(outcomes: pa.Table) -> list[Completeness]:
 
 
 def outcome_counts(usecase: UseCase, outcomes: pa.Table) -> pa.Table:
-    """Return what came of each outcome date, in `COUNTS_SCHEMA`: of all, and by value of each slice.
+    """Return the counts of outcomes per outcome date, in `COUNTS_SCHEMA`: over all predictions and per slice value.
 
-    Counted is the newest prediction of each entity about the date. `promised` is the sum of the probabilities of those
-    that have an outcome, `cost` what the fails cost, `known_at` when the last label of the date was known.
+    Only the newest prediction of each entity about the date is counted. `promised` is the sum of the probabilities of
+    predictions with an outcome, `cost` the cost of the fails, `known_at` the time when the date's last label was known.
     """
     known = outcomes.group_by("outcome_date").aggregate([("label_known_at", "max")])
     rows = outcomes.filter(outcomes["is_last"])
@@ -187,12 +188,12 @@ def outcome_counts(usecase: UseCase, outcomes: pa.Table) -> pa.Table:
 
 
 def judged_rows(outcomes: pa.Table) -> pa.Table:
-    """Return the predictions that performance is computed from: of complete outcome dates, with a label."""
+    """Return the predictions that performance is computed from: those with a label, about complete outcome dates."""
     return outcomes.filter(pc.and_(outcomes["is_complete"], pc.is_valid(outcomes["label"])))
 
 
 def known_until(rows: pa.Table, day: date) -> pa.Table:
-    """Return the judged predictions about outcome dates of which everything was known by the end of a date."""
+    """Return the judged predictions about outcome dates whose labels were all known by the end of `day`."""
     if not rows.num_rows:
         return rows
     newest = rows.group_by("outcome_date").aggregate([("known_date", "max")])
@@ -201,13 +202,13 @@ def known_until(rows: pa.Table, day: date) -> pa.Table:
 
 
 def _of_stage(rows: pa.Table, stage: str) -> pa.Table:
-    """Return the columns of predictions that are needed, with the stage that made them."""
+    """Return the columns of predictions that the join needs, with the stage that made them."""
     rows = rows.select([*PREDICTED, "attributes"])
     return rows.append_column("stage", pa.repeat(pa.scalar(stage), rows.num_rows))
 
 
 def _lists(rows: pa.Table, stages: NDArray[np.int64]) -> NDArray[np.str_]:
-    """Return the work-list of each row: (n,)."""
+    """Return the name of each row's work-list, (n,)."""
     online = rows["stage"].to_numpy() == ONLINE
     times = rows["decision_time"].cast(pa.int64()).to_numpy().astype(str)
     slots = np.char.add(rows["decision_date"].to_numpy().astype(str), rows["slot"].to_numpy().astype(str))
@@ -215,12 +216,12 @@ def _lists(rows: pa.Table, stages: NDArray[np.int64]) -> NDArray[np.str_]:
 
 
 def _positions(rows: pa.Table) -> pa.Array:
-    """Return the number of each row: Arrow's joins keep no order."""
+    """Return the position of each row, by which to sort after a join: Arrow's joins do not keep the order."""
     return pa.array(np.arange(rows.num_rows))
 
 
 def _with_labels(rows: pa.Table, labels: pa.Table) -> pa.Table:
-    """Return rows in the same order with label, label_known_at and known_date, null where there is none."""
+    """Return the rows in the same order with label, label_known_at and known_date, which are null without a label."""
     known = labels.select([*_KEYS, "label", "label_known_at", "known_date"])
     rows = rows.append_column("row", _positions(rows))
     return rows.join(known, keys=_KEYS, join_type="left outer").sort_by("row").drop_columns(["row"])

@@ -1,6 +1,6 @@
-"""How good predictions were whose outcomes have come, by day, slot, slice, model version and stage; and the gate again.
+"""Performance of predictions with known outcomes, by day, slot, slice, model version and stage, and the gate on them.
 
-Every metric and interval is that of `ml_assets.learning`, on the decisions that were acted on then.
+Every metric and interval is computed by `ml_assets.learning`, with the work-lists as they were at the time.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ MODEL = "model in use"
 
 @dataclass(frozen=True)
 class LiveVerdict:
-    """What the gate says of the model in use on decisions whose outcomes have come; `verdict` is None with a `why`."""
+    """The gate's verdict on the model in use, on decisions with known outcomes; without a verdict, `why` says why."""
 
     verdict: Verdict | None
     why: str = ""
@@ -57,7 +57,7 @@ class LiveVerdict:
 def matured_window(usecase: UseCase, outcomes: pa.Table, until: date | None = None) -> pa.Table:
     """Return the judged predictions of the newest `window_days` decision dates, sorted by decision time and entity.
 
-    With `until`, only outcomes count that were known by the end of that date, and outcome dates of which all were.
+    With `until`, only outcome dates count whose outcomes were all known by the end of that date.
     """
     rows = judged_rows(outcomes)
     if until is not None:
@@ -70,8 +70,8 @@ def matured_window(usecase: UseCase, outcomes: pa.Table, until: date | None = No
 def performance(usecase: UseCase, rows: pa.Table) -> pa.Table:
     """Return the metrics of each group of a matured window, in `PERFORMANCE_SCHEMA`; empty without rows.
 
-    Groups with fewer than `min_positives` fails are measured and not judged. Stages are measured beside each other;
-    all other groups are of the batch, which decides about everything.
+    Groups with fewer than `min_positives` fails are measured and not judged. The dimension `stage` has one group per
+    stage. All other groups hold predictions of the batch only, because the batch scores every decision.
     """
     if not rows.num_rows:
         return PERFORMANCE_SCHEMA.empty_table()
@@ -99,7 +99,7 @@ def performance(usecase: UseCase, rows: pa.Table) -> pa.Table:
 
 
 def _acting(usecase: UseCase, rows: pa.Table, last: date) -> list[dict[str, object]]:
-    """Return what acting avoided, as rows of `PERFORMANCE_SCHEMA`; none where it cannot be told."""
+    """Return what acting avoided, as rows of `PERFORMANCE_SCHEMA`; no rows if it is unknown."""
     effect = effect_of_acting(usecase, rows)
     if effect.why:
         return []
@@ -130,11 +130,11 @@ def judge_live(
     serving: ServingEvidence | None,
     score_psi: float | None,
 ) -> LiveVerdict:
-    """Return what the gate says of the model in use on a matured window: same `GateSpec`, same slices.
+    """Return the gate's verdict on the model in use over a matured window, with the same `GateSpec` and slices.
 
-    `rows` is a matured window of the batch, `rule` (n,) the rule's probabilities for it. `models` maps each model
-    version of the rows to what its training said of it. Decisions from which their own model learned are left out.
-    Where several versions have scored one after the other, they are judged together, as what was in use.
+    `rows` is a matured window of the batch; `rule` (n,) are the rule's probabilities for it. `models` maps each model
+    version in `rows` to the evidence from its training. Decisions from which their own model learned are left out. If
+    several versions have scored one after the other, they are judged together as the model in use.
     """
     versions = rows["model_version"].to_numpy()
     trained = {version: model.trained_until for version, model in models.items()}
@@ -159,7 +159,7 @@ def judge_live(
     )
     in_use = msgspec.structs.replace(
         newest,
-        # Every decision was made by a model that had not seen it: the first one's tells until when it had.
+        # No decision was seen in training by the model that scored it, so the first version's end of training holds.
         trained_until=_until(trained, int(versions[0])),
         metrics={**newest.metrics, "score_psi": score_psi},
     )
@@ -173,14 +173,14 @@ def judge_live(
         seed=usecase.seed,
     )
     verdict = judge(usecase.gate, msgspec.structs.replace(evidence, serving=serving))
-    # There is nobody else to beat: it is the champion that is judged.
+    # The model in use is the champion, so the condition that compares with a champion does not apply.
     conditions = tuple(condition for condition in verdict.conditions if condition.name != "champion")
     return LiveVerdict(Verdict(passed=all(c.passed for c in conditions), conditions=conditions))
 
 
 def _until(trained: Mapping[int, datetime | None], version: int) -> datetime:
     until = trained[version]
-    assert until is not None  # noqa: S101 - unknown ones have been refused
+    assert until is not None  # noqa: S101 - `judge_live` has refused versions whose end of training is unknown
     return until
 
 
@@ -195,7 +195,7 @@ def _groups(usecase: UseCase, rows: pa.Table) -> Iterator[tuple[str, str, NDArra
     for value in sorted(set(done[batch])):
         yield "handling", value, batch & (done == value)
     columns = {"day": "decision_date", "slot": "slot", "model_version": "model_version"}
-    # A slice that is called as one of these is the same division.
+    # A slice with one of these names divides the rows in the same way.
     columns = {f"{spec.name}": f"slice__{spec.name}" for spec in usecase.gate.slices} | columns
     for dimension, column in columns.items():
         values = np.array([UNKNOWN if v is None else str(v) for v in rows[column].to_pylist()], dtype=object)

@@ -1,6 +1,6 @@
-"""Whether a model is to be retrained out of turn: a rule with brakes, whose every answer says what it rests on.
+"""Whether to retrain a model out of turn, besides the nightly schedule: a rule with limits that gives its reasons.
 
-Besides the nightly schedule. Retraining is not promotion: what comes of it is judged by the gate as ever.
+Retraining is not promotion: the gate judges the new model as it judges any other.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _WEEK = timedelta(days=7)
 
 @dataclass(frozen=True, slots=True)
 class JudgedDate:
-    """An outcome date that is complete, whether it breached, and what breached."""
+    """A complete outcome date, whether it breached, and `why`: what breached."""
 
     day: date
     breached: bool
@@ -29,7 +29,7 @@ class JudgedDate:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """An earlier decision: of which date, what, and which version was champion then (None: none)."""
+    """An earlier decision of the rule: its date, its outcome, and the champion's version then (None: no champion)."""
 
     day: date
     outcome: str
@@ -38,11 +38,11 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that the rule looks at, as of the end of `day`.
+    """All inputs of the rule, as of the end of `day`.
 
-    `dates` are the complete outcome dates, the earliest first. `trained` is the training date of the champion, None if
-    there is none; `new_labels` are the outcomes that became known since. `red` says which inputs are not whole.
-    `past` are the earlier decisions of the rule, the earliest first.
+    `dates` are the complete outcome dates, the earliest first. `champion` is a version and `trained` its training date;
+    both are None without a champion. `new_labels` is the number of outcomes that became known since. `red` names the
+    inputs that are incomplete or broken. `past` are the earlier decisions of the rule, the earliest first.
     """
 
     day: date
@@ -56,7 +56,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is to be done, why, and the numbers that it rests on."""
+    """The rule's decision on a date, its reason, and the numbers that it is based on."""
 
     day: date
     outcome: Outcome
@@ -65,10 +65,10 @@ class Decision:
 
 
 def breaches(spec: MonitoringSpec, estimated: Iterable[Mapping[str, Any]]) -> list[JudgedDate]:
-    """Return the complete outcome dates of a table of estimates, the earliest first.
+    """Return the complete outcome dates in rows of the table `estimates`, the earliest first.
 
-    A date breaches if fewer fails were found than the probabilities promised (PR-AUC), or more or fewer decisions
-    failed (base rate): beyond the band of chance, and by more than `max_estimate_error` of what came out.
+    A date breaches if its PR-AUC is below the estimate, or its base rate above or below it: outside the band, and by
+    more than `max_estimate_error` of the realised value.
     """
     found: dict[date, list[str]] = {}
     for row in estimated:
@@ -82,10 +82,10 @@ def breaches(spec: MonitoringSpec, estimated: Iterable[Mapping[str, Any]]) -> li
 
 
 def with_drift(dates: Sequence[JudgedDate], drift: Iterable[Mapping[str, Any]]) -> list[JudgedDate]:
-    """Return the outcome dates, of which those breach too on which scores, causes or outcomes have drifted.
+    """Return the outcome dates; those on which scores, causes or outcomes have drifted breach as well.
 
-    `drift` are rows of the table of drift. What was found on a decision date counts for the newest outcome date that is
-    complete and not later. A column that differs without moving the log-odds is no reason to retrain.
+    `drift` are rows of the table `drift`. Drift of a decision date counts for the newest complete outcome date that is
+    not later. Drift of a feature alone is not a reason to retrain.
     """
     said: dict[date, dict[str, None]] = {}
     for row in drift:
@@ -101,10 +101,10 @@ def with_drift(dates: Sequence[JudgedDate], drift: Iterable[Mapping[str, Any]]) 
 
 
 def broken(drift: Iterable[Mapping[str, Any]], first: date, max_psi: float) -> list[str]:
-    """Return what is broken rather than changed, of rows of the table of drift from `first` on.
+    """Return findings that mean a broken input rather than a changed market, from rows of `drift` since `first`.
 
-    Feeds, lost values, and at once a feature whose stability index is above `max_psi`: so far no market moves a column,
-    but a feed that has changed its unit or its meaning does.
+    These are drift of feeds, drift of missing values, and a feature with a population stability index above `max_psi`,
+    on its first date: no market moves a column that far, but a feed that has changed its unit or its meaning does.
     """
     return [
         f"{row['kind']} {row['name']} of {row['decision_date']}: {row['why']}"
@@ -120,10 +120,10 @@ def broken(drift: Iterable[Mapping[str, Any]], first: date, max_psi: float) -> l
 def decide(spec: MonitoringSpec, facts: Facts) -> Decision:
     """Return whether to retrain out of turn.
 
-    Asked are `breaches` of the last `windows` complete outcome dates since the last gap, and the newest one. Then no
-    input may be red, `min_gap` must have passed since the champion's training and the last retraining out of turn, no
-    more than `max_per_week` of these may lie in seven days, and there must be `min_new_labels`. After `max_in_vain`
-    retrainings that left the champion where it was, a person is asked.
+    Retraining needs all of these: `breaches` of the last `windows` complete outcome dates since the last gap breach,
+    and the newest one does; no input is red; `min_gap` has passed since the champion's training and the last retraining
+    out of turn; fewer than `max_per_week` of these lie in the last seven days; there are `min_new_labels` outcomes.
+    After `max_in_vain` retrainings that did not change the champion, the decision is to ask a person.
     """
     dates = [one for one in facts.dates if one.day <= facts.day]
     since, gap = _after_gap(spec, dates, facts.day)
@@ -152,51 +152,51 @@ def decide(spec: MonitoringSpec, facts: Facts) -> Decision:
 
     seen = f"{found} of the last {len(last)} complete outcome dates breach"
     if facts.champion is None:
-        return say("wait", "there is no champion that could have become worse")
+        return say("wait", "there is no champion to retrain")
     if found < spec.breaches:
-        return say("wait", f"{seen}; {spec.breaches} of {spec.windows} are asked")
+        return say("wait", f"{seen}; {spec.breaches} of {spec.windows} are needed")
     if not last[-1].breached:
-        return say("wait", f"{seen}, and the newest, {last[-1].day}, does not: it has passed")
+        return say("wait", f"{seen}, but the newest, {last[-1].day}, does not: the change has passed")
     seen += f", the newest with {last[-1].why}"
     if facts.red:
-        return say("wait", f"{seen}; but inputs are not whole, and a model would learn that: {facts.red[0]}")
+        return say("wait", f"{seen}; but an input is incomplete or broken: {facts.red[0]}")
     if trained is not None and facts.day - trained < spec.min_gap:
         return say("wait", f"{seen}; but the last training was on {trained}, less than {spec.min_gap.days} days ago")
     if this_week >= spec.max_per_week:
         return say(
-            "wait", f"{seen}; but {this_week} retrainings out of turn in seven days are the most that is allowed"
+            "wait", f"{seen}; but there were {this_week} retrainings out of turn in seven days, and no more are allowed"
         )
     if facts.new_labels < spec.min_new_labels:
         return say(
             "wait",
-            f"{seen}; but {facts.new_labels:,} outcomes since the last training teach too little, "
-            f"{spec.min_new_labels:,} are asked",
+            f"{seen}; but there are {facts.new_labels:,} outcomes since the last training, and "
+            f"{spec.min_new_labels:,} are needed",
         )
     if in_vain >= spec.max_in_vain:
         return say(
             "ask a person",
-            f"{seen}; and {in_vain} retrainings in a row have left version {facts.champion} champion: look at features "
-            "and data, then retrain by hand",
+            f"{seen}; and after {in_vain} retrainings in a row version {facts.champion} is still champion: look at "
+            "features and data, then retrain by hand",
         )
     return say("retrain", seen)
 
 
 def _after_gap(spec: MonitoringSpec, dates: Sequence[JudgedDate], day: date) -> tuple[list[JudgedDate], str]:
-    """Return the dates since the last gap, and the gap in words; nothing is judged across one."""
+    """Return the dates since the last gap, and the gap in words, empty without one; nothing is judged across a gap."""
     since: list[JudgedDate] = []
     gap = ""
     for one in dates:
         if since and one.day - since[-1].day > spec.longest_gap:
-            gap = f"No outcome date from {since[-1].day} to {one.day} is complete: nothing is judged across that"
+            gap = f"No outcome date from {since[-1].day} to {one.day} is complete: nothing is judged across this gap"
             since = []
         since.append(one)
     if since and day - since[-1].day > spec.longest_gap:
-        return [], f"No outcome date since {since[-1].day} is complete: look at `ml-assets status` for what waits"
+        return [], f"No outcome date since {since[-1].day} is complete: `ml-assets status` shows what waits"
     return since, gap
 
 
 def _in_vain(before: Sequence[Past], champion: int | None) -> int:
-    """Return how many of the last retrainings in a row found the champion that is champion still."""
+    """Return how many of the last retrainings in a row did not change the champion."""
     count = 0
     for one in reversed(before):
         if one.champion != champion:

@@ -1,4 +1,4 @@
-"""The verdict on a model in the shadow: it and the champion on the same live decisions whose outcomes have come."""
+"""The verdict on a shadow model: it and the champion on the same live decisions with known outcomes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ml_assets.spec import UseCase
 
 SHADOW = "shadow"
 Says = Literal["better", "worse", "no difference", "too early"]
-# Fewer decision dates than these say nothing: days are what is drawn.
+# With fewer decision dates there is no verdict, because the bootstrap draws days.
 _LEAST_DAYS = 5
 _KEYS = ["entity_id", "decision_time"]
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A model: its version, MLflow run, and until when it has learned from outcomes."""
+    """A model: its version, its MLflow run, and the time `until` which it has learned from outcomes."""
 
     version: int
     run_id: str
@@ -35,10 +35,10 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class ShadowVerdict:
-    """What the same decisions say of the model in the shadow, beside the champion.
+    """The comparison of the shadow model with the champion on the same decisions.
 
-    `gain` is by how much its metric is above the champion's, with the interval over days; `saved` is what acting on its
-    lists would have saved per decision date more than on the champion's, in the use case's currency.
+    `gain` is the shadow's metric less the champion's, with its interval over days. `saved` is how much more acting on
+    the shadow's lists would have saved per decision date, in the use case's currency.
     """
 
     champion: Trained
@@ -55,10 +55,10 @@ class ShadowVerdict:
 
     @property
     def sentence(self) -> str:
-        """The verdict as a person reads it."""
+        """The verdict as a sentence for people."""
         on = f"on {self.n:,} decisions of {self.days} dates with {self.positives:,} fails"
         if self.says == "too early":
-            return f"too early to say of version {self.shadow.version} in the shadow: nothing much {on}"
+            return f"too early to judge version {self.shadow.version} in the shadow {on}"
         return (
             f"version {self.shadow.version} in the shadow: {self.says} than champion {self.champion.version} "
             if self.says != "no difference"
@@ -72,9 +72,9 @@ class ShadowVerdict:
 def judge_shadow(usecase: UseCase, rows: pa.Table, champion: Trained, shadow: Trained) -> ShadowVerdict:
     """Return the verdict on decisions that both models have scored and neither had learned from.
 
-    `rows` are judged predictions (`outcomes.judged_rows`) of the stages batch and shadow. Only pairs of one decision
-    count. Better or worse is what the gate's paired bootstrap over days leaves no doubt of: an interval of the gain
-    that does not hold 0. Fewer than `MonitoringSpec.min_positives` fails, or than five days, are too early.
+    `rows` are judged predictions (`outcomes.judged_rows`) of the stages batch and shadow. Only decisions that both
+    stages scored count. The verdict is better or worse if the interval of the gain, by the gate's paired bootstrap over
+    days, excludes 0. With fewer than `MonitoringSpec.min_positives` fails or five days it is too early.
     """
     pairs = _pairs(rows, champion, shadow)
     window = Window.of(pairs)

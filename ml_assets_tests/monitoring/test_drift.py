@@ -172,7 +172,7 @@ def test_a_month_end_is_compared_with_month_ends(usecase):
     reference = drift_reference(NAMES, decisions(14), scored)
     day = date(2026, 1, 30)
     found = findings(usecase, reference, decisions(1, first=day), day)
-    assert found["feature", "rate", "psi"].why.startswith("it is a month end, and there is none to compare with")
+    assert found["feature", "rate", "psi"].why.startswith("it is a month end, and the reference has none")
     assert {one.measure for one in found.values() if one.judged} == {"missing", "new categories"}
 
 

@@ -45,7 +45,7 @@ def test_estimates_are_withdrawn_while_probabilities_are_wrong() -> None:
 def test_before_anything_has_come_out_an_estimate_is_published_and_says_so() -> None:
     rows = estimates(USECASE, outcomes(USECASE, days=3, waiting=3)).to_pylist()
     assert {row["published"] for row in rows} == {True}
-    assert {row["why"] for row in rows} == {"0 complete dates so far say little of it"}
+    assert {row["why"] for row in rows} == {"0 complete dates are too few to judge the estimate"}
 
 
 def test_the_same_outcomes_give_the_same_estimates() -> None:

@@ -40,11 +40,11 @@ def test_it_retrains_after_enough_breaches_and_says_on_what() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"red": ["event trades of 2026-01-07: has landed"]}, "inputs are not whole"),
+        ({"red": ["event trades of 2026-01-07: has landed"]}, "an input is incomplete or broken"),
         ({"trained": FIRST + timedelta(days=3)}, "less than 3 days ago"),
         ({"past": [Past(FIRST + timedelta(days=2), "retrain", 0)]}, "less than 3 days ago"),
-        ({"past": [Past(FIRST + timedelta(days=n), "retrain", 0) for n in (-2, 0)]}, "in seven days are the most"),
-        ({"new_labels": 99}, "99 outcomes since the last training teach too little, 100 are asked"),
+        ({"past": [Past(FIRST + timedelta(days=n), "retrain", 0) for n in (-2, 0)]}, "in seven days, and no more"),
+        ({"new_labels": 99}, "there are 99 outcomes since the last training, and 100 are needed"),
         ({"champion": None}, "there is no champion"),
     ],
 )
@@ -77,7 +77,7 @@ def test_drift_of_what_moves_the_log_odds_is_a_breach_and_what_is_broken_holds_i
     assert lost == [f"feed x of {days[4]}: so far"]
     made = decide(SPEC, facts(judged, red=lost))
     assert made.outcome == "wait"
-    assert "inputs are not whole" in made.reason
+    assert "an input is incomplete or broken" in made.reason
 
 
 def test_a_feature_that_has_changed_its_unit_is_broken_and_one_that_has_changed_is_not() -> None:
@@ -93,7 +93,7 @@ def test_a_feature_that_has_changed_its_unit_is_broken_and_one_that_has_changed_
 def test_what_has_passed_is_not_trained_on() -> None:
     made = decide(SPEC, facts(dates(True, True, True, True, False)))
     assert made.outcome == "wait"
-    assert "does not: it has passed" in made.reason
+    assert "does not: the change has passed" in made.reason
 
 
 def test_two_retrainings_without_gain_ask_a_person_and_a_new_champion_starts_anew() -> None:

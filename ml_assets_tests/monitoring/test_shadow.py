@@ -60,7 +60,7 @@ def test_decisions_from_which_either_model_had_learned_do_not_count() -> None:
     assert made.days == 2
     assert made.says == "too early"
     assert math.isnan(made.gain.value)
-    assert made.sentence.startswith("too early to say of version 1")
+    assert made.sentence.startswith("too early to judge version 1")
     assert verdict(rows, champion=Trained(2, "run-2", LATE)).n == made.n
 
 

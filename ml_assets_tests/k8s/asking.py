@@ -70,6 +70,23 @@ while not os.path.exists("/tmp/answered"):
     time.sleep(0.05)
 """
 
+# One call of a tool without arguments; the server keeps no session, so none is begun.
+_CALL = """
+import http.client, json, ssl, sys
+given = json.loads(sys.argv[1])
+connection = http.client.HTTPSConnection(
+    given["host"], 8100, context=ssl.create_default_context(cadata=given["ca"]), timeout=60
+)
+body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": given["tool"], "arguments": {}}}
+headers = {
+    "Authorization": "Bearer " + given["token"], "Content-Type": "application/json",
+    "Accept": "application/json, text/event-stream",
+}
+connection.request("POST", "/mcp", json.dumps(body), headers)
+response = connection.getresponse()
+print(json.dumps({"status": response.status, **json.loads(response.read())}))
+"""
+
 
 @dataclass
 class Client:
@@ -81,7 +98,7 @@ class Client:
 
     def open(self) -> None:
         """Make the namespace, and a pod in it that waits."""
-        labels = {"ml-assets/scoring-client": "true"}
+        labels = {"ml-assets/scoring-client": "true", "ml-assets/mcp-client": "true"}
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": WHERE, "labels": labels}}
         for made in (namespace, pod("client", WHERE, "-c", "import time; time.sleep(1e6)")):
             where = made["metadata"].get("namespace", NAMESPACE)
@@ -117,6 +134,16 @@ class Client:
         except RuntimeError as error:
             raise RuntimeError(f"{error}; the client's record: {self.stop()}") from error
 
+    def call(self, tool: str, scope: str) -> dict[str, Any]:
+        """Return what the MCP server answers to a call of a tool, as `_CALL` sends it, with a token of this scope."""
+        given = {
+            "host": f"ml-assets-mcp.{NAMESPACE}.svc", "tool": tool, "token": token(self.platform, scope),
+            "ca": self.platform.get("configmap", "ml-assets-ca")["data"]["ca.crt"],
+        }  # fmt: skip
+        command = ["exec", "-n", WHERE, "client", "--", "python", "-c", _CALL, json.dumps(given)]
+        answer: dict[str, Any] = json.loads(self.platform.kubectl(*command))
+        return answer
+
     def stop(self) -> dict[str, Any]:
         """End asking and return the record, as `_ASK` makes it."""
         assert self._asking is not None, "start() comes first"
@@ -131,13 +158,12 @@ class Client:
         self.platform.kubectl("exec", "-n", WHERE, "client", "--", *command)
 
 
-def token(platform: Platform) -> str:
-    """Return an hour's token of the throwaway provider for scores of the use case."""
+def token(platform: Platform, scope: str = f"{USE_CASE.name}:score") -> str:
+    """Return an hour's token of the throwaway provider, for scores of the use case if nothing else is said."""
     data = platform.get("secret", "sandbox-token-signer")["data"]["key.json"]
     key = ECKey.import_key(json.loads(base64.b64decode(data)))
     now = int(time.time())
     claims = {
-        "iss": ISSUER, "aud": AUDIENCE, "sub": "test", "iat": now, "exp": now + 3600,
-        "scope": f"{USE_CASE.name}:score",
+        "iss": ISSUER, "aud": AUDIENCE, "sub": "test", "iat": now, "exp": now + 3600, "scope": scope,
     }  # fmt: skip
     return jwt.encode({"alg": "ES256", "kid": str(key.kid)}, claims, key, algorithms=["ES256"])

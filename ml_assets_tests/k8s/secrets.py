@@ -21,7 +21,7 @@ NAMESPACE = "ml-assets"
 _HOST = "postgres"
 # Each has a key of its own, and k8s/s3/ a policy for it. The sandbox's S3 server takes any key and enforces no policy.
 S3_WORKLOADS = (
-    "alerts", "code-location", "daemon", "desk", "lander", "mlflow", "run", "scoring", "webserver",
+    "alerts", "code-location", "daemon", "desk", "lander", "mcp", "mlflow", "run", "scoring", "webserver",
     "webserver-writable",
 )  # fmt: skip
 ISSUER, AUDIENCE = "https://login.example", "ml-assets-scoring"  # as the overlay `local` names them
@@ -31,14 +31,14 @@ def manifests() -> list[dict[str, Any]]:
     """Return the Secrets and the ConfigMap of certificates."""
     passwords = {
         name: secrets.token_urlsafe(18)
-        for name in ("dagster", "desk", "mlflow", "migrator", "scorer", "scoring", "reader", "ben")
+        for name in ("dagster", "desk", "mcp", "mlflow", "migrator", "scorer", "scoring", "reader", "ben")
     }
     admin, runs = secrets.token_urlsafe(18), secrets.token_urlsafe(18)
     with tempfile.TemporaryDirectory() as folder:
         authority = Authority(Path(folder))
         server = authority.issue("tls", _HOST, hosts=[_HOST, f"{_HOST}.{NAMESPACE}.svc", "localhost"])
         files = {f"tls.{kind}": server.with_name(f"tls.{kind}").read_text() for kind in ("crt", "key")}
-        of_service = {name: _certificate(authority, name) for name in ("mlflow", "scoring")}
+        of_service = {name: _certificate(authority, name) for name in ("mcp", "mlflow", "scoring")}
         ca = authority.certificate.read_text()
 
     def url(user: str, database: str, driver: str = "") -> str:
@@ -57,6 +57,7 @@ def manifests() -> list[dict[str, Any]]:
         secret("ml-assets-score-database", {"ML_ASSETS_POSTGRES_URL": url("scorer", "ml_assets")}),
         secret("ml-assets-scoring-database", {"ML_ASSETS_POSTGRES_URL": url("scoring", "ml_assets")}),
         secret("ml-assets-desk-database", {"ML_ASSETS_POSTGRES_URL": url("desk", "ml_assets")}),
+        secret("ml-assets-mcp-database", {"ML_ASSETS_POSTGRES_URL": url("mcp", "ml_assets")}),
         secret("ml-assets-desk-forms", {"ML_ASSETS_DESK_SECRET": secrets.token_urlsafe(32)}),
         secret("ml-assets-migrate-database", {"ML_ASSETS_POSTGRES_URL": url("migrator", "ml_assets")}),
         secret(
@@ -101,7 +102,7 @@ def init_sql(passwords: dict[str, str]) -> str:
     ]  # fmt: skip
     members = (
         "GRANT ml_assets_migrate TO migrator;\nGRANT ml_assets_load TO scorer, ben;\n"
-        "GRANT ml_assets_read TO reader;\nGRANT ml_assets_serve TO scoring;\nGRANT ml_assets_desk TO desk;"
+        "GRANT ml_assets_read TO reader, mcp;\nGRANT ml_assets_serve TO scoring;\nGRANT ml_assets_desk TO desk;"
     )
     roles = create_roles_sql("ml_assets")
     return "\n".join([*logins, *databases, "\\connect ml_assets", roles, members])

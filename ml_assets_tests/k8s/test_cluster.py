@@ -133,6 +133,7 @@ def test_the_server_accepts_the_other_overlays(platform: Platform, name: str) ->
         ("mlflow", "get", "secrets", False),
         ("code-location", "list", "jobs", False),
         ("migrate", "get", "secrets", False),
+        ("mcp", "get", "secrets", False),
         ("scoring", "get", "secrets", False),
         ("scoring", "list", "pods", False),
     ],
@@ -334,6 +335,16 @@ def test_the_champion_answers_through_the_service(platform: Platform, client: Cl
     )
 
 
+def test_an_agent_is_told_of_the_model_and_may_not_ask_beyond_its_token(platform: Platform, client: Client) -> None:
+    said = client.call("model_status", f"{USE_CASE.name}:read")
+    (status,) = said["result"]["structuredContent"]["use_cases"]
+    champion = platform.sql(f"SELECT DISTINCT model_version FROM predictions WHERE use_case = '{USE_CASE.name}'")
+    assert (status["use_case"], status["champion"]["version"]) == (USE_CASE.name, int(champion))
+    refused = client.call("model_status", f"{USE_CASE.name}:score")
+    assert refused["result"]["structuredContent"]["use_cases"] == []
+    assert "permission denied" in platform.sql("DELETE FROM predictions", platform.url("mcp"), check=False)
+
+
 def test_a_rollout_under_load_drops_no_request(platform: Platform, client: Client) -> None:
     """Guards the seconds in which a pod that ends is still asked, and connections that clients keep."""
     before = pods_of_scoring(platform)
@@ -463,6 +474,7 @@ def test_passwords_of_the_database_are_rotated(platform: Platform) -> None:
         "migrator": "ml_assets",
         "scoring": "ml_assets",
         "desk": "ml_assets",
+        "mcp": "ml_assets",
     }
     old = {login: platform.url(login) for login in logins}
     items = platform.get("secrets")["items"]

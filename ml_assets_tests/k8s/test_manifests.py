@@ -54,11 +54,12 @@ def test_the_scoring_service_drains_within_its_grace_and_is_scaled(name: str) ->
         assert budget["spec"] == {"maxUnavailable": 1, "selector": budget["spec"]["selector"]}
 
 
+@pytest.mark.parametrize("service", ["scoring", "mcp"])
 @each_overlay
-def test_scores_are_asked_for_over_tls_and_with_tokens(name: str) -> None:
+def test_scores_and_tools_are_asked_for_over_tls_and_with_tokens(name: str, service: str) -> None:
     """Guards a token in clear, and a service that refuses to start since nobody says whose tokens are good."""
     made = overlay(name)
-    (container,) = pods(made)["ml-assets-scoring"]["spec"]["containers"]
+    (container,) = pods(made)[f"ml-assets-{service}"]["spec"]["containers"]
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         assert container[probe]["httpGet"]["scheme"] == "HTTPS"
     values = {variable["name"]: variable["value"] for variable in container["env"]}
@@ -70,27 +71,50 @@ def test_scores_are_asked_for_over_tls_and_with_tokens(name: str) -> None:
     ways_in = [
         rule
         for policy in of_kind(made, "NetworkPolicy").values()
-        if _values(policy["spec"]["podSelector"]) == {"scoring"}
+        if _values(policy["spec"]["podSelector"]) == {service}
         for rule in policy["spec"].get("ingress", [])
     ]
-    assert [rule["ports"] for rule in ways_in] == [[{"port": container["ports"][0]["containerPort"]}]]
+    (port,) = container["ports"]
+    assert container["args"][container["args"].index("--port") + 1] == str(port["containerPort"])
+    assert [rule["ports"] for rule in ways_in] == [[{"port": port["containerPort"]}]]
     assert all("namespaceSelector" in peer and "podSelector" not in peer for rule in ways_in for peer in rule["from"])
     if name == "openshift":
-        route = of_kind(made, "Route")["ml-assets-scoring"]["spec"]
+        route = of_kind(made, "Route")[f"ml-assets-{service}"]["spec"]
         assert route["tls"]["termination"] == "passthrough"
-        assert route["host"] in of_kind(made, "Certificate")["ml-assets-scoring"]["spec"]["dnsNames"]
+        assert route["host"] in of_kind(made, "Certificate")[f"ml-assets-{service}"]["spec"]["dnsNames"]
 
 
 @each_overlay
-def test_the_scoring_service_is_given_a_login_of_its_own(name: str) -> None:
-    """Guards the login of runs, which may write: the service only reads."""
+def test_the_mcp_server_has_a_second_pod_and_time_to_drain(name: str) -> None:
+    """Guards an update, or a node that is emptied, in which agents are told nothing."""
+    made = overlay(name)
+    deployment = of_kind(made, "Deployment")["ml-assets-mcp"]["spec"]
+    assert deployment["replicas"] == (1 if name == "local" else 2)
+    assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    pod = deployment["template"]["spec"]
+    (container,) = pod["containers"]
+    values = {variable["name"]: variable["value"] for variable in container["env"]}
+    assert float(values["ML_ASSETS_SERVING_DRAIN_SECONDS"]) + 20 < pod["terminationGracePeriodSeconds"]
+    assert (container["livenessProbe"]["httpGet"]["path"], container["readinessProbe"]["httpGet"]["path"]) == (
+        "/health/live", "/health/ready",
+    )  # fmt: skip
+    labels = deployment["template"]["metadata"]["labels"].items()
+    for kind, selector in (("PodDisruptionBudget", "matchLabels"), ("Service", None)):
+        spec = of_kind(made, kind)["ml-assets-mcp"]["spec"]["selector"]
+        assert (spec[selector] if selector else spec).items() <= labels, kind
+
+
+@pytest.mark.parametrize("service", ["scoring", "mcp"])
+@each_overlay
+def test_what_only_reads_is_given_a_login_of_its_own(name: str, service: str) -> None:
+    """Guards the login of runs, which may write."""
     readers = {
         where.partition("/")[0]
         for where, _, container in containers(overlay(name))
         for source in container.get("envFrom", [])
-        if source.get("secretRef", {}).get("name") == "ml-assets-scoring-database"
+        if source.get("secretRef", {}).get("name") == f"ml-assets-{service}-database"
     }
-    assert readers == {"ml-assets-scoring"}
+    assert readers == {f"ml-assets-{service}"}
 
 
 def test_the_namespace_enforces_the_restricted_profile() -> None:

@@ -25,6 +25,7 @@ MAY_REACH = {
     "daemon": {"postgres", "s3", "code-location", "api-server"},
     "desk": STAGE,
     "lander": {"s3", "kafka"},
+    "mcp": STAGE,
     "migrate": {"postgres"},
     "mlflow": {"postgres", "s3"},
     "run": STAGE,
@@ -87,6 +88,7 @@ def servers(platform: Platform) -> Iterator[dict[str, tuple[str, int]]]:
             "api-server": ("kubernetes.default.svc.cluster.local", 443),
             "lander": (address(platform, NAMESPACE, "ml-assets-lander-0"), 9400),
             "scoring": (address(platform, NAMESPACE, a_pod_of(platform, "scoring")), 8000),  # ready or not
+            "mcp": (address(platform, NAMESPACE, a_pod_of(platform, "mcp")), 8100),
             "elsewhere": (address(platform, ELSEWHERE, "try"), 8080),
         }
     finally:
@@ -141,7 +143,9 @@ def test_nobody_reaches_in_from_another_namespace(platform: Platform, servers: d
     require_reached(platform, servers, theirs | {"lander", "scoring"}, ELSEWHERE)
     platform.kubectl("label", "namespace", ELSEWHERE, "ml-assets/monitoring-", "ml-assets/scoring-client=true")
     require_reached(platform, servers, theirs | {"scoring"}, ELSEWHERE)
-    platform.kubectl("label", "namespace", ELSEWHERE, "ml-assets/scoring-client-")
+    platform.kubectl("label", "namespace", ELSEWHERE, "ml-assets/scoring-client-", "ml-assets/mcp-client=true")
+    require_reached(platform, servers, theirs | {"mcp"}, ELSEWHERE)
+    platform.kubectl("label", "namespace", ELSEWHERE, "ml-assets/mcp-client-")
     require_reached(platform, servers, theirs, ELSEWHERE)
 
 

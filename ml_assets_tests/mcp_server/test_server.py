@@ -302,6 +302,15 @@ def test_over_http_a_bad_token_is_refused_with_the_reason(served: str, headers: 
     assert answer.headers["www-authenticate"] == "Bearer"
 
 
+def test_over_http_a_call_needs_no_session(served: str) -> None:
+    """Guards two pods behind one address: the next call may reach the other one."""
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "model_status", "arguments": {}}}
+    headers = {"Authorization": f"Bearer {token()}", "Accept": "application/json, text/event-stream"}
+    answer = httpx2.post(served, json=call, headers=headers, timeout=60)
+    assert answer.status_code == 200
+    assert [one["use_case"] for one in answer.json()["result"]["structuredContent"]["use_cases"]] == [NAME]
+
+
 def test_over_http_a_huge_request_is_refused(served: str) -> None:
     headers = {"Authorization": f"Bearer {token()}", "Accept": "application/json, text/event-stream"}
     assert httpx2.post(served, content=b"[" * (1 << 20), headers=headers).status_code == 413

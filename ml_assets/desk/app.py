@@ -31,9 +31,21 @@ from ml_assets.database.work_list import next_outcome_date
 from ml_assets.desk import pages
 from ml_assets.desk.drawn import from_slot_to_slot, steps_of, waterfall
 from ml_assets.desk.lead import model_standing, worked_off
-from ml_assets.desk.lists import MOST_ROWS, Lists, Snapshot
+from ml_assets.desk.lists import MOST_ROWS, Closed, Lists, Snapshot
 from ml_assets.desk.people import Door, Forms, Person, RefusedError, Role
-from ml_assets.desk.rows import ORDERS, VIEWS, Asked, Row, changes, chosen, codes_of, facts_of, options, title_of
+from ml_assets.desk.rows import (
+    CLOSED,
+    ORDERS,
+    VIEWS,
+    Asked,
+    Row,
+    changes,
+    chosen,
+    codes_of,
+    facts_of,
+    options,
+    title_of,
+)
 from ml_assets.desk.sayings import DONE, RIGHT, TAKE_OVER, Form, sayings
 from ml_assets.errors import ActionableError, InputError, NotFoundError
 from ml_assets.platform import Platform
@@ -41,7 +53,7 @@ from ml_assets.predictions.feedback import OTHER, RESULTS, UNTOUCHED, Line, Stan
 from ml_assets.reports.sheet import Cell as SheetCell
 from ml_assets.reports.sheet import csv_text
 from ml_assets.reports.units import UNITS, write
-from ml_assets.spec import UseCase
+from ml_assets.spec import DecisionTime, UseCase
 
 if TYPE_CHECKING:
     from ml_assets.lifecycle.opened_models import OpenedModels
@@ -115,7 +127,7 @@ class Desk:
         self._opening = threading.Lock()
         # Computing a score again takes seconds of a core, and memory: one at a time.
         self.tracing = threading.Lock()
-        self.lists = Lists(lambda: self.engine, self.now, every_seconds=every_seconds)
+        self.lists = Lists(lambda: self.engine, self.now, self._closed, every_seconds=every_seconds)
 
     @property
     def engine(self) -> Any:
@@ -129,6 +141,15 @@ class Desk:
         from ml_assets.lifecycle.opened_models import OpenedModels
 
         return OpenedModels(self.platform.registry, self.platform.settings.threads or 1)
+
+    def _closed(self, usecase: UseCase, rows: Sequence[Row]) -> Closed:
+        from ml_assets.lifecycle.still_open import Listed, closed_since
+
+        listed = {
+            row.entity_id: Listed(DecisionTime(row.slot, row.decision_time, row.decision_time.date()), row.cut_off_at)
+            for row in rows
+        }
+        return closed_since(self.platform.lake, usecase, listed, self.now())
 
     def now(self) -> datetime:
         """Return the desk's time: the clock is asked every few seconds, as it may look at the lake, and goes on."""
@@ -387,7 +408,8 @@ def _list_page(desk: Desk, asking: _Asking) -> Response:
     snapshot, newest, lost = desk.snapshot(asking, asking.query.get("snapshot", ""))
     standings, _, last = desk.standings(asking)
     asked = _asked_rows(asking, len(snapshot.columns))
-    rows = chosen(snapshot.rows, standings, asked, asking.person.name, asking.now)
+    closed = desk.lists.closed(asking.usecase, asking.day)
+    rows = chosen(snapshot.rows, standings, asked, asking.person.name, asking.now, closed)
     before = desk.lists.snapshot(asking.usecase, asking.day, asking.query.get("since", ""))
     kept = {name: value for name, value in asking.query.items() if name not in _SAID}
     kept["snapshot"] = snapshot.id
@@ -395,10 +417,11 @@ def _list_page(desk: Desk, asking: _Asking) -> Response:
     def address(**changed: str) -> str:
         return f"{asking.path}?" + urlencode({name: value for name, value in (kept | changed).items() if value})
 
-    work = worked_off(asking.usecase, snapshot.rows, standings, asking.now)
-    counts = {view: len(_in_view(asking, snapshot, standings, view)) for view in VIEWS}
+    work = worked_off(asking.usecase, snapshot.rows, standings, asking.now, closed)
+    in_views = {view: _in_view(asking, snapshot, standings, view, closed) for view in VIEWS}
+    counts = {view: len(found) for view, found in in_views.items()}
     # What is beyond the list is shown below the line, and is nothing to do.
-    counts["open"] = sum(row.on_list for row in _in_view(asking, snapshot, standings, "open"))
+    counts["open"] = sum(row.on_list for row in in_views["open"])
     next_cut_off = min(
         (row.cut_off_at for row in snapshot.rows if row.cut_off_at > asking.now and row.on_list), default=None
     )
@@ -406,15 +429,18 @@ def _list_page(desk: Desk, asking: _Asking) -> Response:
         desk, "list", 200, person=asking.person, snapshot=snapshot, newest=newest, lost=lost, rows=rows, asked=asked,
         standings=standings, untouched=UNTOUCHED, last=last, address=address, work=work, views=VIEWS, counts=counts,
         next_cut_off=next_cut_off, changed=changes(before.rows, snapshot.rows) if before else {}, back=address(),
-        filters=_filters(asking.usecase, snapshot, asked), done=_done(asking.query), **_of_list(desk, asking),
+        filters=_filters(asking.usecase, snapshot, asked), done=_done(asking.query), closed=closed,
+        **_of_list(desk, asking),
     )  # fmt: skip
     response.headers["Server-Timing"] = f"page;dur={1000 * (time.perf_counter() - begun):.1f}"
     return response
 
 
-def _in_view(asking: _Asking, snapshot: Snapshot, standings: Mapping[str, Standing], view: str) -> list[Row]:
+def _in_view(
+    asking: _Asking, snapshot: Snapshot, standings: Mapping[str, Standing], view: str, closed: Closed
+) -> list[Row]:
     asked = Asked(view=view, filters={})  # type: ignore[arg-type]
-    return chosen(snapshot.rows, standings, asked, asking.person.name, asking.now)
+    return chosen(snapshot.rows, standings, asked, asking.person.name, asking.now, closed)
 
 
 def _filters(usecase: UseCase, snapshot: Snapshot, asked: Asked) -> list[tuple[str, str, str, list[tuple[str, str]]]]:
@@ -445,7 +471,8 @@ def _export(desk: Desk, asking: _Asking) -> Response:
     snapshot, _, _ = desk.snapshot(asking, asking.query.get("snapshot", ""))
     standings, _, _ = desk.standings(asking)
     asked = _asked_rows(asking, len(snapshot.columns))
-    rows = chosen(snapshot.rows, standings, asked, asking.person.name, asking.now)
+    closed = desk.lists.closed(asking.usecase, asking.day)
+    rows = chosen(snapshot.rows, standings, asked, asking.person.name, asking.now, closed)
     usecase = asking.usecase
     names = [name for column in snapshot.columns for name in (column.attribute, column.detail) if name]
     headings = [
@@ -462,7 +489,8 @@ def _export(desk: Desk, asking: _Asking) -> Response:
             f"{row.cut_off_at:%Y-%m-%d %H:%M}",
             None if hidden else write(row.probability, UNITS["share"]), "" if hidden else row.reason,
             "" if hidden else row.action, None if hidden else write(row.expected_cost, UNITS["currency"]),
-            at.owner, at.state, at.acted.value if at.acted else None, at.result.value if at.result else None,
+            at.owner, CLOSED if row.entity_id in closed and at.acted is None else at.state,
+            at.acted.value if at.acted else None, at.result.value if at.result else None,
         ]  # fmt: skip
 
     name = f"{usecase.name}-{asking.day}.csv"
@@ -488,6 +516,7 @@ def _changes(desk: Desk, asking: _Asking) -> Response:
     after = asking.query.get("after", "0")
     number = int(after) if after.isascii() and after.isdecimal() and len(after) < 19 else 0
     newest = desk.lists.newest(asking.usecase, asking.day)
+    closed = desk.lists.closed(asking.usecase, asking.day)
     standings, said, last = desk.standings(asking)
     rows = {
         entity: {"owner": at.owner, "state": at.state, "mine": at.owner == asking.person.name}
@@ -499,6 +528,7 @@ def _changes(desk: Desk, asking: _Asking) -> Response:
         "scored": f"{newest.scored_at:%Y-%m-%dT%H:%M}Z" if newest.scored_at else None,
         "last": last,
         "rows": rows,
+        "closed": [row.entity_id for row in newest.rows if row.on_list and row.entity_id in closed],
     }
     return Response(msgspec.json.encode(body), media_type="application/json")
 
@@ -539,13 +569,13 @@ def _row_page(desk: Desk, asking: _Asking) -> Response:
         names={cause.code: cause.name for cause in usecase.causes} | {OTHER: "something else"},
         back=f"{asking.path}/row?" + urlencode({"entity": row.entity_id, "snapshot": snapshot.id}),
         list_back=f"{asking.path}?" + urlencode({"snapshot": snapshot.id}), done=_done(asking.query),
-        query=urlencode({"entity": row.entity_id}), **_of_list(desk, asking),
+        query=urlencode({"entity": row.entity_id}), closed_at=desk.lists.closed(usecase, asking.day).get(row.entity_id),
+        **_of_list(desk, asking),
     )  # fmt: skip
 
 
 def _events(desk: Desk, asking: _Asking) -> Response:
     from ml_assets.lifecycle.lineage import events_until
-    from ml_assets.spec import DecisionTime
 
     _, row = _row_of(desk, asking)
     decision = DecisionTime(row.slot, row.decision_time)
@@ -603,7 +633,9 @@ def _lead_page(desk: Desk, asking: _Asking) -> Response:
     reports = [(one.title, _address_of(desk, asking, one)) for one in reports_of(asking.usecase).values()]
     return _page(
         desk, "lead", 200, person=asking.person, snapshot=snapshot, reports=reports,
-        work=worked_off(asking.usecase, snapshot.rows, standings, asking.now),
+        work=worked_off(
+            asking.usecase, snapshot.rows, standings, asking.now, desk.lists.closed(asking.usecase, asking.day)
+        ),
         model=model_standing(desk.engine, asking.usecase, asking.now.date()), **_of_list(desk, asking),
     )  # fmt: skip
 

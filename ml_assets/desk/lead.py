@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Final
@@ -29,6 +29,7 @@ _DAYS: Final = 5
 class WorkedOff:
     """How far a list is: rows that the team is to act on, by what became of them.
 
+    `closed` are those on which nobody has acted, and which need nothing any more.
     `saved` is what acting is expected to have saved, in the currency of the use case: its share of the expected cost of
     the rows acted on, less what acting costs. `results` counts results, `right` and `judged` the reasons.
     """
@@ -38,6 +39,7 @@ class WorkedOff:
     in_time: int
     in_work: int
     missed: int
+    closed: int
     saved: float
     results: Mapping[str, int]
     right: int
@@ -48,7 +50,7 @@ class WorkedOff:
     @property
     def left(self) -> int:
         """Rows that nobody has taken and that can still be acted on."""
-        return max(0, self.listed - self.acted - self.in_work - self.missed)
+        return max(0, self.listed - self.acted - self.in_work - self.missed - self.closed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,13 @@ class ModelStanding:
     alerts: tuple[EventRow, ...]
 
 
-def worked_off(usecase: UseCase, rows: Sequence[Row], standings: Mapping[str, Standing], now: datetime) -> WorkedOff:
+def worked_off(
+    usecase: UseCase,
+    rows: Sequence[Row],
+    standings: Mapping[str, Standing],
+    now: datetime,
+    closed: Container[str] = (),
+) -> WorkedOff:
     """Return how far the list is at a time: of the rows within the capacity, and of all others that were acted on."""
     zone = ZoneInfo(usecase.desk.zone)
     listed = [row for row in rows if row.on_list and not row.control]
@@ -73,7 +81,8 @@ def worked_off(usecase: UseCase, rows: Sequence[Row], standings: Mapping[str, St
         if (line := standings.get(row.entity_id, UNTOUCHED).acted) is not None:
             acted.append((row, line))
     of_list = [(row, line) for row, line in acted if row.on_list and not row.control]
-    open_ones = [row for row in listed if standings.get(row.entity_id, UNTOUCHED).acted is None]
+    untouched = [row for row in listed if standings.get(row.entity_id, UNTOUCHED).acted is None]
+    open_ones = [row for row in untouched if row.entity_id not in closed]
     by_analyst: dict[str, Counter[int]] = {}
     for _, line in acted:
         by_analyst.setdefault(line.actor, Counter())[line.at.astimezone(zone).hour] += 1
@@ -88,6 +97,7 @@ def worked_off(usecase: UseCase, rows: Sequence[Row], standings: Mapping[str, St
             standings.get(row.entity_id, UNTOUCHED).state == "in work" and row.cut_off_at > now for row in open_ones
         ),
         missed=sum(row.cut_off_at <= now for row in open_ones),
+        closed=len(untouched) - len(open_ones),
         saved=sum(usecase.action.effectiveness * row.expected_cost - usecase.action.cost for row, _ in acted),
         results={result: results[result] for result in RESULTS if results[result]},
         right=sum(line is not None and line.value == row.cause for row, line in judged),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from typing import Any, Final, Literal
@@ -21,10 +21,13 @@ _LONGEST: Final = 40
 LONGEST_IN_FULL: Final = 2_000
 _NUMBER: Final = UNITS["currency"]
 
-View = Literal["open", "mine", "acted", "past", "all"]
+View = Literal["open", "mine", "acted", "past", "closed", "all"]
 VIEWS: Final[dict[str, str]] = {
-    "open": "To do", "mine": "Mine", "acted": "Acted on", "past": "Past the cut-off", "all": "All",
+    "open": "To do", "mine": "Mine", "acted": "Acted on", "past": "Past the cut-off", "closed": "No longer open",
+    "all": "All",
 }  # fmt: skip
+# The state of a row that has been closed before anybody acted on it.
+CLOSED: Final = "no longer open"
 # What a list is ordered by, beside the use case's columns.
 ORDERS: Final = ("priority", "entity", "left", "probability", "cost", "owner", "state")
 
@@ -221,16 +224,24 @@ def fingerprint(rows: Sequence[Row]) -> str:
 
 
 def chosen(
-    rows: Sequence[Row], standings: Mapping[str, Standing], asked: Asked, reader: str, now: datetime
+    rows: Sequence[Row],
+    standings: Mapping[str, Standing],
+    asked: Asked,
+    reader: str,
+    now: datetime,
+    closed: Container[str] = (),
 ) -> list[Row]:
-    """Return the rows that a reader asked for, in order. What is past its cut-off or done is on views of its own."""
+    """Return the rows that a reader asked for, in order. What is past its cut-off or done is on views of its own.
+
+    So is what is `closed`: settled, cancelled or moved since it was scored.
+    """
     phrase = " ".join(asked.words.casefold().split())
     # As it stands, if that is anywhere; else each of its words.
     words = [phrase] if any(phrase in row.words for row in rows) else phrase.split()
     found = [
         row
         for row in rows
-        if _in_view(row, standings.get(row.entity_id, UNTOUCHED), asked.view, reader, now)
+        if _in_view(row, standings.get(row.entity_id, UNTOUCHED), asked.view, reader, now, row.entity_id in closed)
         and all(word in row.words for word in words)
         and (not asked.cause or (row.cause == asked.cause and not row.hidden))
         and all(str(row.attributes.get(name)) == value for name, value in asked.filters.items())
@@ -238,17 +249,19 @@ def chosen(
     return ordered(found, standings, asked.order, asked.falling)
 
 
-def _in_view(row: Row, standing: Standing, view: View, reader: str, now: datetime) -> bool:
+def _in_view(row: Row, standing: Standing, view: View, reader: str, now: datetime, is_closed: bool) -> bool:
     past = row.cut_off_at <= now
     match view:
         case "open":
-            return standing.acted is None and not past
+            return standing.acted is None and not past and not is_closed
         case "mine":
             return standing.owner == reader
         case "acted":
             return standing.acted is not None
         case "past":
-            return past and standing.acted is None
+            return past and standing.acted is None and not is_closed
+        case "closed":
+            return is_closed
         case _:
             return True
 

@@ -271,6 +271,19 @@ class AsOfDatabase:
             finally:
                 session.db.rollback()
 
+    def decided(self, decision: DecisionTime) -> set[str]:
+        """Return the entities that decisions.sql lists at a time; no features are made.
+
+        Raises:
+            ValueError: the SQL fails, as where it reads a daily table.
+        """
+        session = self._sessions[0]
+        session.stand_at(decision.as_of, decision.decision_date, decision.slot)
+        session.query(
+            "decisions", f"CREATE OR REPLACE TEMP TABLE decisions AS ({self._usecase.feature_sql['decisions']}\n)"
+        )
+        return {entity for (entity,) in session.db.execute("SELECT entity_id FROM decisions").fetchall()}
+
     def _features(self, session: Session, decision: DecisionTime) -> pa.Table:
         session.stand_at(decision.as_of, decision.decision_date, decision.slot)
         self._make_today(session, decision)

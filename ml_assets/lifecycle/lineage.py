@@ -3,11 +3,10 @@
 And the number made again, from the events by the feature SQL of today.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import reduce
-from itertools import chain
 from operator import and_, or_
 from typing import Any
 
@@ -257,26 +256,47 @@ def _sources(
     lake: Lake, usecase: UseCase, entity_id: str, decision: DecisionTime, versions: Mapping[str, int]
 ) -> list[SourceEvent]:
     """Return the events that name the entity, and those that these name by key, known by the decision, in order."""
-
-    def read(wanted: Callable[[EventSpec], list[ds.Expression]]) -> Iterator[tuple[EventSpec, dict[str, Any]]]:
-        for event in usecase.events:
-            name = curated_table(usecase, event)
-            if name not in versions or not (columns := wanted(event)):
-                continue
-            known = ds.field("known_at") <= pa.scalar(decision.as_of, TIMESTAMP)
-            reach = in_reach(event.history, decision.decision_date, decision.decision_date)
-            rows = lake.read(name, where=known & reach & reduce(or_, columns), version=versions[name])
-            yield from ((event, row) for row in rows.to_pylist())
-
-    direct = list(read(lambda event: [ds.field(column) == entity_id for column in _texts(event)]))
-    named: dict[str, set[str]] = {}
-    for event, row in direct:
-        for column in _texts(event):
-            named.setdefault(column, set()).update({row[column]} - {None, ""})
-    keys = {event.name: [c for c in event.key if named.get(c)] for event in usecase.events}
-    by_key = read(lambda event: [ds.field(c).isin(sorted(named[c])) for c in keys[event.name]])
-    found = {(event.name, row["event_id"]): _source(event, row) for event, row in chain(direct, by_key)}
+    day, known = decision.decision_date, ds.field("known_at") <= pa.scalar(decision.as_of, TIMESTAMP)
+    tables = naming(lake, usecase, [entity_id], lambda event: known & in_reach(event.history, day, day), versions)
+    found = {(event.name, row["event_id"]): _source(event, row) for event, rows in tables for row in rows.to_pylist()}
     return sorted(found.values(), key=lambda source: (source.known_at, source.event, source.event_id))
+
+
+def naming(
+    lake: Lake,
+    usecase: UseCase,
+    entities: Collection[str],
+    where: Callable[[EventSpec], ds.Expression],
+    versions: Mapping[str, int],
+    *,
+    by_key: bool = True,
+) -> list[tuple[EventSpec, pa.Table]]:
+    """Return the curated rows that name any of these entities, of each event; with `by_key` also those that they name.
+
+    `where` says which rows of an event are looked at, `versions` the versions of the curated tables, by name.
+    """
+
+    def read(wanted: Callable[[EventSpec], list[ds.Expression]]) -> list[tuple[EventSpec, pa.Table]]:
+        names = {event.name: curated_table(usecase, event) for event in usecase.events}
+        return [
+            (event, lake.read(name, where=where(event) & reduce(or_, columns), version=versions[name]))
+            for event in usecase.events
+            if (name := names[event.name]) in versions and (columns := wanted(event))
+        ]
+
+    def direct(event: EventSpec) -> list[ds.Expression]:
+        return [ds.field(column).isin(sorted(entities)) for column in _texts(event)]
+
+    rows = read(direct)
+    if not by_key:
+        return rows
+    named: dict[str, set[str]] = {}
+    for event, found in rows:
+        for column in _texts(event):
+            named.setdefault(column, set()).update(set(pc.unique(found[column]).to_pylist()) - {None, ""})
+    return read(
+        lambda event: [*direct(event), *(ds.field(c).isin(sorted(named[c])) for c in event.key if named.get(c))]
+    )
 
 
 def _texts(event: EventSpec) -> list[str]:

@@ -61,6 +61,12 @@ Feature: Analysts work the list until the cut-off, and what they know comes back
     When it is 16:01 UTC
     Then nothing is left to do, and 5 were missed
 
+  Scenario: What has settled or was cancelled since the scoring is nothing to do
+    When I1 settles, half of I2 settles, and I3 is cancelled at 08:00 UTC
+    Then the list says that I1 is "no longer open"
+    And I1 and I3 are no longer to do, and I2 still is
+    And ana's page is told of I1 and I3 without being opened again
+
   Scenario: The reason was another one
     When ana says that the reason of I1 was really NMAT with the note "their agent had another quantity"
     Then the ledger knows for I1 the reason NMAT where LACK was shown

@@ -9,20 +9,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
+from ml_assets.contracts import Event
 from ml_assets.database.connect import connect
 from ml_assets.database.feedback import feedback_lines
 from ml_assets.database.predictions import upsert_predictions
 from ml_assets.desk.app import Desk, build_app
 from ml_assets.desk.people import Door, Forms, by_proxy, networks, read_roles
+from ml_assets.lake import curated_table, reference_table
 from ml_assets.platform import Platform
 from ml_assets.predictions.feedback import Line
 from ml_assets.settings import Settings
 from ml_assets.spec import UseCase
+from ml_assets.usecases.settlement_fails.contracts import SettlementInstruction
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE as SETTLEMENT
 from ml_assets_tests.database.factories import prediction, predictions
+from ml_assets_tests.usecases.settlement import curated_by_hand
 
 DAY = date(2026, 3, 30)
 MORNING = datetime(2026, 3, 30, 7, tzinfo=UTC)
@@ -135,6 +140,26 @@ def made_desk(url: str, home: Path, **options: Any) -> Iterator[Made]:
         yield Made(engine, home, **options)
     finally:
         engine.dispose()
+
+
+def told(made: Made, references: Mapping[str, pa.Table], **events: list[Event]) -> None:
+    """Let the lake have the instructions I1 to I3, of 1,000 pieces each, and these events of them, by name."""
+    security = references["securities"].to_pylist()[0]
+    instructions = [
+        SettlementInstruction(
+            event_id=f"SI{number}", event_time=MORNING - timedelta(days=4), instruction_id=f"I{number}",
+            uti=f"U{number}", isin=security["isin"], movement="DELI", payment="APMT", quantity=1000, amount=90_000.0,
+            counterparty_lei="L", account="A", pset="DAKVDEFFXXX", trade_date=DAY - timedelta(days=4),
+            intended_settlement_date=DAY,
+        )
+        for number in range(1, 4)
+    ]  # fmt: skip
+    lake = made.desk.platform.lake
+    for name, rows in curated_by_hand({"settlement_instructions": instructions, **events}).items():
+        days = rows["business_date"].unique().to_pylist()
+        lake.replace(curated_table(USE_CASE, USE_CASE.event(name)), rows, "business_date", days)
+    for reference in USE_CASE.references:
+        lake.overwrite(reference_table(USE_CASE, reference), references[reference.name])
 
 
 def fields(page: str) -> dict[str, str]:

@@ -10,7 +10,21 @@ from pytest_bdd import given, parsers, scenarios, then, when
 from sqlalchemy import text
 
 from ml_assets.database.connect import begin
-from ml_assets_tests.desk.made import DAY, MORNING, NOW, PATH, USE_CASE, Made, morning, reasons, row, score, send
+from ml_assets.usecases.settlement_fails.contracts import SettlementConfirmation, SettlementStatus
+from ml_assets_tests.desk.made import (
+    DAY,
+    MORNING,
+    NOW,
+    PATH,
+    USE_CASE,
+    Made,
+    morning,
+    reasons,
+    row,
+    score,
+    send,
+    told,
+)
 
 scenarios("desk.feature")
 # A list of names: "I1, I2 and I3".
@@ -125,6 +139,18 @@ def _(desk: Made, pages):
     pages["ana"] = desk.person("ana").get(unescape(link)).text
 
 
+@when("I1 settles, half of I2 settles, and I3 is cancelled at 08:00 UTC")
+def _(desk: Made, reference_data):
+    at = MORNING + timedelta(hours=1)
+    settled = [
+        SettlementConfirmation(event_id=f"C{n}", event_time=at, instruction_id=f"I{n}", quantity=quantity)
+        for n, quantity in ((1, 1000), (2, 500))
+    ]
+    cancelled = [SettlementStatus(event_id="S3", event_time=at, instruction_id="I3", status="CANC", reason=None)]
+    told(desk, reference_data, settlement_confirmations=settled, settlement_status=cancelled)
+    desk.at(at + timedelta(minutes=5))
+
+
 @when("ana acts on the hidden row for NMAT")
 def _(desk: Made, pages):
     assert send(desk.person("ana"), f"acted|{pages['hidden']}", action="NMAT").status_code == 303
@@ -140,6 +166,26 @@ def _(desk: Made, entity, state, owner):
     found = line_of(desk.person("ana").get(f"{PATH}?view=all").text, entity)
     assert f"<span data-state>{state}</span>" in found
     assert (f"<td data-owner>{owner}@bank.example" in found) if owner else "<td data-owner></td>" in found
+
+
+@then("I1 and I3 are no longer to do, and I2 still is")
+def _(desk: Made):
+    page = desk.person("ana").get(PATH).text
+    assert re.findall(r'<tr id="(I\d)"', page) == ["I2", "I4", "I5", "I6", "I7", "I8"]
+    assert re.search(r"No longer open</dt><dd>2<", page)
+    assert re.search(r"Left</dt><dd>3<", page)
+    closed = desk.person("ana").get(f"{PATH}?view=closed").text
+    assert re.findall(r'<tr id="(I\d)"', closed) == ["I1", "I3"]
+    assert "since 10:00" in line_of(closed, "I1")  # the desk's time zone
+    assert "It is no longer open" in desk.person("ana").get(f"{PATH}/row?entity=I3").text
+    assert "No longer open, nothing done</dt><dd>2<" in desk.person("lea", "leads").get(f"{PATH}/lead").text
+    sheet = desk.person("ana").get(f"{PATH}/export.csv?view=all").text
+    assert {line.split(",")[1] for line in sheet.splitlines() if ",no longer open," in line} == {"I1", "I3"}
+
+
+@then("ana's page is told of I1 and I3 without being opened again")
+def _(desk: Made):
+    assert desk.person("ana").get(f"{PATH}/changes?snapshot=x&after=0").json()["closed"] == ["I1", "I3"]
 
 
 @then("I1 is no longer on her list of what is to do")

@@ -24,7 +24,7 @@
       one.classList.toggle("soon", rest >= 0 && rest < 30 * 60000);
     }
     for (const row of document.querySelectorAll("tr[data-cut]")) {
-      row.classList.toggle("past", Date.parse(row.dataset.cut) <= now());
+      row.classList.toggle("past", Date.parse(row.dataset.cut) <= now() || "closed" in row.dataset);
     }
     for (const clock of document.querySelectorAll("[data-clock]")) {
       clock.textContent = new Intl.DateTimeFormat("en-GB", {
@@ -89,6 +89,14 @@
         row.querySelector("[data-state]").textContent = at.state;
         row.className = at.state.replace(" ", "-") + (at.mine ? " mine" : " moved");
         if (at.owner && !at.mine) row.querySelector(".buttons")?.remove();
+      }
+      for (const entity of found.closed) {
+        const row = work.querySelector(`tr[data-entity="${CSS.escape(entity)}"]:not(.acted-on, .done)`);
+        if (!row || row.dataset.closed) continue;
+        row.dataset.closed = "1";
+        row.classList.add("past");
+        row.querySelector("[data-state]").textContent = "no longer open";
+        row.querySelector(".buttons")?.remove();
       }
     } catch {
       // The next look may find the desk again.

@@ -328,14 +328,20 @@ class Candidate:
     search: SearchSpec | None = None
 
 
+# Source of a slice: what people had said at the desk of a decision's row by the time of the decision.
+FEEDBACK = "desk.feedback"
+
+
 @dataclass(frozen=True, slots=True)
 class SliceSpec:
     """A way to divide the decisions into parts; a challenger may not get much worse in any of them.
 
-    `source` is a column of the features table, or `attributes.<key>`. A part with fewer than `min_positives` fails in
-    the test window is shown, not judged. `max_loss` is how much of the gate's metric a part may lose against the
-    champion, or against the rule if there is no champion. `focus` is a value of the slice that is reported separately:
-    month by month beside the whole (`lifecycle.backtest.by_month`), under the slice's name.
+    `source` is a column of the features table, `attributes.<key>`, or `FEEDBACK`: whether people had acted on the same
+    entity and outcome date before, and whether they had found the reason right (`predictions.feedback.said_before`). A
+    part with fewer than `min_positives` fails in the test window is shown, not judged. `max_loss` is how much of the
+    gate's metric a part may lose against the champion, or against the rule if there is no champion. `focus` is a value
+    of the slice that is reported separately: month by month beside the whole (`lifecycle.backtest.by_month`), under the
+    slice's name.
 
     With `focus_gain`, the gate has three more conditions for the focus: the model is above the rule by at least this
     share of the rule's metric; the interval of that share begins at or above `focus_gain_low`; and there are at least

@@ -66,8 +66,8 @@ _FILES = {
         from ml_assets.calendars import BusinessCalendar
         from ml_assets.learning.candidates import logistic, rule
         from ml_assets.spec import (
-            Cause, DriftSpec, EventSpec, Feature, GateSpec, LabelSpec, MonitoringSpec, ReferenceSpec, SearchSpec,
-            SliceSpec, Slot, SplitSpec, Uniform, UseCase,
+            FEEDBACK, Cause, DriftSpec, EventSpec, Feature, GateSpec, LabelSpec, MonitoringSpec, ReferenceSpec,
+            SearchSpec, SliceSpec, Slot, SplitSpec, Uniform, UseCase,
         )
         from .contracts import Invoice, Payer, Payment
 
@@ -102,7 +102,8 @@ _FILES = {
             limits=("Payers whose habits have just changed look as they did before.",),
             gate=GateSpec(
                 min_test_positives=5, min_lift=0.0, max_calibration_error=0.5, max_score_psi=10.0, max_regret=1.0,
-                min_gain_over_rule_low=-1.0, slices=(SliceSpec("country", "payer_country", 5, 0.5),),
+                min_gain_over_rule_low=-1.0,
+                slices=(SliceSpec("country", "payer_country", 5, 0.5), SliceSpec("feedback", FEEDBACK)),
             ),
             value="amount",
             monitoring=MonitoringSpec(drift=DriftSpec(min_rows=40, groups=("attributes.payer",))),

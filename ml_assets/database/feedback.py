@@ -97,6 +97,26 @@ def feedback_lines(
         return _lines(connection, use_case, outcome_date, [entity_id] if entity_id else None, after)
 
 
+def feedback_about(where: Engine | str, use_case: str, outcome_dates: Collection[date]) -> dict[date, list[Line]]:
+    """Return what was said of the lists of some outcome dates, in order; a date of which nothing was is missing."""
+    query = select(Feedback.outcome_date, *_LINE).where(
+        Feedback.use_case == use_case, Feedback.outcome_date.in_(set(outcome_dates))
+    )
+    found: dict[date, list[Line]] = {}
+    with begin(where) as connection:
+        for row in connection.execute(query.order_by(Feedback.id)).mappings():
+            said = dict(row)
+            found.setdefault(said.pop("outcome_date"), []).append(Line(**said))
+    return found
+
+
+def ledger_after(where: Engine | str, use_case: str, after: int) -> list[dict[str, Any]]:
+    """Return the lines of a use case whose id is above `after`, in order, each as its columns by name."""
+    query = select(Feedback.__table__).where(Feedback.use_case == use_case, Feedback.id > after).order_by(Feedback.id)
+    with begin(where) as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+
 def _lines(
     connection: Connection, use_case: str, outcome_date: date, entities: Sequence[str] | None, after: int = 0
 ) -> list[Line]:

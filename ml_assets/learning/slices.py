@@ -1,6 +1,7 @@
 """What a decision is about, beside its features: the value at stake, and the slices in which models are compared."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date
 from typing import Literal
 
 import pyarrow as pa
@@ -9,7 +10,8 @@ import pyarrow.compute as pc
 from ml_assets.duck import open_duckdb
 from ml_assets.errors import InputError
 from ml_assets.learning.window import SLICE_PREFIX, VALUE_COLUMN
-from ml_assets.spec import UseCase
+from ml_assets.predictions.feedback import Line, by_entity, said_before
+from ml_assets.spec import FEEDBACK, UseCase
 
 _ATTRIBUTE = "attributes."
 
@@ -31,14 +33,41 @@ def with_slices(usecase: UseCase, training_set: pa.Table, attributes: pa.Table) 
 def described(usecase: UseCase, rows: pa.Table, attributes: pa.Table) -> pa.Table:
     """Return rows, sorted by decision time and entity, with value at stake and slices.
 
+    What people said at the desk is not in the lake: its slice is null, until `with_feedback` says it.
+
     Raises:
         ValueError: a source is neither a column nor `attributes.<key>`.
     """
-    sources = {SLICE_PREFIX + spec.name: spec.source for spec in usecase.gate.slices}
+    sources = {SLICE_PREFIX + spec.name: spec.source for spec in usecase.gate.slices if spec.source != FEEDBACK}
     rows = with_sources(usecase, rows, attributes, sources)
+    for name in _of_feedback(usecase):
+        rows = rows.append_column(name, pa.nulls(rows.num_rows, pa.string()))
     if not usecase.value:
         return rows
     return with_sources(usecase, rows, attributes, {VALUE_COLUMN: usecase.value}, kind="DOUBLE")
+
+
+def with_feedback(usecase: UseCase, rows: pa.Table, said: Mapping[date, Sequence[Line]]) -> pa.Table:
+    """Return described rows with what people had said of them before each decision, in the slices that ask for it.
+
+    `said` has by outcome date the lines of its list, in order.
+    """
+    if not (names := _of_feedback(usecase)):
+        return rows
+    lines = {(day, entity): own for day, of_day in said.items() for entity, own in by_entity(of_day).items()}
+    keys = (rows[name].to_pylist() for name in ("outcome_date", "entity_id", "decision_time"))
+    words = pa.array(
+        [said_before(lines.get((day, entity), ()), at.astimezone(UTC)) for day, entity, at in zip(*keys, strict=True)],
+        pa.string(),
+    )
+    for name in names:
+        there = name in rows.column_names  # a training set of before the slice has no such column
+        rows = rows.set_column(rows.column_names.index(name), name, words) if there else rows.append_column(name, words)
+    return rows
+
+
+def _of_feedback(usecase: UseCase) -> list[str]:
+    return [SLICE_PREFIX + spec.name for spec in usecase.gate.slices if spec.source == FEEDBACK]
 
 
 def with_sources(
@@ -74,7 +103,7 @@ def with_sources(
 
 def slice_columns(usecase: UseCase) -> list[str]:
     """Return the columns of the features table that value at stake and slices are taken from."""
-    sources = [*(spec.source for spec in usecase.gate.slices), usecase.value]
+    sources = [*(spec.source for spec in usecase.gate.slices if spec.source != FEEDBACK), usecase.value]
     return list(dict.fromkeys(source for source in sources if source and not source.startswith(_ATTRIBUTE)))
 
 

@@ -17,7 +17,7 @@ from ml_assets.landing.curate import curate
 from ml_assets.landing.schemas import COORDINATES, DEAD_LETTERS, event_schema
 from ml_assets.lifecycle.alert_rules import rules_of
 from ml_assets.lifecycle.reports import reports_of
-from ml_assets.spec import DecisionTime, EventSpec, ReferenceSpec, UseCase
+from ml_assets.spec import FEEDBACK, DecisionTime, EventSpec, ReferenceSpec, UseCase
 from ml_assets.sql_head import tags
 from ml_assets.usecases import load
 
@@ -262,7 +262,7 @@ def _run_sql(usecase: UseCase, found: _Findings) -> None:
             found.wrong(f"{daily[0] if daily else 'features'}{f':{line[1]}' if line else ''}", _one_line(error))
         return
     for what, source in [("value", usecase.value), *(("slice " + one.name, one.source) for one in usecase.gate.slices)]:
-        if source and not source.startswith("attributes.") and source not in columns:
+        if source and not source.startswith("attributes.") and source not in (*columns, FEEDBACK):
             found.wrong("usecase.py", f"{what}: {source} is no feature, no key and no attributes.<name>")
 
 

@@ -12,6 +12,7 @@ import msgspec
 import pandas as pd
 from sqlalchemy import Connection, Engine
 
+from ml_assets.database.feedback import feedback_about
 from ml_assets.errors import NotFoundError
 from ml_assets.lake import Lake
 from ml_assets.learning.compare import Compared, Comparison, choose_challenger, compare
@@ -22,6 +23,7 @@ from ml_assets.learning.intervals import metric_intervals
 from ml_assets.learning.metrics import by_group
 from ml_assets.learning.plots import precision_recall_plot, reliability_plot
 from ml_assets.learning.scorer import Scorer
+from ml_assets.learning.slices import with_feedback
 from ml_assets.learning.training_set import part_of
 from ml_assets.lifecycle.champion import approved_hash, champion_run
 from ml_assets.lifecycle.model_risk import INTERVALS
@@ -151,6 +153,7 @@ def compare_models(
         LookupError: a candidate has not been trained for this date.
     """
     test = part_of(read_training_set(lake, usecase, training_date), "test")
+    test = with_feedback(usecase, test, feedback_about(engine, usecase.name, test["outcome_date"].unique().to_pylist()))
     runs = registry.candidate_runs(usecase.name, training_date)
     if missing := [c.name for c in usecase.candidates if c.name not in runs]:
         raise NotFoundError(

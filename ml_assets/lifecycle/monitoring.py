@@ -15,6 +15,7 @@ import pyarrow.dataset as ds
 from sqlalchemy import Engine
 
 from ml_assets.answers import SERVED_SCORES
+from ml_assets.database.feedback import feedback_about
 from ml_assets.database.models import Drift, Estimate, Outcome, OutcomeCount, Performance, RetrainingDecision
 from ml_assets.database.monitoring import replace_dates, rows_between
 from ml_assets.features.days import day_end
@@ -30,7 +31,7 @@ from ml_assets.lake import (
 from ml_assets.landing.schemas import EVENT, event_schema
 from ml_assets.learning.plots import estimate_plot
 from ml_assets.learning.scorer import Scorer
-from ml_assets.learning.slices import slice_columns
+from ml_assets.learning.slices import slice_columns, with_feedback
 from ml_assets.learning.stability import group_shares, stability_index
 from ml_assets.lifecycle.evaluation import read_evidence, read_model_evidence
 from ml_assets.lifecycle.horizons import Horizons, horizons_of, known_everywhere
@@ -108,6 +109,7 @@ def join_live_outcomes(lake: Lake, engine: Engine | str, usecase: UseCase, dates
         features = _together(features, online.features)
         labels = _together(labels, online.labels)
     rows = join_outcomes(usecase, predictions, features, labels, mature)
+    rows = with_feedback(usecase, rows, feedback_about(engine, usecase.name, touched))
     version = lake.replace(outcomes_table(usecase), rows, "outcome_date", touched)
     replace_dates(engine, Outcome, usecase.name, touched, rows)
     replace_dates(engine, OutcomeCount, usecase.name, touched, outcome_counts(usecase, rows))

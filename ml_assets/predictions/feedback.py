@@ -18,6 +18,8 @@ State = Literal["open", "in work", "acted on", "done"]
 
 # What came of acting.
 RESULTS: Final = ("averted", "partly averted", "in vain", "was no problem")
+# What had been said of a row before a decision, as a slice; see `said_before`.
+NOTHING_SAID, ACTED_ON, REASON_RIGHT, REASON_CORRECTED = "nothing said", "acted on", "reason right", "reason corrected"
 # In place of a cause: none of those that the use case names.
 OTHER: Final = "OTHER"
 # A claim of what a colleague holds.
@@ -63,7 +65,10 @@ class Said:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A line of the ledger of feedback, as it was written; `until` is the end of a claim's lease."""
+    """A line of the ledger of feedback, as it was written; `until` is the end of a claim's lease.
+
+    `shown_cause` is the main cause that the person was shown, None if there was none or it was hidden.
+    """
 
     id: int
     entity_id: str
@@ -75,6 +80,7 @@ class Line:
     until: datetime | None
     undoes: int | None
     request_key: str
+    shown_cause: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +142,19 @@ def standing(lines: Sequence[Line], now: datetime) -> Standing:
         tuple(counts),
         lines[-1] if lines else None,
     )
+
+
+def said_before(lines: Sequence[Line], decision_time: datetime) -> str:
+    """Return what people had said of a row by the time of a decision about it, in one of four words.
+
+    Only what was known then counts, not even that something was taken back later: what people say once the outcome is
+    known would tell it. A reason that was judged goes before an action; claims and notes say nothing of the row, nor
+    does a reason given for a row of which none was shown.
+    """
+    at = standing([line for line in lines if line.at <= decision_time], decision_time)
+    if at.judged is not None and at.judged.shown_cause is not None:
+        return REASON_RIGHT if at.judged.value == at.judged.shown_cause else REASON_CORRECTED
+    return ACTED_ON if at.acted is not None else NOTHING_SAID
 
 
 def by_entity(lines: Iterable[Line]) -> dict[str, list[Line]]:

@@ -56,7 +56,7 @@ def test_the_whole_is_what_the_gate_measures_on_the_same_window() -> None:
 def test_every_group_is_shown_and_small_ones_are_not_judged() -> None:
     table = performance(USECASE, matured_window(USECASE, outcomes(USECASE, days=6)))
     dimensions = set(table["dimension"].to_pylist())
-    slices = {"market", "asset_class", "counterparty_tier"}
+    slices = {"market", "asset_class", "counterparty_tier", "feedback"}
     assert dimensions == {"all", "stage", "handling", "day", "slot", "model_version", *slices}
     assert of(table, "market", "a")["pr_auc"]["judged"]
     day = of(table, "day", str(FIRST))["pr_auc"]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ml_assets.calendars import BusinessCalendar
 from ml_assets.learning.candidates import hist_gradient_boosting, lightgbm, logistic, rule
 from ml_assets.spec import (
+    FEEDBACK,
     ActionSpec,
     Cause,
     DailySpec,
@@ -275,6 +276,7 @@ USE_CASE = UseCase(
             SliceSpec("asset_class", "asset_class"),
             SliceSpec("counterparty_tier", "attributes.counterparty_tier"),
             SliceSpec("slot", "slot"),
+            SliceSpec("feedback", FEEDBACK),
         ),
     ),
     monitoring=MonitoringSpec(drift=DriftSpec(groups=("attributes.counterparty",))),

@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from ml_assets.answers import SERVED_SCORES, ServedScore
 from ml_assets.cli.local_runs import RunFailedError
 from ml_assets.cli.looking import not_made_again, print_lineage
+from ml_assets.database.feedback import write_feedback
 from ml_assets.database.promotions import Actor, ModelIdentity, record, writing
 from ml_assets.database.work_list import next_outcome_date, work_list
 from ml_assets.defs.sensors import landed_data_sensor
@@ -37,6 +38,8 @@ from ml_assets.lake import (
 )
 from ml_assets.landing.lander import Lander
 from ml_assets.landing.produce import ensure_topics
+from ml_assets.learning.evidence import build_evidence
+from ml_assets.learning.gate import judge
 from ml_assets.learning.golden import GOLDEN_SAMPLE
 from ml_assets.lifecycle.backtest import backtest, by_month
 from ml_assets.lifecycle.evaluation import (
@@ -45,6 +48,7 @@ from ml_assets.lifecycle.evaluation import (
     judge_now,
     judge_run,
     read_evidence,
+    read_model_evidence,
 )
 from ml_assets.lifecycle.lineage import explain_answer, explain_prediction
 from ml_assets.lifecycle.monitoring import join_live_outcomes
@@ -53,6 +57,15 @@ from ml_assets.lifecycle.reproduce import CannotReproduceError, reproduce
 from ml_assets.lifecycle.scoring import score_dates
 from ml_assets.lifecycle.training import RunOrigin
 from ml_assets.monitoring.outcomes import ONLINE
+from ml_assets.predictions.feedback import (
+    ACTED_ON,
+    NOTHING_SAID,
+    OTHER,
+    REASON_CORRECTED,
+    REASON_RIGHT,
+    Said,
+    Shown,
+)
 from ml_assets.registry import CHALLENGER, CHAMPION
 from ml_assets.serving.models import ModelFiles
 from ml_assets.serving.recorder import Recorder
@@ -170,6 +183,50 @@ def test_a_backtest_is_the_saved_model_on_unseen_days(bank):
         backtest(bank.lake, registry, bank.platform.engine, usecase, bank.days[0], last)
     with pytest.raises(LookupError, match="no decision from 2027-01-01 to 2027-01-31 with a known outcome"):
         backtest(bank.lake, registry, bank.platform.engine, usecase, date(2027, 1, 1), date(2027, 1, 31))
+
+
+def test_what_people_had_said_before_a_decision_is_a_slice_of_the_gate(bank):
+    """Guards that what was said after a decision, when its outcome may be known, divides nothing."""
+    registry, usecase, engine = bank.platform.registry, bank.usecase, bank.platform.engine
+    day = bank.days[-1]
+    before, _ = compare_models(bank.lake, registry, engine, usecase, day)
+    assert set(before.window.slices["feedback"]) == {NOTHING_SAID}
+    told = {}
+    for row, (later, what, value, word) in enumerate(
+        (
+            (timedelta(hours=-1), "acted", "PAYER", ACTED_ON),
+            (timedelta(hours=-1), "judged", OTHER, REASON_CORRECTED),
+            (timedelta(hours=-1), "judged", "PAYER", REASON_RIGHT),
+            (timedelta(), "acted", "PAYER", ACTED_ON),
+            (timedelta(microseconds=1), "acted", "PAYER", NOTHING_SAID),
+            (timedelta(hours=-1), "noted", None, NOTHING_SAID),
+        )
+    ):
+        entity = str(before.window.entity_ids[row])
+        at = before.window.decision_times[row].astype("datetime64[us]").item().replace(tzinfo=UTC) + later
+        shown = Shown(
+            decision_time=at - timedelta(days=1), priority=1, probability=0.5, expected_cost=1.0, cause="PAYER",
+            model_version=1, mlflow_run_id="run", cut_off_at=at + timedelta(days=1),
+        )  # fmt: skip
+        said = Said(entity_id=entity, what=what, actor="ana", request_key=f"form {row}", value=value, note="a note")
+        outcome = before.window.outcome_dates[row].astype("datetime64[D]").item()
+        assert write_feedback(
+            engine, usecase.name, outcome, [(said, shown)], now=at, lease_length=timedelta(1), causes=["PAYER"]
+        ).saved
+        told[entity] = word
+    after, run_ids = compare_models(bank.lake, registry, engine, usecase, day)
+    found = dict(zip(map(str, after.window.entity_ids), after.window.slices["feedback"], strict=True))
+    assert {entity: found[entity] for entity in told} == told
+    assert {found[entity] for entity in found.keys() - told.keys()} == {NOTHING_SAID}
+    models = {name: read_model_evidence(registry, run_id) for name, run_id in run_ids.items()}
+    evidence = build_evidence(
+        usecase.gate, after, models, challenger="logistic", rule=usecase.rule.name, champion=CHAMPION, seed=1
+    )
+    parts = {part.value: part.n for part in evidence.slices if part.slice == "feedback"}
+    assert parts == {ACTED_ON: 2, REASON_CORRECTED: 1, REASON_RIGHT: 1, NOTHING_SAID: len(found) - 4}
+    (condition,) = [one for one in judge(usecase.gate, evidence).conditions if one.name == "slice_feedback"]
+    assert condition.passed
+    assert "is nothing said" in condition.why or condition.value == "none with 100 fails"
 
 
 def test_predictions_are_those_of_the_champion_and_say_so(bank):

@@ -1,16 +1,18 @@
-"""What the platform itself writes to Kafka: the answers of the scoring service, and the stream of changed scores.
+"""What the platform itself writes to Kafka: answers of the scoring service, changed scores, and what the desk was told.
 
 Answers are landed like the events of a use case, by the same lander into `landing/served_scores`. The stream
-`predictions` is for consumers and is not landed: each of its scores follows from what is in the lake.
+`predictions` is for consumers and is not landed: each of its scores follows from what is in the lake. What people say
+at the desk is sent for the use cases that have `desk_feedback` among their events, and is an event like all others.
 """
 
 import hashlib
 from collections.abc import Iterable
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Final, Literal
 
 from ml_assets.contracts import Event
 from ml_assets.errors import InputError
+from ml_assets.predictions.feedback import What
 from ml_assets.spec import EventSpec, UseCase
 
 Stage = Literal["champion", "canary", "shadow"]
@@ -64,6 +66,34 @@ class ChangedScore(Event, frozen=True, kw_only=True):
         """Return 32 hex digits that tell this score from any other."""
         said = (use_case, entity_id, decision_date.isoformat(), slot, run, probability.hex())
         return hashlib.sha256("\0".join(said).encode()).hexdigest()[:32]
+
+
+class DeskFeedback(Event, frozen=True, kw_only=True):
+    """One thing that somebody said at the desk of a row of a list; `event_time` is when. Names and notes stay there.
+
+    `what` and `value` are those of `predictions.feedback`, `undoes` is the id of the event that this one takes back.
+    `decision_time`, `shown_priority`, `shown_probability` and `shown_cause` are what the person was shown; null if it
+    was hidden. `in_time` says whether the cut-off was still to come.
+    """
+
+    outcome_date: date
+    entity_id: str
+    what: What
+    value: str | None
+    undoes: str | None
+    decision_time: datetime
+    shown_priority: int
+    shown_probability: float | None
+    shown_cause: str | None
+    in_time: bool
+
+
+def desk_feedback(use_case: str, history: timedelta = timedelta(days=90)) -> EventSpec:
+    """Return the event by which the SQL of a use case reads what people said at the desk, once it was known."""
+    return EventSpec(
+        "desk_feedback", f"{use_case}_desk_feedback", DeskFeedback, "What people said at the desk.",
+        history=history, silence=timedelta(days=14),
+    )  # fmt: skip
 
 
 SERVED_SCORES: Final = EventSpec(

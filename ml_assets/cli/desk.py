@@ -30,6 +30,8 @@ def add_desk(app: typer.Typer, console: Console) -> None:
         settings = read_settings()
         from ml_assets.desk.app import Desk, build_app
         from ml_assets.desk.people import Forms, door_of, secret_of
+        from ml_assets.desk.sending import Sending
+        from ml_assets.local.embedded.environment import running_kafka
         from ml_assets.serving.clock import clock_of
         from ml_assets.serving.drain import DrainingServer
 
@@ -46,7 +48,10 @@ def add_desk(app: typer.Typer, console: Console) -> None:
             # Who asks is told by the proxy that speaks to us; an address in a header is none.
             proxy_headers=False,
         )  # fmt: skip
+        sending = Sending(platform, usecases, lambda: running_kafka(settings))
+        sending.start()
         with contextlib.suppress(KeyboardInterrupt):
             server.run()
+        sending.stop()
         if not server.started:
             raise typer.Exit(3)  # uvicorn has said why

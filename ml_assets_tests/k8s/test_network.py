@@ -23,7 +23,7 @@ MAY_REACH = {
     "": set[str](),
     "code-location": STAGE,
     "daemon": {"postgres", "s3", "code-location", "api-server"},
-    "desk": STAGE,
+    "desk": STAGE | {"kafka"},
     "lander": {"s3", "kafka"},
     "mcp": STAGE,
     "migrate": {"postgres"},

@@ -18,7 +18,7 @@ from ml_assets.answers import SERVED_SCORES
 from ml_assets.database.feedback import feedback_about
 from ml_assets.database.models import Drift, Estimate, Outcome, OutcomeCount, Performance, RetrainingDecision
 from ml_assets.database.monitoring import replace_dates, rows_between
-from ml_assets.features.days import day_end
+from ml_assets.features.days import day_end, day_start
 from ml_assets.lake import (
     Lake,
     features_table,
@@ -51,7 +51,16 @@ from ml_assets.monitoring.outcomes import (
     outcomes_schema,
 )
 from ml_assets.monitoring.performance import LiveVerdict, judge_live, matured_window, performance
-from ml_assets.monitoring.retraining import Decision, Facts, Past, breaches, broken, decide, with_drift
+from ml_assets.monitoring.retraining import (
+    Decision,
+    Facts,
+    Past,
+    breaches,
+    broken,
+    decide,
+    last_training,
+    with_drift,
+)
 from ml_assets.monitoring.shadow import SHADOW
 from ml_assets.registry import ModelRegistry
 from ml_assets.spec import UseCase
@@ -200,23 +209,34 @@ def decide_retraining(
         drift = rows_between(engine, Drift, usecase.name, first, day)
         newest = sorted({row["decision_date"] for row in drift})[-usecase.monitoring.windows :]
         earlier = rows_between(engine, RetrainingDecision, usecase.name, first, day - timedelta(days=1))
+        past = [Past(row["decision_date"], row["outcome"], row["numbers"]["champion"]) for row in earlier]
+        last = last_training(trained, past, day)
         facts = Facts(
             day=day,
+            due=_due(usecase, day),
             dates=with_drift(breaches(usecase.monitoring, came), drift),
             champion=champion.line.to_version if champion else None,
             trained=trained,
-            new_labels=sum(f.rows for f in labels if (trained is None or f.partition > trained) and f.partition <= day),
+            new_labels=sum(f.rows for f in labels if (last is None or f.partition > last) and f.partition <= day),
             red=broken(drift, min(newest, default=day), usecase.gate.batch.max_psi)
             + [
                 f"event {name} of {of_day}: {why}`ml-assets ingest {usecase.name} --from {of_day}`"
                 for name, of_day, why in stale_for(stale, day - timedelta(days=usecase.monitoring.window_days), day)
             ],
-            past=[Past(row["decision_date"], row["outcome"], row["numbers"]["champion"]) for row in earlier],
+            past=past,
         )
         decision = decide(usecase.monitoring, facts)
         replace_dates(engine, RetrainingDecision, usecase.name, [day], _as_row(usecase, decision, dagster_run_id))
         made.append(decision)
     return made
+
+
+def _due(usecase: UseCase, day: date) -> date:
+    """Return the newest outcome date whose outcomes should have been known when a day began."""
+    due = usecase.calendar.previous(day)
+    while due > day - _LOOK_BACK and not ((at := known_everywhere(usecase, due)) and at < day_start(day)):
+        due = usecase.calendar.previous(due)
+    return due
 
 
 def _as_row(usecase: UseCase, decision: Decision, dagster_run_id: str) -> pa.Table:

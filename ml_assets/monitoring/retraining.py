@@ -40,12 +40,14 @@ class Past:
 class Facts:
     """All inputs of the rule, as of the end of `day`.
 
-    `dates` are the complete outcome dates, the earliest first. `champion` is a version and `trained` its training date;
-    both are None without a champion. `new_labels` is the number of outcomes that became known since. `red` names the
-    inputs that are incomplete or broken. `past` are the earlier decisions of the rule, the earliest first.
+    `dates` are the complete outcome dates, the earliest first; `due` is the newest one that should be complete by now.
+    `champion` is a version and `trained` its training date; both are None without a champion. `new_labels` is the
+    number of outcomes that became known since then, or since the last retraining out of turn. `red` names the inputs
+    that are incomplete or broken. `past` are the earlier decisions of the rule, the earliest first.
     """
 
     day: date
+    due: date
     dates: Sequence[JudgedDate]
     champion: int | None
     trained: date | None
@@ -126,13 +128,13 @@ def decide(spec: MonitoringSpec, facts: Facts) -> Decision:
     After `max_in_vain` retrainings that did not change the champion, the decision is to ask a person.
     """
     dates = [one for one in facts.dates if one.day <= facts.day]
-    since, gap = _after_gap(spec, dates, facts.day)
+    since, gap = _after_gap(spec, dates, facts)
     last = since[-spec.windows :]
     found = sum(one.breached for one in last)
     before = [one for one in facts.past if one.day < facts.day and one.outcome == "retrain"]
     this_week = sum(facts.day - one.day < _WEEK for one in before)
     in_vain = _in_vain(before, facts.champion)
-    trained = max([one.day for one in before] + ([facts.trained] if facts.trained else []), default=None)
+    trained = last_training(facts.trained, before, facts.day)
     numbers = {
         "breaches": found,
         "of": len(last),
@@ -181,8 +183,17 @@ def decide(spec: MonitoringSpec, facts: Facts) -> Decision:
     return say("retrain", seen)
 
 
-def _after_gap(spec: MonitoringSpec, dates: Sequence[JudgedDate], day: date) -> tuple[list[JudgedDate], str]:
-    """Return the dates since the last gap, and the gap in words, empty without one; nothing is judged across a gap."""
+def last_training(champion_trained: date | None, past: Iterable[Past], day: date) -> date | None:
+    """Return when the last training before a day was: the champion's, or one out of turn that came to nothing."""
+    tried = [one.day for one in past if one.day < day and one.outcome == "retrain"]
+    return max([*tried, *([champion_trained] if champion_trained else [])], default=None)
+
+
+def _after_gap(spec: MonitoringSpec, dates: Sequence[JudgedDate], facts: Facts) -> tuple[list[JudgedDate], str]:
+    """Return the dates since the last gap, and the gap in words; nothing is judged across one.
+
+    Outcomes that are not due yet, such as those of files that are published weeks later, are no gap.
+    """
     since: list[JudgedDate] = []
     gap = ""
     for one in dates:
@@ -190,8 +201,13 @@ def _after_gap(spec: MonitoringSpec, dates: Sequence[JudgedDate], day: date) -> 
             gap = f"No outcome date from {since[-1].day} to {one.day} is complete: nothing is judged across this gap"
             since = []
         since.append(one)
-    if since and day - since[-1].day > spec.longest_gap:
-        return [], f"No outcome date since {since[-1].day} is complete: `ml-assets status` shows what waits"
+    newest = since[-1].day if since else facts.trained
+    if newest is not None and facts.due - newest > spec.longest_gap:
+        gap = (
+            f"No outcome date since {newest} is complete, and those up to {facts.due} are due: look at `ml-assets "
+            "status` for what waits"
+        )
+        return [], gap
     return since, gap
 
 

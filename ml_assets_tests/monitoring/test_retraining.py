@@ -23,7 +23,8 @@ def dates(*breached: bool, first: date = FIRST) -> list[JudgedDate]:
 
 
 def facts(judged: list[JudgedDate], **changes: Any) -> Facts:
-    made = Facts(judged[-1].day, judged, champion=1, trained=FIRST - timedelta(days=30), new_labels=500)
+    newest = judged[-1].day
+    made = Facts(newest, newest, judged, champion=1, trained=FIRST - timedelta(days=30), new_labels=500)
     return dataclasses.replace(made, **changes)
 
 
@@ -109,9 +110,18 @@ def test_nothing_is_judged_across_a_gap_and_the_gap_is_said() -> None:
     assert made.outcome == "wait"
     assert "2 of the last 2" in made.reason
     assert "No outcome date from 2026-01-07 to 2026-03-06 is complete" in made.reason
-    silent = decide(SPEC, facts(BAD, day=FIRST + timedelta(days=40)))
+    later = FIRST + timedelta(days=40)
+    silent = decide(SPEC, facts(BAD, day=later, due=later))
     assert silent.outcome == "wait"
-    assert "No outcome date since 2026-01-09 is complete" in silent.reason
+    assert "No outcome date since 2026-01-09 is complete, and those up to 2026-02-14 are due" in silent.reason
+    nothing = facts(BAD, day=later, due=later, trained=FIRST)
+    assert "No outcome date since 2026-01-05 is complete" in decide(SPEC, dataclasses.replace(nothing, dates=[])).reason
+
+
+def test_outcomes_that_are_not_due_yet_are_no_gap() -> None:
+    """Guards a use case whose outcomes are published weeks later: it was never retrained out of turn."""
+    published = facts(BAD, day=FIRST + timedelta(days=26), due=BAD[-1].day)
+    assert decide(SPEC, published).outcome == "retrain"
 
 
 @settings(max_examples=60)
@@ -124,7 +134,7 @@ def test_the_brakes_hold_whatever_happens(days: list[tuple[bool, bool, int]]) ->
     made: list[Decision] = []
     for one, (_, gains, labels) in zip(judged, days, strict=True):
         decision = decide(
-            SPEC, facts(judged, day=one.day, champion=champion, new_labels=labels, past=past, trained=None)
+            SPEC, facts(judged, day=one.day, due=one.day, champion=champion, new_labels=labels, past=past, trained=None)
         )
         past.append(Past(one.day, decision.outcome, champion))
         made.append(decision)

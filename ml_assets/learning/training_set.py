@@ -41,12 +41,14 @@ def build_training_set(
     known at least `split.embargo` before the first test decision, and by `train_cutoff` if that is given: the
     last `calibration_days` decision dates of them calibrate, up to `train_days` before these train.
 
-    Nothing before a gap of more than `split.longest_gap` without a labelled decision date counts. `later(day, n)` is
-    the decision date n dates after a day (by default n weekdays): the error uses it to say when there will be enough.
+    Nothing before a gap of more than `split.longest_gap` without a labelled decision date counts, and nothing at all if
+    no label has become known for so long, unless the window is given. `later(day, n)` is the decision date n dates
+    after a day (by default n weekdays): the error uses it to say when there will be enough.
 
     Raises:
-        TrainingSetError: nothing is labelled, the test window is empty or too short or has a gap, fewer than half of
-            `train_days` are left to train on, or the base rate of a date or part leaves `split.base_rate_band`.
+        TrainingSetError: nothing is labelled, no label has become known for too long, the test window is empty or too
+            short or has a gap, fewer than half of `train_days` are left to train on, or the base rate of a date or part
+            leaves `split.base_rate_band`.
     """
     known = labels.filter(pc.less_equal(labels["label_known_at"], pa.scalar(as_of, pa.timestamp("us", tz="UTC"))))
     rows = labelled(features, known)
@@ -57,6 +59,8 @@ def build_training_set(
             f"none whose label was known by {as_of:%Y-%m-%d %H:%M}; materialize more dates"
         )
     spoken = _Dates(dates, split, later or _weekdays_later, as_of)
+    if test_first is None and test_last is None and train_cutoff is None:
+        _refuse_old(rows, split, as_of)
     usable_dates = _after_the_gap(spoken, test_first, test_last)
     in_test = _test_days(spoken, usable_dates, test_first, test_last)[day]
     decision_time, known_at = rows["decision_time"].to_numpy(), rows["label_known_at"].to_numpy()
@@ -72,8 +76,8 @@ def build_training_set(
         raise TrainingSetError(
             f"{len(usable_days)} decision dates have labels known by {known_by} (the cut-off, or "
             f"{split.embargo} before the test window); {split.calibration_days} to calibrate and at least "
-            f"half of {split.train_days} to train on make {least}. {spoken.said(least - len(usable_days))}, or lower "
-            "train_days in the use case's SplitSpec"
+            f"half of {split.train_days} to train on make {least}. "
+            + spoken.advice(least - len(usable_days), "train_days")
         )
     last = len(usable_days) - split.calibration_days
     part = np.full(len(day), -1, dtype=np.int8)
@@ -121,6 +125,16 @@ class _Dates:
         starts = [0, *(at + 1 for at in ends)]
         return list(zip(starts, [*ends, len(self.dates) - 1], strict=True))
 
+    def advice(self, missing: int, field: str) -> str:
+        """Return `said`, and what to do: land what a gap lacks, or, where there is none, lower a field of the split."""
+        if len(self.spans) == 1:
+            return f"{self.said(missing)}, or lower {field} in the use case's SplitSpec"
+        first, last = (self._day(at) for at in (self.spans[-2][1], self.spans[-1][0]))
+        return (
+            f"{self.said(missing)}. If the events between {first} and {last} can still be had, land and ingest them "
+            "instead. Until then the champion stays"
+        )
+
     def said(self, missing: int) -> str:
         """Return which dates there are, where the gaps are, and when `missing` more dates will be there."""
         parts = []
@@ -147,6 +161,25 @@ class _Dates:
 def _weekdays_later(day: date, ahead: int) -> date:
     later: date = np.busday_offset(np.datetime64(day), ahead, roll="backward").astype("datetime64[D]").item()
     return later
+
+
+def _refuse_old(rows: pa.Table, split: SplitSpec, as_of: datetime) -> None:
+    """Refuse labels of which the newest became known more than `longest_gap` ago.
+
+    Raises:
+        TrainingSetError: it did.
+    """
+    newest: datetime = pc.max(rows["label_known_at"]).as_py()
+    silent = as_of - newest.astimezone(UTC)
+    if silent > split.longest_gap:
+        last: date = pc.max(rows["decision_date"]).as_py()
+        raise TrainingSetError(
+            f"the newest label is of {last} and became known on {newest:%Y-%m-%d}, {silent.days} days before "
+            f"{as_of:%Y-%m-%d}: nothing is trained across more than {split.longest_gap.days} days without labels "
+            f"(longest_gap). Land what has happened since {last} and `ml-assets ingest` it; `ml-assets status` says "
+            "what waits. Until there are labels again the champion stays. For a model of the old dates all the same, "
+            "give the window in the run config of the asset training_set: test_first, test_last"
+        )
 
 
 def _after_the_gap(spoken: _Dates, first: date | None, last: date | None) -> NDArray[np.bool_]:
@@ -178,7 +211,7 @@ def _test_days(spoken: _Dates, usable: NDArray[np.bool_], first: date | None, la
             raise TrainingSetError(
                 f"{there} decision dates have labels{' since the gap' if there < len(dates) else ''}; the test window "
                 f"alone takes {split.test_days}, and with calibration and half of the training days {least} are "
-                f"needed. {spoken.said(least - there)}, or lower test_days in the use case's SplitSpec"
+                f"needed. " + spoken.advice(least - there, "test_days")
             )
         return np.arange(len(dates)) >= len(dates) - split.test_days
     chosen = np.ones(len(dates), dtype=np.bool_)

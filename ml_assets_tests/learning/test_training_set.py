@@ -13,7 +13,8 @@ from ml_assets.learning.training_set import PARTS, TrainingSetError, build_train
 from ml_assets.spec import Feature, SplitSpec, UseCase
 from ml_assets_tests.learning.conftest import draw
 
-LATE = datetime(2030, 1, 1, tzinfo=UTC)
+# Soon after the outcomes of `_tables`, and after those of 2026.
+LATE, SOON = datetime(2021, 5, 1, tzinfo=UTC), datetime(2026, 3, 10, tzinfo=UTC)
 
 
 def _tables(delays_hours: list[int]) -> tuple[pa.Table, pa.Table]:
@@ -86,8 +87,9 @@ def test_order_of_the_input_does_not_matter(usecase: UseCase) -> None:
     features, labels, _ = draw()
     rng = np.random.default_rng(0)
     shuffled = features.take(rng.permutation(len(features))), labels.take(rng.permutation(len(labels)))
-    one = build_training_set(features, labels, usecase.split, LATE)
-    two = build_training_set(*shuffled, usecase.split, LATE)
+    as_of = pc.max(labels["label_known_at"]).as_py()
+    one = build_training_set(features, labels, usecase.split, as_of)
+    two = build_training_set(*shuffled, usecase.split, as_of)
     assert one.equals(two)
     assert one.column_names == [*features.column_names, "label", "label_known_at", "part"]
 
@@ -179,23 +181,38 @@ def test_after_a_gap_it_says_which_dates_there_are_and_when_there_will_be_enough
     assert "2024-01-01 to 2024-02-29 (60 dates), then none for 672 days, 2026-01-01 to 2026-01-12 (12 dates)" in said
     assert "more than 45 days without labels (longest_gap)" in said
     assert "enough on about 2026-01" in said
+    assert "If the events between 2024-02-29 and 2026-01-01 can still be had" in said
+    assert "lower test_days" not in said
+
+
+def test_labels_of_which_the_newest_is_old_teach_nothing_and_the_message_says_what_to_do() -> None:
+    """Guards a model of 2024 that is trained in 2026, because nothing had come since."""
+    features, labels = days_of_outcomes(BEFORE_THE_GAP)
+    with pytest.raises(TrainingSetError) as error:
+        build_training_set(features, labels, SplitSpec(40, 5, 5), SOON)
+    said = str(error.value)
+    assert "is of 2024-02-29 and became known on 2024-03-01, 738 days before 2026-03-10" in said
+    assert "ingest" in said
+    window = {"test_first": date(2024, 2, 20), "test_last": date(2024, 2, 29)}
+    asked = build_training_set(features, labels, SplitSpec(40, 5, 5), SOON, **window)
+    assert pc.max(asked["decision_date"]).as_py() == date(2024, 2, 29), "a person who gives the window may"
 
 
 def test_nothing_is_trained_or_tested_across_a_gap() -> None:
     features, labels = days_of_outcomes([*BEFORE_THE_GAP, *consecutive(date(2026, 1, 1), 32)])
-    rows = build_training_set(features, labels, SplitSpec(40, 5, 5), LATE)
+    rows = build_training_set(features, labels, SplitSpec(40, 5, 5), SOON)
     assert pc.min(rows["decision_date"]).as_py() == date(2026, 1, 1)
     with pytest.raises(TrainingSetError, match="the test window from 2024-02-20 has a gap"):
-        build_training_set(features, labels, SplitSpec(10, 5, 5), LATE, test_first=date(2024, 2, 20))
+        build_training_set(features, labels, SplitSpec(10, 5, 5), SOON, test_first=date(2024, 2, 20))
     earlier = build_training_set(
-        features, labels, SplitSpec(10, 5, 5), LATE, test_first=date(2024, 2, 20), test_last=date(2024, 2, 29)
+        features, labels, SplitSpec(10, 5, 5), SOON, test_first=date(2024, 2, 20), test_last=date(2024, 2, 29)
     )
     assert pc.max(earlier["decision_date"]).as_py() == date(2024, 2, 29)
 
 
 def test_a_gap_that_the_use_case_declares_is_no_gap() -> None:
     features, labels = days_of_outcomes([*BEFORE_THE_GAP, *consecutive(date(2026, 1, 1), 10)])
-    rows = build_training_set(features, labels, SplitSpec(40, 5, 5, longest_gap=timedelta(days=1000)), LATE)
+    rows = build_training_set(features, labels, SplitSpec(40, 5, 5, longest_gap=timedelta(days=1000)), SOON)
     assert pc.min(rows["decision_date"]).as_py() == date(2024, 1, 20)
 
 
@@ -206,9 +223,9 @@ def test_a_date_whose_base_rate_leaves_its_band_is_refused(share: float, how: st
     days = consecutive(date(2026, 1, 1), 50)
     features, labels = days_of_outcomes(days, wrong={days[at]: share}, n=800)
     with pytest.raises(TrainingSetError, match=rf"on {days[at]} have the outcome, and 10.0% .* times {how}"):
-        build_training_set(features, labels, SplitSpec(40, 5, 5), LATE)
+        build_training_set(features, labels, SplitSpec(40, 5, 5), SOON)
     wide = SplitSpec(40, 5, 5, base_rate_band=float("inf"))
-    assert days[at] in build_training_set(features, labels, wide, LATE)["decision_date"].to_pylist()
+    assert days[at] in build_training_set(features, labels, wide, SOON)["decision_date"].to_pylist()
 
 
 def test_a_part_whose_base_rate_leaves_its_band_is_refused() -> None:
@@ -216,13 +233,13 @@ def test_a_part_whose_base_rate_leaves_its_band_is_refused() -> None:
     days = consecutive(date(2026, 1, 1), 60)
     features, labels = days_of_outcomes(days, wrong=dict.fromkeys(days[-5:], 1.0), n=5)
     with pytest.raises(TrainingSetError, match="in the test part"):
-        build_training_set(features, labels, SplitSpec(40, 5, 5), LATE)
+        build_training_set(features, labels, SplitSpec(40, 5, 5), SOON)
 
 
 def test_stress_and_drift_are_trained_on() -> None:
     """A market in which three times as many fail is no error of the labels, nor is one with a few outcomes a date."""
     days = consecutive(date(2026, 1, 1), 50)
     stress = days_of_outcomes(days, 0.05, wrong=dict.fromkeys(days[30:40], 0.15))
-    assert days[35] in build_training_set(*stress, SplitSpec(40, 5, 5), LATE)["decision_date"].to_pylist()
+    assert days[35] in build_training_set(*stress, SplitSpec(40, 5, 5), SOON)["decision_date"].to_pylist()
     rare = days_of_outcomes(days, 0.0, wrong=dict.fromkeys(days[::3], 0.02))
-    assert days[33] in build_training_set(*rare, SplitSpec(40, 5, 5), LATE)["decision_date"].to_pylist()
+    assert days[33] in build_training_set(*rare, SplitSpec(40, 5, 5), SOON)["decision_date"].to_pylist()

@@ -4,12 +4,14 @@
 
 `--keep` names a folder in which simulated days stay, so that limits can be tried again; `--seeds` and `--changed` say
 how many markets are simulated, and in how many of them changes are planted. Evidently is no dependency of the project:
-`--evidently` names the Python of another environment that has it; without, its rows are left out.
+it gets an environment of its own, below a temporary folder. The page is written anew after each seed.
 """
 
 import argparse
+import json
 import pickle
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +35,7 @@ from ml_assets.learning.reasons import Explainer
 from ml_assets.learning.slices import described, with_sources
 from ml_assets.local.simulation.market import Change, MarketConfig
 from ml_assets.monitoring.drift import (
+    FEATURE,
     Finding,
     date_findings,
     drift_table,
@@ -45,6 +48,9 @@ REPORT = DOCS / "benchmarks-monitoring.md"
 CHANGES: tuple[Literal["stress", "counterparty", "market", "feed"], ...] = ("stress", "counterparty", "market", "feed")
 TRAINED, PLANTED, QUIET = 54, 75, 115
 ROWS = 1_000_000
+EVIDENTLY = "evidently==0.7.23"
+# Numerical columns, and by how many standard deviations they move.
+MOVED = {"x0": 0.0, "x1": 0.0, "x2": 0.02, "x3": 0.05, "x4": 0.1, "x5": 0.5, "x6": 1.0, "x7": -0.7}
 _KEYS = ["entity_id", "decision_time"]
 
 
@@ -71,8 +77,9 @@ def main() -> None:
     asked.add_argument("--seeds", type=int, default=20)
     asked.add_argument("--changed", type=int, default=6)
     asked.add_argument("--keep", type=Path)
-    asked.add_argument("--evidently", help="the Python of an environment that has evidently")
     given = asked.parse_args()
+    beside = beside_evidently()
+    say(*beside)
     quiet: list[int] = []
     lag: dict[str, list[int | None]] = {change: [] for change in CHANGES}
     named: dict[str, list[str]] = {change: [] for change in CHANGES}
@@ -95,7 +102,7 @@ def main() -> None:
             lag[change].append(found[0][0] if found else None)
             named[change].append(found[0][1][0] if found else "")
             say(f"seed {seed}, {change}: {found[:2]}")
-    REPORT.write_text(report(quiet, lag, named, speed(given.evidently)), encoding="utf-8")
+        REPORT.write_text(report(quiet, lag, named, beside), encoding="utf-8")
     say(REPORT.read_text(encoding="utf-8"))
 
 
@@ -174,32 +181,95 @@ def of_outcomes(rows: pa.Table, day: date) -> list[Finding]:
     return [*whole_finding(USE_CASE, known), *group_findings(USE_CASE, known)]
 
 
-def speed(python: str | None) -> list[str]:
-    """Return rows of a table: seconds for a million decisions of ten columns, ours and evidently's."""
+def beside_evidently() -> list[str]:
+    """Return lines on a million decisions of ten columns: ours and evidently's verdicts and seconds.
+
+    Raises:
+        RuntimeError: evidently could not be installed or failed.
+    """
     before, now = million(0), million(1)
-    names = FeatureNames(tuple(f"x{i}" for i in range(8)), ("place", "kind"))
+    names = FeatureNames(tuple(MOVED), ("place", "kind"))
     reference = drift_reference(names, before, lambda rows: np.full(rows.num_rows, 0.05))
-    ours = list(seconds(lambda: date_findings(USE_CASE, names, reference, date(2026, 3, 3), now, {}, ())))
-    lines = [f"| ours: PSI, Jensen-Shannon, missing, new, by slot | {np.median(ours):.2f} | |"]
-    if python is None:
-        return lines
-    with tempfile.TemporaryDirectory() as folder:
+    day = date(2026, 3, 3)
+    ours = float(np.median(list(seconds(lambda: date_findings(USE_CASE, names, reference, day, now, {}, ())))))
+    found = date_findings(USE_CASE, names, reference, day, now, {}, ())
+    psi = {one.name: one for one in found if one.kind == FEATURE and one.measure == "psi"}
+    theirs = evidently(before.select([*names.all]), now.select([*names.all]))
+    lines = [
+        f"A million decisions of ten columns on one date, against a reference of {ROWS:,} on ten days:",
+        "",
+        "| what | seconds, median of 3 | times ours |",
+        "| --- | ---: | ---: |",
+        f"| ours: PSI, Jensen-Shannon, missing, new, by slot | {ours:.2f} | |",
+    ]
+    lines += [
+        f"| {EVIDENTLY}, DataDriftPreset(method={method!r}) | {told['seconds']:.2f} | {told['seconds'] / ours:.0f} |"
+        for method, told in theirs.items()
+    ]
+    lines += [
+        "",
+        "What each says of a column, by the stability index and by the Jensen-Shannon distance:",
+        "",
+        "| column | planted | ours: index, limit | | evidently: index | | evidently: distance | |",
+        "| --- | --- | ---: | --- | ---: | --- | ---: | --- |",
+    ]
+    agree = 0
+    for name in names.all:
+        mine = psi[name]
+        said = [name in theirs[method]["drifted"] for method in theirs]
+        agree += said[0] == mine.breached
+        index, distance = (theirs[method]["distance"][name] for method in theirs)
+        lines.append(
+            f"| {name} | {planted(name)} | {mine.value:.3f}, {mine.high:.3f} | {drifts(mine.breached)} | {index:.3f} | "
+            f"{drifts(said[0])} | {distance:.3f} | {drifts(said[1])} |"
+        )
+    return [*lines, "", f"By the stability index the two agree on {agree} of {len(names.all)} columns."]
+
+
+def drifts(said: bool) -> str:
+    """Return a verdict in a word."""
+    return "drift" if said else "none"
+
+
+def planted(name: str) -> str:
+    """Return what was done to a column of the newer table."""
+    if name in MOVED:
+        return f"moved by {MOVED[name]:g} standard deviations" if MOVED[name] else "nothing"
+    return "a place that was one of twelve is nearly half of all" if name == "place" else "nothing"
+
+
+def evidently(before: pa.Table, now: pa.Table) -> dict[str, dict[str, Any]]:
+    """Return what evidently says of two tables by method: seconds, distance of each column, and which have drifted.
+
+    Raises:
+        RuntimeError: it could not be installed or failed.
+    """
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home)
         for name, rows in (("before", before), ("now", now)):
-            pq.write_table(rows.select([*names.all]), Path(folder) / f"{name}.parquet")
+            pq.write_table(rows, folder / f"{name}.parquet")
+        python, uv = folder / "peer" / "bin" / "python", Path(sys.executable).with_name("uv")
         script = Path(__file__).with_name("peer_evidently.py")
-        told = subprocess.run([python, script, folder], capture_output=True, text=True, check=True).stdout
-    for line in told.splitlines():
-        what, took = line.rsplit(" ", 1)
-        lines.append(f"| {what} | {float(took):.2f} | {float(took) / np.median(ours):.0f} |")
-    return lines
+        for command in (
+            [uv, "venv", "--quiet", "--python", sys.executable, folder / "peer"],
+            # It imports what pandas 3 has no longer.
+            [uv, "pip", "install", "--quiet", "--python", python, EVIDENTLY, "pandas<3", "pyarrow"],
+            [python, script, folder],
+        ):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise RuntimeError(f"{EVIDENTLY}: {' '.join(map(str, command[:4]))} failed: {done.stderr[-2000:]}")
+    told: dict[str, dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return told
 
 
 def million(seed: int) -> pa.Table:
-    """Return decisions of a day (seed 1) or of ten days."""
+    """Return decisions of a day on which some columns have moved (seed 1), or of ten days."""
     rng = np.random.default_rng(seed)
     days = 1 if seed else 10
     dates = [date(2026, 2, 2) + timedelta(days=n) for n in range(days)]
-    columns = {f"x{i}": rng.normal(0.02 * seed * i, 1, ROWS) for i in range(8)}
+    columns = {name: rng.normal(seed * moved, 1, ROWS) for name, moved in MOVED.items()}
+    places = np.full(12, 1 / 12) if not seed else np.array([0.45, *([0.05] * 11)])
     return pa.table(
         {
             "decision_date": pa.array(np.repeat(np.array(dates, "datetime64[D]"), ROWS // days)),
@@ -207,7 +277,7 @@ def million(seed: int) -> pa.Table:
             "part": pa.array(np.full(ROWS, "train")),
             "probability": rng.beta(1, 15, ROWS),
             **columns,
-            "place": rng.choice([f"place {n}" for n in range(12)], ROWS),
+            "place": rng.choice([f"place {n}" for n in range(12)], ROWS, p=places),
             "kind": rng.choice(["a", "b", "c"], ROWS),
         }
     )
@@ -222,7 +292,7 @@ def seconds(work: Any, rounds: int = 3) -> Iterator[float]:
 
 
 def report(
-    quiet: Sequence[int], lag: dict[str, list[int | None]], named: dict[str, list[str]], speeds: Sequence[str]
+    quiet: Sequence[int], lag: dict[str, list[int | None]], named: dict[str, list[str]], beside: Sequence[str]
 ) -> str:
     """Return the page."""
     lines = ["| change | seeds | flagged within 3 business days | days until it is, median and most | first named as |",
@@ -244,11 +314,7 @@ def report(
         [
             *lines,
             "",
-            f"A million decisions of ten columns on one date, against a reference of {ROWS:,} on ten days:",
-            "",
-            "| what | seconds, median of 3 | times ours |",
-            "| --- | ---: | ---: |",
-            *speeds,
+            *beside,
         ],
     )
 

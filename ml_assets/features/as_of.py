@@ -22,7 +22,6 @@ kept, and still nothing is seen that was not known. Windows over months then rea
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import cached_property
@@ -45,8 +44,12 @@ from ml_assets.features.days import day_end, day_of, weekdays
 from ml_assets.features.session import Session
 from ml_assets.features.sql import VARIABLES, use_of
 from ml_assets.features.tables import KEYS_SCHEMA, LABELS_SCHEMA, features_schema, label_events
-from ml_assets.features.versions import add_rows, all_versions, number_versions, numbered_columns, seen_rows
+from ml_assets.features.versions import all_versions, number_versions, numbered_columns, seen_rows
+from ml_assets.features.what_if import WhatIf
 from ml_assets.spec import DecisionTime, EventSpec, UseCase
+
+# Times and sets of events for which questions of `what_if` are kept ready: the newest two tables', of a few sets.
+_WHAT_IFS = 6
 
 
 @dataclass(frozen=True)
@@ -114,9 +117,9 @@ class AsOfDatabase:
             )
         self._changes = Changes(self._db.cursor(), usecase, self._history)
         self._sessions = [Session(self._db.cursor(), usecase, self._changes)]
-        # Where `what_if` stands: as-of time and date, and the session.
-        self._standing: tuple[tuple[datetime, date], Session] | None = None
-        self._asking = Lock()
+        # Those that were asked last are at the end.
+        self._what_ifs: dict[tuple[datetime, date, frozenset[str]], WhatIf] = {}
+        self._opening = Lock()
         ((self._threads,),) = self._db.execute("SELECT current_setting('threads')").fetchall()
         self._days = set[date]()
         self._news: dict[date, datetime] = {}
@@ -165,8 +168,7 @@ class AsOfDatabase:
     ) -> None:
         for session in self._sessions:
             session.db.close()
-        if self._standing is not None:
-            self._standing[1].db.close()
+        self._close_what_ifs()
         self._db.close()
 
     @property
@@ -229,47 +231,46 @@ class AsOfDatabase:
             ValueError: as `features`.
         """
         left, parts = set(entities), [features_schema(self._usecase.features).empty_table()]
-        by_slot = any("slot" in use_of(sql).variables for sql in self._usecase.daily_sql.values())
         for _, group in groupby(decisions, key=lambda one: (one.as_of, one.decision_date)):
             times = list(group)
-            with self._asked_at(times[0]) as session:
-                for event in self._usecase.events:
-                    if event.name in rows:
-                        add_rows(session.db, event, rows[event.name])
-                for decision in times if left else ():
-                    if decision is not times[0]:
-                        session.stand_at(decision.as_of, decision.decision_date, decision.slot)
-                    if by_slot or decision is times[0]:
-                        self._make_today(session, decision, news=True)
-                    parts.append(session.features_of(decision, sorted(left)))
-                    left -= set(parts[-1]["entity_id"].to_pylist())
-                    if not left:
-                        break
+            parts.append(self._what_if_at(times[0], frozenset(rows)).rows(times, rows, left))
+            left -= set(parts[-1]["entity_id"].to_pylist())
         return pa.concat_tables(parts)
 
-    @contextmanager
-    def _asked_at(self, decision: DecisionTime) -> Iterator[Session]:
-        """Yield a session that stands at a time; what is made in it is gone afterwards.
+    def expect_what_if(self, decisions: Sequence[DecisionTime], asked: Iterable[frozenset[str]]) -> None:
+        """Make now what the first question of `what_if` with rows of such sets of events would wait for.
 
-        It is kept, with the references in force at the time as tables: DuckDB takes longer to plan their views than to
-        read all there is.
+        Raises:
+            ValueError: as `features`.
         """
-        with self._asking:
-            if self._standing is None or self._standing[0] != (decision.as_of, decision.decision_date):
-                if self._standing is not None:
-                    self._standing[1].db.close()
-                session = Session(self._db.cursor(), self._usecase, self._changes, self.sources)
-                session.stand_at(decision.as_of, decision.decision_date, decision.slot)
-                for reference in self._usecase.references:
-                    session.db.execute(f"CREATE TEMP TABLE {reference.name} AS FROM memory.main.{reference.name}")
-                self._standing = (decision.as_of, decision.decision_date), session
-            session = self._standing[1]
-            session.stand_at(decision.as_of, decision.decision_date, decision.slot)
-            session.db.begin()
-            try:
-                yield session
-            finally:
-                session.db.rollback()
+        for events in asked:
+            for _, group in groupby(decisions, key=lambda one: (one.as_of, one.decision_date)):
+                self._what_if_at(next(group), events)
+
+    def _what_if_at(self, decision: DecisionTime, events: frozenset[str]) -> WhatIf:
+        key = (decision.as_of, decision.decision_date, events)
+        with self._opening:
+            if (found := self._what_ifs.pop(key, None)) is not None:
+                self._what_ifs[key] = found
+                return found
+        # Others are asked meanwhile.
+        if not self.sources:
+            session = Session(self._db.cursor(), self._usecase, self._changes)
+            self._features(session, decision)
+            self.sources = session.sources
+            session.db.close()
+        session = Session(self._db.cursor(), self._usecase, self._changes, self.sources)
+        made = WhatIf(session, self._usecase, self._history, decision, events)
+        with self._opening:
+            self._what_ifs[key] = made
+            for oldest in list(self._what_ifs)[:-_WHAT_IFS]:
+                del self._what_ifs[oldest]  # whoever asks it still, goes on with it
+        return made
+
+    def _close_what_ifs(self) -> None:
+        for one in self._what_ifs.values():
+            one.close()
+        self._what_ifs.clear()
 
     def decided(self, decision: DecisionTime) -> set[str]:
         """Return the entities that decisions.sql lists at a time; no features are made.
@@ -289,14 +290,14 @@ class AsOfDatabase:
         self._make_today(session, decision)
         return session.features(decision)
 
-    def _make_today(self, session: Session, decision: DecisionTime, *, news: bool = False) -> None:
-        """Make what the daily tables have of the day of a decision, at which the session stands; `news` is of today."""
+    def _make_today(self, session: Session, decision: DecisionTime) -> None:
+        """Make what the daily tables have of the day of a decision, at which the session stands."""
         day = decision.decision_date
         for table in self._usecase.daily:
             name, sql = table.name, self._usecase.daily_sql[table.name]
             # Nothing has become known today: the day has no part yet, as it would have none if it were over.
             known = self._news.get(day)
-            limit = "" if news or (known is not None and known <= decision.as_of) else " LIMIT 0"
+            limit = "" if known is not None and known <= decision.as_of else " LIMIT 0"
             session.query(name, f"CREATE OR REPLACE TEMP TABLE today_{name} AS SELECT * FROM ({sql}\n){limit}")
             session.query(
                 name,
@@ -375,9 +376,7 @@ class AsOfDatabase:
         self._changes = Changes(self._db.cursor(), self._usecase, self._history)
         for session in self._sessions:
             session.db.close()
-        if self._standing is not None:
-            self._standing[1].db.close()
-            self._standing = None
+        self._close_what_ifs()
         self._sessions = [Session(self._db.cursor(), self._usecase, self._changes, self.sources)]
 
     def daily_parts(self, days: Iterable[date]) -> DailyParts:

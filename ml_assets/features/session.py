@@ -1,6 +1,6 @@
 """One connection of an as-of database: it is set to a decision time and computes that time's features."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from datetime import date, datetime
 
 import duckdb
@@ -9,7 +9,6 @@ import pyarrow.compute as pc
 
 from ml_assets.duck import in_words
 from ml_assets.errors import InputError
-from ml_assets.features.alone import decides_alone
 from ml_assets.features.changes import Changes
 from ml_assets.features.days import business_days, day_start, market_days, years_of_business_days
 from ml_assets.features.sound import sound
@@ -37,14 +36,14 @@ class Session:
         self.sources = dict(sources or {})
         self._usecase = usecase
         self._years: tuple[int, int] | None = None
-        self._schema = features_schema(usecase.features)
+        self.schema = features_schema(usecase.features)
         given = {
             "decision_time": "getvariable('as_of')",
             "decision_date": "getvariable('decision_date')",
             "slot": "getvariable('slot')",
         }
         self._columns = ", ".join(
-            f"{given[field.name]} AS {field.name}" if field.name in given else field.name for field in self._schema
+            f"{given[field.name]} AS {field.name}" if field.name in given else field.name for field in self.schema
         )
         self._groups = [stem for stem in usecase.feature_sql if stem != "decisions"]
         # Results that follow from the history alone can be kept while the history does not change.
@@ -70,14 +69,18 @@ class Session:
         if self._usecase.daily:
             said += f"; SET VARIABLE day_start = TIMESTAMPTZ '{day_start(decision_date).isoformat()}'"
         self.db.execute(said)
-        if slot != self._slot:
-            self.db.execute("SET VARIABLE slot = ?::VARCHAR", [slot])
-            self._slot = slot
+        self.stand_in(slot)
         years = years_of_business_days(self._usecase, decision_date)
         if years != self._years:
             self.db.register("business_days", business_days(self._usecase.calendar, *years))
             self._register_places(years)
             self._years = years
+
+    def stand_in(self, slot: str) -> None:
+        """Move the views to a slot of the time at which they stand."""
+        if slot != self._slot:
+            self.db.execute("SET VARIABLE slot = ?::VARCHAR", [slot])
+            self._slot = slot
 
     def _register_places(self, years: tuple[int, int]) -> None:
         """Make `place_days`: the business days of each place that the events known by then name."""
@@ -93,9 +96,18 @@ class Session:
             for event in self._usecase.events
             if places.column in event.contract.__struct_fields__
         )
-        self.db.execute(
-            "CREATE OR REPLACE TEMP VIEW place_days AS SELECT place, business_date, previous, next "
-            f"FROM ({named}) LEFT JOIN calendars_of_places USING (place) "
+        self.db.execute(f"CREATE OR REPLACE TEMP VIEW place_days AS {self._days_of(named)}")
+
+    def add_places(self, named: Collection[str]) -> None:
+        """Add the business days of places to `place_days`, where that has been made a table."""
+        if named:
+            self.db.execute(
+                f"INSERT INTO place_days {self._days_of('SELECT unnest(?::VARCHAR[]) AS place')}", [list(named)]
+            )
+
+    def _days_of(self, named: str) -> str:
+        return (
+            f"SELECT place, business_date, previous, next FROM ({named}) LEFT JOIN calendars_of_places USING (place) "
             f"JOIN market_days ON market_days.market = coalesce(calendars_of_places.market, "
             f"'{self._usecase.calendar.market}')"
         )
@@ -104,7 +116,7 @@ class Session:
         """Return the features of the time to which this is set: rows sorted by entity_id, in `features_schema`."""
         made = self._make_what_stays(decision)
         try:
-            rows: pa.Table = self.db.sql(self._statement(made)).to_arrow_table()
+            rows: pa.Table = self.db.sql(self.statement(self._usecase.feature_sql, made)).to_arrow_table()
         except duckdb.Error as error:
             self._one_by_one()
             raise InputError(f"use case {self._usecase.name}: the features' SQL failed: {in_words(error)}") from error
@@ -116,39 +128,16 @@ class Session:
                 f"decisions of {decision.as_of:%Y-%m-%d %H:%M}, for example {rows['entity_id'][0].as_py()!r}. If it "
                 f"asks business_days: that table has the years {first} to {last}"
             )
-        return self._sound(decision, rows)
+        return self.sound(decision, rows)
 
-    def _sound(self, decision: DecisionTime, rows: pa.Table) -> pa.Table:
+    def sound(self, decision: DecisionTime, rows: pa.Table) -> pa.Table:
         """Return the rows that the SQL gave, without those that nothing can be decided of; refuse an entity twice."""
         rows, refused = sound(rows)
         self.refused += [(decision.as_of, *each) for each in refused]
         ids = rows["entity_id"].combine_chunks()
         if len(ids) > 1 and pc.any(pc.equal(ids[1:], ids[:-1])).as_py():
             self._one_by_one()
-        return rows.cast(self._schema)
-
-    def features_of(self, decision: DecisionTime, entities: Sequence[str]) -> pa.Table:
-        """Return the rows of `features` that are of these entities, of those that are decided at the time.
-
-        Where no file compares decisions with each other, the others are not made.
-        """
-        if not self.sources or not all(decides_alone(self._usecase.feature_sql[stem]) for stem in self._groups):
-            rows = self.features(decision)
-            return rows.filter(pc.is_in(rows["entity_id"], pa.array(entities, pa.string())))
-        self._kept, self._kept_at = frozenset(), None
-        asked = ", ".join("?" * len(entities))
-        try:
-            self.db.execute(
-                "CREATE OR REPLACE TEMP TABLE decisions AS SELECT * FROM "
-                f"({self._usecase.feature_sql['decisions']}\n) WHERE entity_id IN ({asked})",
-                list(entities),
-            )
-            if not self.db.execute("SELECT 1 FROM decisions LIMIT 1").fetchall():
-                return self._schema.empty_table()
-            rows = self.db.sql(self._statement(frozenset({"decisions"}))).to_arrow_table()
-        except duckdb.Error as error:
-            raise InputError(f"use case {self._usecase.name}: the features' SQL failed: {in_words(error)}") from error
-        return self._sound(decision, rows)
+        return rows.cast(self.schema)
 
     def _moves(self, sql: str) -> bool:
         """Return whether the SQL may give other rows at another decision time although the history is the same."""
@@ -184,9 +173,8 @@ class Session:
         times = [time for day in days for time in self._usecase.decision_times(day)]
         return min((time for time in times if time.as_of > decision.as_of), key=lambda time: time.as_of)
 
-    def _statement(self, made: frozenset[str]) -> str:
-        """Return the SQL of all features at once, with the tables that are not made yet."""
-        sql = self._usecase.feature_sql
+    def statement(self, sql: Mapping[str, str], made: frozenset[str]) -> str:
+        """Return the SQL of all features at once, of the files' SQL, with the tables that are not made yet."""
         stems = [stem for stem in ("decisions", *self._groups) if stem not in made]
         inner = ", ".join(f"{_table(stem)} AS ({sql[stem]}\n)" for stem in stems)
         joins = "".join(f" LEFT JOIN {_table(stem)} USING (entity_id)" for stem in self._groups)

@@ -122,7 +122,7 @@ def use_of(sql: str) -> SqlUse:
     refused, variables = _refused(nodes)
     return SqlUse(
         names=frozenset(columns | functions | {node["table_name"].lower() for node in tables}),
-        tables=frozenset(_read(statements, frozenset())),
+        tables=frozenset(tables_read(statements)),
         table_functions=frozenset(called),
         whole_rows=bool(rows_as_values) or any(map(_needs_all, nodes)) or bool(stars and compares),
         star=bool(stars),
@@ -132,7 +132,7 @@ def use_of(sql: str) -> SqlUse:
     )
 
 
-def _read(tree: Any, made: frozenset[str]) -> Iterator[str]:
+def tables_read(tree: Any, made: frozenset[str] = frozenset()) -> Iterator[str]:
     """Yield the tables that a part of a syntax tree reads, besides those that are `made` where it stands.
 
     A common table expression is seen by those after it, by the SELECT that it belongs to and all inside that, and by
@@ -140,11 +140,11 @@ def _read(tree: Any, made: frozenset[str]) -> Iterator[str]:
     """
     if isinstance(tree, list):
         for child in tree:
-            yield from _read(child, made)
+            yield from tables_read(child, made)
     if not isinstance(tree, dict):
         return
     for one in tree.get("cte_map", {}).get("map", ()):
-        yield from _read(one["value"], made)
+        yield from tables_read(one["value"], made)
         made |= {one["key"].lower()}
     if tree.get("type") == "BASE_TABLE":
         path = [part.lower() for part in tree["qualified_name"]["path"]]
@@ -153,7 +153,7 @@ def _read(tree: Any, made: frozenset[str]) -> Iterator[str]:
     for key, child in tree.items():
         if key != "cte_map" and isinstance(child, dict | list):
             again = {tree["cte_name"].lower()} if key == "right" and tree.get("type") == "RECURSIVE_CTE_NODE" else set()
-            yield from _read(child, made | again)
+            yield from tables_read(child, made | again)
 
 
 def _refused(nodes: Iterable[Mapping[str, Any]]) -> tuple[list[str], set[str]]:
@@ -183,6 +183,35 @@ def _refused(nodes: Iterable[Mapping[str, Any]]) -> tuple[list[str], set[str]]:
         if node.get("class") in ("FUNCTION", "WINDOW"):
             _look_at_call(node, found, variables)
     return found, variables
+
+
+def variables_of(tree: Any) -> frozenset[str]:
+    """Return the variables that a part of a syntax tree asks for."""
+    return frozenset(_refused(nodes_of(tree))[1])
+
+
+def sql_of(statement: Mapping[str, Any]) -> str:
+    """Return the SQL of a syntax tree, as `statements_of` returns one.
+
+    Raises:
+        ValueError: DuckDB cannot write it down so that it reads as the same again.
+    """
+    with parser().cursor() as db:
+        ((said,),) = db.execute(
+            "SELECT json_deserialize_sql(?::JSON)", [json.dumps({"error": False, "statements": [statement]})]
+        ).fetchall()
+    if _without_places(statements_of(said)) != _without_places([statement]):
+        raise InputError(f"DuckDB writes it down as something else: {said}")
+    return str(said)
+
+
+def _without_places(tree: Any) -> Any:
+    """Return a syntax tree without what says where in the text each part was."""
+    if isinstance(tree, list):
+        return [_without_places(child) for child in tree]
+    if isinstance(tree, dict):
+        return {key: _without_places(child) for key, child in tree.items() if not key.startswith("query_location")}
+    return tree
 
 
 def _look_at_call(call: Mapping[str, Any], found: list[str], variables: set[str]) -> None:

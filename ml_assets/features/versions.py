@@ -7,7 +7,6 @@ versions the one that was published last. A row that was not known, or lies befo
 """
 
 import duckdb
-import pyarrow as pa
 
 from ml_assets.spec import EventSpec
 
@@ -84,31 +83,3 @@ def seen_rows(event: EventSpec, prefix: str = "") -> str:
         # A date less a number is a date: only then are blocks of rows skipped by their range.
         f"AND {prefix}business_date >= getvariable('decision_date')::DATE - {event.history.days}"
     )
-
-
-def add_rows(db: duckdb.DuckDBPyConnection, event: EventSpec, rows: pa.Table) -> None:
-    """Let this connection see rows of an event besides those of its views; one of a key that is there replaces it.
-
-    `rows` have the columns of the contract and `known_at`; columns of the views that they lack are empty.
-    """
-    db.register("incoming", rows)
-    db.execute(f"CREATE TEMP TABLE added_{event.name} AS SELECT * FROM incoming")
-    db.unregister("incoming")
-    key = ", ".join(event.key)
-    for view in event.tables:
-        columns = [column for column, *_ in db.execute(f"DESCRIBE memory.main.{view}").fetchall()]
-        there = [column for column in columns if column in rows.column_names]
-        if view == event.name:
-            before = f"SELECT * FROM memory.main.{view} ANTI JOIN added_{event.name} USING ({key})"
-        else:
-            replaced = (
-                f"(SELECT min(added.known_at) FROM added_{event.name} AS added WHERE "
-                + " AND ".join(f"added.{name} = before.{name}" for name in event.key)
-                + ")"
-            )
-            before = (
-                f"SELECT * REPLACE (least(replaced_at, {replaced}) AS replaced_at) FROM memory.main.{view} AS before"
-            )
-        db.execute(
-            f"CREATE TEMP VIEW {view} AS {before} UNION ALL BY NAME SELECT {', '.join(there)} FROM added_{event.name}"
-        )

@@ -85,7 +85,8 @@ class Served:
         if not moved and table is not None and order == self._slots and not _has_aged(table, now):
             self.made_at = datetime.now(UTC)  # it says how things are: its clock may stand, as that of a replay does
             return False
-        self._table = make_table(self.usecase, self._history.database(), now, self._history.newest)
+        asked = table.asked if table is not None else None
+        self._table = make_table(self.usecase, self._history.database(), now, self._history.newest, asked)
         self._slots, self.table_trouble, self.made_at = order, "", datetime.now(UTC)
         progress = daily_progress(self._lake, self.usecase) if self.usecase.daily else None
         self.stale = (

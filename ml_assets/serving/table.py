@@ -1,7 +1,8 @@
 """The live table: a row for each decision that is open now, in the slot that applies, as the feature SQL gives it."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Mapping, MutableMapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
@@ -11,18 +12,23 @@ import pyarrow.compute as pc
 from ml_assets.features import AsOfDatabase
 from ml_assets.spec import UseCase
 
+# Seconds for which what-if requests are expected again once there was one.
+_OF_LATE = 600.0
+
 
 @dataclass(frozen=True)
 class LiveTable:
     """The open decisions as of `as_of`, in `features_schema`, each entity once; nothing in it changes.
 
     `newest_event` is when the newest row of `history`, which it was made of, is known; that may be after `as_of`.
+    `asked` notes of which sets of events what-if requests told, and when the last did (seconds of a monotonic clock).
     """
 
     rows: pa.Table
     as_of: datetime
     newest_event: datetime | None
     history: AsOfDatabase
+    asked: MutableMapping[frozenset[str], float] = field(default_factory=dict)
 
     @cached_property
     def index(self) -> Mapping[str, int]:
@@ -30,13 +36,19 @@ class LiveTable:
         return {entity: row for row, entity in enumerate(self.rows["entity_id"].to_pylist())}
 
 
-def make_table(usecase: UseCase, history: AsOfDatabase, now: datetime, newest_event: datetime | None) -> LiveTable:
-    """Return the decisions that are open at a time.
+def make_table(
+    usecase: UseCase, history: AsOfDatabase, now: datetime, newest_event: datetime | None,
+    asked: MutableMapping[frozenset[str], float] | None = None,
+) -> LiveTable:  # fmt: skip
+    """Return the decisions that are open at a time, and make ready for what-if requests like those `asked` of late.
 
     Raises:
         ValueError: as `AsOfDatabase.features`.
     """
-    return LiveTable(_first_slot(history.features(slot) for slot in usecase.slots_at(now)), now, newest_event, history)
+    slots, asked = usecase.slots_at(now), {} if asked is None else asked
+    rows = _first_slot(history.features(slot) for slot in slots)
+    history.expect_what_if(slots, [events for events, at in list(asked.items()) if time.monotonic() - at < _OF_LATE])
+    return LiveTable(rows, now, newest_event, history, asked)
 
 
 def what_if_rows(usecase: UseCase, table: LiveTable, rows: Mapping[str, pa.Table], entities: Iterable[str]) -> pa.Table:
@@ -45,6 +57,7 @@ def what_if_rows(usecase: UseCase, table: LiveTable, rows: Mapping[str, pa.Table
     Raises:
         ValueError: as `AsOfDatabase.features`.
     """
+    table.asked[frozenset(rows)] = time.monotonic()
     return table.history.what_if(usecase.slots_at(table.as_of), rows, entities)
 
 

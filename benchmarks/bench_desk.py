@@ -90,6 +90,8 @@ def measure(engine: Engine, settings: Settings) -> tuple[dict[str, tuple[float, 
     pages = {
         "the list, 250 rows": path,
         "the list, all 2,000 rows": f"{path}?rows=all&view=all",
+        "a search in all": f"{path}?rows=all&view=all&q=counterparty+7",
+        "a filter, and another order": f"{path}?rows=all&view=all&is.market=XETR&order=2",
         "one row": f"{path}/row?entity=20260327-0000001",
         "export of 2,000 rows": f"{path}/export.csv?view=all",
     }

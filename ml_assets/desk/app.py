@@ -43,6 +43,7 @@ from ml_assets.desk.rows import (
     chosen,
     codes_of,
     facts_of,
+    in_view,
     options,
     title_of,
 )
@@ -418,10 +419,13 @@ def _list_page(desk: Desk, asking: _Asking) -> Response:
         return f"{asking.path}?" + urlencode({name: value for name, value in (kept | changed).items() if value})
 
     work = worked_off(asking.usecase, snapshot.rows, standings, asking.now, closed)
-    in_views = {view: _in_view(asking, snapshot, standings, view, closed) for view in VIEWS}
-    counts = {view: len(found) for view, found in in_views.items()}
-    # What is beyond the list is shown below the line, and is nothing to do.
-    counts["open"] = sum(row.on_list for row in in_views["open"])
+    counts = dict.fromkeys(VIEWS, 0)
+    for row in snapshot.rows:
+        at, is_closed = standings.get(row.entity_id, UNTOUCHED), row.entity_id in closed
+        for view in VIEWS:
+            # What is beyond the list is shown below the line, and is nothing to do.
+            if in_view(row, at, view, asking.person.name, asking.now, is_closed) and (view != "open" or row.on_list):
+                counts[view] += 1
     next_cut_off = min(
         (row.cut_off_at for row in snapshot.rows if row.cut_off_at > asking.now and row.on_list), default=None
     )
@@ -430,17 +434,10 @@ def _list_page(desk: Desk, asking: _Asking) -> Response:
         standings=standings, untouched=UNTOUCHED, last=last, address=address, work=work, views=VIEWS, counts=counts,
         next_cut_off=next_cut_off, changed=changes(before.rows, snapshot.rows) if before else {}, back=address(),
         filters=_filters(asking.usecase, snapshot, asked), done=_done(asking.query), closed=closed,
-        **_of_list(desk, asking),
+        time_left=pages.time_left(asking.now, ZoneInfo(asking.usecase.desk.zone)), **_of_list(desk, asking),
     )  # fmt: skip
     response.headers["Server-Timing"] = f"page;dur={1000 * (time.perf_counter() - begun):.1f}"
     return response
-
-
-def _in_view(
-    asking: _Asking, snapshot: Snapshot, standings: Mapping[str, Standing], view: str, closed: Closed
-) -> list[Row]:
-    asked = Asked(view=view, filters={})  # type: ignore[arg-type]
-    return chosen(snapshot.rows, standings, asked, asking.person.name, asking.now, closed)
 
 
 def _filters(usecase: UseCase, snapshot: Snapshot, asked: Asked) -> list[tuple[str, str, str, list[tuple[str, str]]]]:

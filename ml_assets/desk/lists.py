@@ -14,6 +14,7 @@ from typing import Final
 from sqlalchemy import Engine
 
 from ml_assets.database.work_list import work_list
+from ml_assets.desk.pages import Drawn, drawn_rows
 from ml_assets.desk.rows import Row, fingerprint, rows_of
 from ml_assets.spec import DeskColumn, UseCase
 
@@ -32,12 +33,13 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A list as it was read: `id` tells it from others of the outcome date."""
+    """A list as it was read: `id` tells it from others of the outcome date. `drawn` has the parts of its rows."""
 
     id: str
     columns: tuple[DeskColumn, ...]
     rows: tuple[Row, ...]
     read_at: datetime
+    drawn: Mapping[str, Drawn]
 
     @property
     def scored_at(self) -> datetime | None:
@@ -138,9 +140,12 @@ class Lists:
 
     def _read(self, usecase: UseCase, day: date) -> Snapshot:
         columns, rows = rows_of(usecase, work_list(self._engine(), usecase.name, day, MOST_ROWS))
-        made = Snapshot(fingerprint(rows), columns, rows, self._clock())
+        name = fingerprint(rows)
+        key = (usecase.name, day, name)
+        made = self.snapshot(usecase, day, name)
+        if made is None:
+            made = Snapshot(name, columns, rows, self._clock(), drawn_rows(rows, f"/{usecase.name}/{day}", name))
         with self._lock:
-            key = (usecase.name, day, made.id)
             made = self._kept.setdefault(key, made)
             self._kept.move_to_end(key)
             while len(self._kept) > _KEPT:

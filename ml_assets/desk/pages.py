@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache, lru_cache
 from importlib import resources
@@ -10,8 +12,10 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import jinja2
+from markupsafe import Markup
 
 from ml_assets.desk.drawn import bar
+from ml_assets.desk.rows import Row
 from ml_assets.markdown import shown
 
 
@@ -34,6 +38,39 @@ def _source(name: str) -> str:
 def render(name: str, **values: Any) -> str:
     """Return a page."""
     return environment().get_template(f"{name}.html.j2").render(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What of a row of the list is the same for each reader and at each moment, as HTML; see `_row_parts.html.j2`."""
+
+    ids: Markup
+    tick: Markup
+    name: Markup
+    cells: Markup
+    score: Markup
+    claim: Markup
+    act: Markup
+
+
+def drawn_rows(rows: Iterable[Row], path: str, snapshot_id: str) -> dict[str, Drawn]:
+    """Return the parts of each row of a list, by entity; `path` is that of the list's page."""
+    template = environment().get_template("_row_parts.html.j2")
+    made = template.make_module({"path": path, "snapshot_id": snapshot_id})
+    draws = [getattr(made, name) for name in Drawn.__slots__]
+    return {row.entity_id: Drawn(*(draw(row) for draw in draws)) for row in rows}
+
+
+def time_left(now: datetime, zone: ZoneInfo) -> Callable[[datetime], Markup]:
+    """Return what draws the cell of the time left until a cut-off; most rows of a list have one of a few."""
+
+    @cache
+    def drawn(cut_off: datetime) -> Markup:
+        return Markup('<td class="time"><span data-until="{}">{}</span><small>{}</small></td>').format(
+            cut_off.isoformat(), left(cut_off - now), local(cut_off, zone)
+        )
+
+    return drawn
 
 
 def _visible(value: Any) -> Any:

@@ -22,7 +22,7 @@ LONGEST_IN_FULL: Final = 2_000
 _NUMBER: Final = UNITS["currency"]
 
 View = Literal["open", "mine", "acted", "past", "closed", "all"]
-VIEWS: Final[dict[str, str]] = {
+VIEWS: Final[Mapping[View, str]] = {
     "open": "To do", "mine": "Mine", "acted": "Acted on", "past": "Past the cut-off", "closed": "No longer open",
     "all": "All",
 }  # fmt: skip
@@ -241,7 +241,7 @@ def chosen(
     found = [
         row
         for row in rows
-        if _in_view(row, standings.get(row.entity_id, UNTOUCHED), asked.view, reader, now, row.entity_id in closed)
+        if in_view(row, standings.get(row.entity_id, UNTOUCHED), asked.view, reader, now, row.entity_id in closed)
         and all(word in row.words for word in words)
         and (not asked.cause or (row.cause == asked.cause and not row.hidden))
         and all(str(row.attributes.get(name)) == value for name, value in asked.filters.items())
@@ -249,7 +249,8 @@ def chosen(
     return ordered(found, standings, asked.order, asked.falling)
 
 
-def _in_view(row: Row, standing: Standing, view: View, reader: str, now: datetime, is_closed: bool) -> bool:
+def in_view(row: Row, standing: Standing, view: View, reader: str, now: datetime, is_closed: bool) -> bool:
+    """Return whether a row is in a view of a reader at a time."""
     past = row.cut_off_at <= now
     match view:
         case "open":

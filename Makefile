@@ -73,7 +73,7 @@ test-hostile: $(INSTALLED) ## records, files, SQL, logins and requests of somebo
 	$(BOTH_CORES) -m hostile ml_assets_tests
 
 test-operating: $(INSTALLED) ## the procedures of docs/operating.md, as the page has them, on real servers
-	$(BIN)/python -m pytest -q -m operating ml_assets_tests/test_operating.py
+	$(BIN)/python -m pytest -q -m operating ml_assets_tests/test_operating.py ml_assets_tests/desk/test_restart.py
 
 test-rehearsal: $(INSTALLED) ## some weeks of the rehearsal: what is flagged, retrained, refused and promoted (some 4 minutes)
 	$(BIN)/python -m pytest -q -m rehearsal ml_assets_tests/local/rehearsal

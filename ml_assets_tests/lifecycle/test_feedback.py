@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from uuid import uuid4
 
 import pyarrow as pa
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 
 from ml_assets.answers import DeskFeedback, desk_feedback
 from ml_assets.contracts import TIMESTAMP, to_columns
+from ml_assets.database.connect import connect
 from ml_assets.database.feedback import write_feedback
+from ml_assets.desk.sending import Sending
 from ml_assets.errors import StateError
 from ml_assets.features import AsOfDatabase
 from ml_assets.lake import Lake, curated_table
@@ -21,8 +24,11 @@ from ml_assets.landing.produce import ensure_topics
 from ml_assets.lifecycle.feedback import FeedbackOutbox, reads_feedback
 from ml_assets.lifecycle.ingestion import curate_dates
 from ml_assets.predictions.feedback import Said, Shown
+from ml_assets.settings import Settings
 from ml_assets.spec import Feature, UseCase
+from ml_assets.usecases.settlement_fails.usecase import USE_CASE
 from ml_assets_tests import late_payments
+from ml_assets_tests.desk.made import Ground
 
 DECIDED = date(2026, 1, 20)
 SQL = """
@@ -165,8 +171,9 @@ def test_the_ledger_lands_once_whatever_is_sent_again(
 
 
 def test_what_the_broker_does_not_take_is_sent_later(
-    broker: KafkaConnection, application_url: str, lake: Lake, usecase: UseCase, monkeypatch
+    broker: KafkaConnection, application_url: str, lake: Lake, usecase: UseCase, tmp_path: Path, monkeypatch
 ) -> None:
+    """Guards words that are lost since no broker ran, or since it refused them, while the desk was open."""
     name = f"late_{uuid4().hex[:8]}"
     mine = replace(usecase, name=name, events=(*usecase.events[:2], desk_feedback(name)))
     say(application_url, mine, "I1")
@@ -179,5 +186,12 @@ def test_what_the_broker_does_not_take_is_sent_later(
         patched.setattr("ml_assets.lifecycle.feedback.produce", refuses)
         with pytest.raises(StateError):
             outbox.send(lake, application_url, broker)
-    ensure_topics(broker, [outbox.topic], partitions=1)
-    assert outbox.send(lake, application_url, broker) == 1
+    engine = connect(application_url)
+    try:
+        where: list[KafkaConnection | None] = [None]
+        sending = Sending(Ground(Settings(home=tmp_path), engine), [mine, USE_CASE], lambda: where[0])
+        assert sending.turn() == 0  # no broker runs
+        where[0] = broker
+        assert (sending.turn(), sending.turn()) == (1, 0)
+    finally:
+        engine.dispose()

@@ -80,27 +80,28 @@ def expected(probabilities: Floats, on_list: NDArray[np.bool_], *, seed: int = 0
     p, listed = probabilities[order], on_list[order]
     if not len(p):
         return {name: _band(np.array([])) for name in ESTIMATED}
-    drawn = (np.random.default_rng(seed).random((_DRAWS, len(p))) < p).astype(np.float64)
-    fails = drawn.sum(axis=1)
-    with np.errstate(invalid="ignore"):  # a draw without a fail has no PR-AUC
-        pr_auc = (drawn * _precisions(drawn, p)).sum(axis=1) / fails
+    drawn = np.random.default_rng(seed).random((_DRAWS, len(p))) < p
+    with np.errstate(invalid="ignore"):  # nothing is listed
         at_capacity = drawn[:, listed].sum(axis=1) / listed.sum()
     return {
-        "pr_auc": _band(pr_auc),
+        "pr_auc": _band(_pr_auc(drawn, p)),
         "base_rate": _band(drawn.mean(axis=1)),
         "precision_at_capacity": _band(at_capacity),
     }
 
 
-def _precisions(drawn: Floats, probabilities: Floats) -> Floats:
-    """Return the precision at the score of each decision, (draws, n), for drawn outcomes (draws, n).
+def _pr_auc(drawn: NDArray[np.bool_], probabilities: Floats) -> Floats:
+    """Return the PR-AUC of outcomes (draws, n) that are scored by `probabilities` (n,), in descending order; NaN without a fail.
 
-    `probabilities` (n,) are sorted in descending order; ties share one precision. The mean of the result over the fails
-    is `statistics.average_precision`.
+    It is the mean over the fails of the precision of what scores as high or higher: `statistics.average_precision`,
+    also with ties. Only where there is a fail is a precision computed.
     """
     n = len(probabilities)
     last = n - 1 - np.searchsorted(probabilities[::-1], probabilities, side="left")
-    return np.asarray(np.cumsum(drawn, axis=1)[:, last] / (last + 1))
+    draw, fail = np.nonzero(drawn)
+    precisions = np.cumsum(drawn, axis=1, dtype=np.int32)[draw, last[fail]] / (last[fail] + 1)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.bincount(draw, precisions, len(drawn)) / np.bincount(draw, minlength=len(drawn)))
 
 
 def realised(labels: Floats, probabilities: Floats, on_list: NDArray[np.bool_]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_assets.learning.statistics import average_precision
-from ml_assets.monitoring.estimate import ESTIMATED, _precisions, estimates, expected, reconcile
+from ml_assets.monitoring.estimate import ESTIMATED, _pr_auc, estimates, expected, reconcile
 from ml_assets.spec import MonitoringSpec
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE
 from ml_assets_tests.monitoring.made import outcomes
@@ -87,5 +87,6 @@ def test_the_area_of_many_draws_at_once_is_that_of_each_also_with_ties(drawn):
     p = np.sort(np.array([p for p, _ in drawn]))[::-1]
     labels = np.array([y for _, y in drawn], dtype=np.float64)
     if labels.any():
-        at_once = (labels * _precisions(labels[None, :], p)[0]).sum() / labels.sum()
-        assert at_once == pytest.approx(average_precision(labels, p))
+        both = _pr_auc(np.stack([labels > 0, np.zeros(len(p), dtype=bool)]), p)
+        assert both[0] == pytest.approx(average_precision(labels, p))
+        assert np.isnan(both[1]), "a draw without a fail has none"

@@ -241,8 +241,11 @@ def _show(value: Any, digits: int) -> str | None:
     if isinstance(value, float):
         if value != value:
             return ""
-        tiny = 0 < abs(value) < 10**-digits
-        return f"{value:.1e}" if tiny else f"{value:,.0f}" if value.is_integer() else f"{value:,.{digits}f}"
+        if value.is_integer():
+            return f"{value:,.0f}"
+        # What is tiny keeps two digits, as 0.0015; an exponent only where there would be more than five decimals.
+        tiny = 10**-digits > abs(value)
+        return f"{value:.1e}" if abs(value) < 1e-4 else f"{value:.2g}" if tiny else f"{value:,.{digits}f}"
     if isinstance(value, int):
         return f"{value:,}"
     return "" if value is None else None

@@ -130,12 +130,15 @@ def estimate_plot(
     if not len(days):
         return _nothing(figure, axes, title)
     at = np.arange(len(days))
-    axes.fill_between(at, np.asarray(low), np.asarray(high), color=_COLOURS[0], alpha=0.18, linewidth=0)
+    axes.fill_between(
+        at, np.asarray(low), np.asarray(high), color=_COLOURS[0], alpha=0.18, linewidth=0, label="95 % by chance"
+    )
     axes.plot(at, np.asarray(estimated), color=_COLOURS[0], linewidth=1.6, label="estimated")
     axes.plot(at, np.asarray(realised), "o-", color=_COLOURS[1], markersize=4, linewidth=1.6, label="realised")
     shown = at[:: max(1, len(days) // 8)]
     axes.set_xticks(shown, [f"{days[i]:%d %b}" for i in shown])
-    axes.set_ylim(bottom=0)
+    # Room above the band for the legend.
+    axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
     _label(axes, title, "outcome date", "")
     _legend(axes)
     return _png(figure)

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 from dagster._core.errors import DagsterExecutionInterruptedError
 
-from ml_assets.defs.common import RETRY, retrying_outages_only
+from ml_assets.defs.common import RETRY, retrying_outages_only, table
 
 
 def asset_that(error: BaseException, *, cancelled: bool) -> dg.AssetsDefinition:
@@ -74,3 +74,9 @@ def test_what_is_wrong_with_data_fails_at_once(asset):
         assert run.status is dg.DagsterRunStatus.FAILURE
         (failure,) = result.get_step_failure_events()
         assert "ValueError: bad row" in str(failure.step_failure_data.error)
+
+
+def test_numbers_of_a_table_are_as_people_read_them():
+    """Guards 1.5e-03 in a table of log-odds."""
+    shown = table([{"a": 0.0015, "b": 0.25, "c": 3.0, "d": 12345.678, "e": 2.2e-7, "f": float("nan")}], digits=2).value
+    assert shown.splitlines()[-1] == "| 0.0015 | 0.25 | 3 | 12,345.68 | 2.2e-07 |  |"

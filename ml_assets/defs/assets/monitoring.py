@@ -368,7 +368,8 @@ def _groups(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _estimates(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     names = ("outcome_date", "metric", "estimated", "low", "high", "realised", "n", "published")
     newest = sorted({row["outcome_date"] for row in rows})[-_DAYS_SHOWN:]
-    return [{name: row[name] for name in names} for row in reversed(rows) if row["outcome_date"] in newest]
+    shown = [row for row in reversed(rows) if row["outcome_date"] in newest and row["estimated"] is not None]
+    return [{name: row[name] for name in names} for row in shown]
 
 
 def _drifted(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-sec rehearsal ui desk serve test test-desk test-end-to-end test-faults test-hostile test-k8s test-kafka test-operating test-rehearsal test-release \
 	image push sign verify sbom security audit deploy rollback \
-	smoke model-report check bench bench-features bench-landing bench-alerts backtest-alerts bench-desk bench-monitoring bench-morning bench-serving bench-similar reach lock lock-image clean
+	smoke model-report check bench bench-features bench-landing bench-alerts backtest-alerts bench-desk bench-monitoring bench-morning bench-serving bench-similar bench-trees reach lock lock-image clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -149,6 +149,9 @@ bench-morning: $(INSTALLED) ## measure the morning of up to 200,000 open instruc
 
 bench-serving: $(INSTALLED) ## measure the scoring service beside mlflow and the bare server, and write docs/benchmarks-serving.md
 	$(BIN)/python -m benchmarks.bench_serving
+
+bench-trees: $(INSTALLED) ## measure predictors of trees side by side, and write docs/benchmarks-trees.md
+	$(BIN)/python -m benchmarks.bench_trees
 
 bench-similar: $(INSTALLED) ## measure what similar past cases are worth and how fast they are found, and write docs/benchmarks-similar.md
 	$(BIN)/python -m benchmarks.bench_similar

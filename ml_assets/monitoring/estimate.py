@@ -91,9 +91,9 @@ def expected(probabilities: Floats, on_list: NDArray[np.bool_], *, seed: int = 0
 
 
 def _pr_auc(drawn: NDArray[np.bool_], probabilities: Floats) -> Floats:
-    """Return the PR-AUC of outcomes (draws, n) that are scored by `probabilities` (n,), in descending order; NaN without a fail.
+    """Return the PR-AUC of outcomes (draws, n) that are scored by `probabilities` (n,); NaN without a fail.
 
-    It is the mean over the fails of the precision of what scores as high or higher: `statistics.average_precision`,
+    `probabilities` are in descending order. PR-AUC is the mean over the fails of the precision of what scores as high or higher: `statistics.average_precision`,
     also with ties. Only where there is a fail is a precision computed.
     """
     n = len(probabilities)

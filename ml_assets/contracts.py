@@ -7,6 +7,7 @@ validates with it, and the tables of the lake take their columns from it.
 import types
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
+from functools import cache
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -69,6 +70,7 @@ def _arrow_type(annotation: Any) -> tuple[pa.DataType, bool]:
     return _ARROW_TYPES[annotation], False
 
 
+@cache
 def arrow_schema(contract: type[msgspec.Struct]) -> pa.Schema:
     """Return the Arrow schema of a contract: one field per attribute, in the order of declaration.
 

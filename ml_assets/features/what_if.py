@@ -205,6 +205,7 @@ class WhatIf:
 
         Raises:
             ValueError: the SQL fails.
+            MemoryError: there is not enough memory for it.
         """
         left, parts = set(entities), [self._session.schema.empty_table()]
         with self._turn:
@@ -220,6 +221,8 @@ class WhatIf:
                     left -= set(parts[-1]["entity_id"].to_pylist())
                     if not left:
                         break
+            except duckdb.OutOfMemoryException as error:
+                raise MemoryError(str(error)) from error
             except duckdb.Error as error:
                 raise InputError(
                     f"use case {self._usecase.name}: the features' SQL failed: {in_words(error)}"

@@ -177,6 +177,12 @@ def build_app(
                     at_work -= 1
             except ProblemError as error:
                 response = problem(error, request.url.path, request_id)
+            except MemoryError:
+                log.error("out of memory", verb=verb, request_id=request_id)
+                refused = ProblemError(
+                    503, "the service has not the memory for this now; ask for fewer at a time, or later", retry_after=5
+                )
+                response = problem(refused, request.url.path, request_id)
             except Exception:
                 log.exception("failed", verb=verb, request_id=request_id)
                 response = problem(

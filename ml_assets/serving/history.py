@@ -85,6 +85,12 @@ class LiveHistory:
         known = [pc.max(rows["known_at"]).as_py() for of in self._events.values() for rows in of.values() if len(rows)]
         return max(known, default=None)
 
+    @property
+    def landed_until(self) -> datetime | None:
+        """When the newest of what has landed did, by the lander's clock; None if nothing has."""
+        states = (state for event in self._usecase.events for state in self._states(event).values())
+        return max((state.landed_until for state in states), default=None)
+
     def _begin(self, day: date) -> None:
         """Take up a decision date: the parts of daily tables that the lake keeps still count."""
         self._open, self._day = None, day

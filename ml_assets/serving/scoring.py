@@ -4,8 +4,10 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -68,26 +70,28 @@ class Served:
         self.state: State | None = None
         self.table_trouble = "the live table has not been made yet"
         self.stale = ""
-        self.made_at: datetime | None = None
+        # When the table was last made, in seconds of a clock that nobody sets; and what is wrong with the one that is.
+        self.made_at: float | None = None
+        self.clock_trouble = ""
         self._lake, self._clock, self._tell = lake, clock, tell
         self._history = LiveHistory(lake, usecase, threads=threads)
-        self._table: LiveTable | None = None
+        self.table: LiveTable | None = None
         self._slots: tuple[Any, ...] = ()
         self._lock = threading.Lock()
 
     def look_at_data(self) -> bool:
         """Make the table again if something has moved, or time has; return whether it was made."""
-        now = self._clock()
+        now = self._never_back(self._clock())
         slots = self.usecase.slots_at(now)
         order = tuple((slot.slot, slot.decision_date) for slot in slots)
         moved = self._history.look(slots[0].decision_date)
-        table = self._table
+        table = self.table
         if not moved and table is not None and order == self._slots and not _has_aged(table, now):
-            self.made_at = datetime.now(UTC)  # it says how things are: its clock may stand, as that of a replay does
+            self.made_at = time.monotonic()  # it says how things are: its clock may stand, as that of a replay does
             return False
         asked = table.asked if table is not None else None
-        self._table = make_table(self.usecase, self._history.database(), now, self._history.newest, asked)
-        self._slots, self.table_trouble, self.made_at = order, "", datetime.now(UTC)
+        self.table = make_table(self.usecase, self._history.database(), now, self._history.newest, asked)
+        self._slots, self.table_trouble, self.made_at = order, "", time.monotonic()
         progress = daily_progress(self._lake, self.usecase) if self.usecase.daily else None
         self.stale = (
             "" if reached(progress, day_start(slots[0].decision_date)) else f"the track record waits: {progress}"
@@ -110,7 +114,7 @@ class Served:
 
     def _compose(self) -> None:
         with self._lock:
-            table, model = self._table, self.keeper.model
+            table, model = self.table, self.keeper.model
             if table is not None and model is not None:
                 self.state = make_state(self.usecase, table, model, self.beside.canary)
                 if self._tell is not None:
@@ -118,9 +122,28 @@ class Served:
 
     def is_stale(self) -> str:
         """Return why the table does not say how things are now; empty if it does."""
-        if self.made_at is not None and datetime.now(UTC) - self.made_at > STALE_AFTER:
-            return f"the live table was last made at {self.made_at:%Y-%m-%d %H:%M:%S} UTC; {self.table_trouble}"
-        return self.stale
+        since = timedelta(seconds=time.monotonic() - self.made_at) if self.made_at is not None else timedelta()
+        if since > STALE_AFTER:
+            return f"the live table was last made {since.total_seconds():.0f} seconds ago; {self.table_trouble}"
+        return self.clock_trouble or self.stale
+
+    def _never_back(self, now: datetime) -> datetime:
+        """Return the time at which a table stands that is made now: `now`, or that of the table before, if it is later.
+
+        So a clock that is set back decides nothing again of which more had been known. Until it has caught up the
+        table sees no more than what was known by then, which is said once it is more than a table may lag.
+        """
+        table = self.table if self.table is not None and self.table.newest_event is not None else None
+        behind = table.as_of - now if table is not None else timedelta()  # of an empty history nothing was decided
+        landed = self._history.landed_until
+        self.clock_trouble = ""
+        if behind > STALE_AFTER:
+            self.clock_trouble = f"the clock was set back, by {behind.total_seconds():,.0f} seconds or more"
+        elif landed is not None and landed - datetime.now(UTC) > STALE_AFTER:
+            self.clock_trouble = (
+                f"events have landed at {landed:%Y-%m-%d %H:%M:%S} UTC, which this clock is yet to reach"
+            )
+        return now + max(behind, timedelta())
 
 
 def _has_aged(table: LiveTable, now: datetime) -> bool:
@@ -250,16 +273,19 @@ def decode_what_if(usecase: UseCase, given: Mapping[str, msgspec.Raw], now: date
             # What has not been booked has no id yet, and happens now.
             fields.setdefault("event_id", msgspec.Raw(msgspec.json.encode(f"what-if {at} {name}")))
             fields.setdefault("event_time", msgspec.Raw(msgspec.json.encode(now)))
-            row = Decoder(event.contract).decode(msgspec.json.encode(fields))
-        except (LookupError, RefusedError, msgspec.DecodeError) as error:
+            row = _decoder(event.contract).decode(msgspec.json.encode(fields))
+            # Each by itself: what no column can hold is refused here, and not to all who share a query.
+            found[name] = pa.table({
+                **to_columns(event.contract, [row]),
+                "business_date": pa.array([row.business_date], pa.date32()),
+                **{moment: pa.array([now], TIMESTAMP) for moment in ("known_at", "broker_time")},
+            })  # fmt: skip
+        except (LookupError, RefusedError, msgspec.DecodeError, OverflowError, pa.ArrowInvalid) as error:
             raise WhatIfError(f"{at}.{name}", str(error)) from error
-        columns = {
-            **to_columns(event.contract, [row]),
-            "business_date": pa.array([row.business_date], pa.date32()),
-            **{moment: pa.array([now], TIMESTAMP) for moment in ("known_at", "broker_time")},
-        }
-        found[name] = pa.table(columns)
     return found
+
+
+_decoder = cache(Decoder)
 
 
 def ask_what_if(state: State, asked: Sequence[Mapping[str, pa.Table]]) -> list[tuple[str, dict[str, Any] | None]]:

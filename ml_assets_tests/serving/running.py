@@ -1,6 +1,8 @@
 """The service in a process of its own, as `ml-assets serve` runs it, on what `filled.fill` has made.
 
-python -m ml_assets_tests.serving.running <home> <database URL> <bootstrap> <port> <decision time> <drain seconds>
+python -m ml_assets_tests.serving.running <home> <database URL> <bootstrap> <port> <drain seconds>
+
+It is as late as the file `now` in its home says.
 
 When it has ended it prints how many answers were recorded and dropped.
 """
@@ -26,16 +28,16 @@ from ml_assets_tests.serving.filled import SMALL, files_of
 
 
 def main() -> None:
-    home, url, bootstrap, port, at, drain = sys.argv[1:]
+    home, url, bootstrap, port, drain = sys.argv[1:]
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO)
     )  # nobody reads a line a request
-    engine, now = connect(url), datetime.fromisoformat(at)
+    engine = connect(url)
     recorder = Recorder(KafkaConnection(bootstrap), make_topics=True, idempotent=False)
     recorder.start()
     scoring = Scoring(
         Lake(str(Path(home) / "lake")), lambda: engine, [SMALL], lambda run, _: files_of(Path(home), run),
-        clock=lambda: now, every=0.1,
+        clock=lambda: datetime.fromisoformat((Path(home) / "now").read_text()), every=0.1,
     )  # fmt: skip
     server = DrainingServer(
         build_app(scoring, recorder=AnswerRecorder(recorder)), drain_seconds=float(drain), host="127.0.0.1",

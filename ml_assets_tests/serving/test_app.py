@@ -268,7 +268,7 @@ def test_a_table_whose_clock_stands_does_not_grow_stale(bench: Bench) -> None:
     """Guards the service on a history that was played again: two minutes after its start it was not ready for ever."""
     served = bench.scoring.served[NAME]
     assert served.made_at is not None
-    served.made_at -= 2 * STALE_AFTER
+    served.made_at -= 2 * STALE_AFTER.total_seconds()
     wait(lambda: not served.is_stale(), 10)
 
 

@@ -1,6 +1,7 @@
 """The service while things fail around it, by the word of a client that notes each request and each answer."""
 
 import json
+import resource
 import signal
 import socket
 import subprocess
@@ -9,11 +10,13 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pytest
 
@@ -29,6 +32,7 @@ from ml_assets_tests.serving.filled import NAME, SMALL, files_of, fill, last_aft
 
 MARKET = SMALL_MARKET
 DRAIN_SECONDS = 2.0
+FIELDS = sorted({*SMALL.event("settlement_instructions").contract.__struct_fields__} - {"event_id", "event_time"})
 
 
 @dataclass
@@ -39,6 +43,7 @@ class Client:
     expected: dict[int, dict[str, float]]
     asked: int = 0
     answered: list[int] = field(default_factory=list)  # the version that answered, of each request
+    decided: list[str] = field(default_factory=list)  # the decision time of each answer
     wrong: list[Any] = field(default_factory=list)
     elsewhere: threading.Event = field(default_factory=threading.Event)  # the balancer leads no new connection here
 
@@ -63,6 +68,7 @@ class Client:
             return
         version = said["model"]["version"]
         self.answered.append(version)
+        self.decided += {one["decision_time"] for one in said["scores"]}
         scores = {one["entity_id"]: one["probability"] for one in said["scores"]}
         if scores.keys() != self.expected[version].keys() or any(
             abs(p - self.expected[version][entity]) > 1e-9 for entity, p in scores.items()
@@ -108,10 +114,10 @@ def service(lake: Lake, tmp_path: Path, market: Market) -> Iterator[Service]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    at = last_afternoon(market).isoformat()
+    set_clock(tmp_path, last_afternoon(market))
     command = [sys.executable, "-m", "ml_assets_tests.serving.running", str(tmp_path), url, bootstrap]
     process = subprocess.Popen(
-        [*command, str(port), at, str(DRAIN_SECONDS)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, str(port), str(DRAIN_SECONDS)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
         yield Service(home, url, port, process)
@@ -127,17 +133,12 @@ def test_no_request_is_lost_and_no_score_is_wrong_while_all_around_fails(
 ) -> None:
     """The database is restarted, the broker goes for good, the champion changes, and SIGTERM comes under load.
 
+    Before that the clock is set back by an hour, and put right: no decision is made of an hour ago.
     Each score that was ever said is the one that the model that said it gives; every answer was recorded, or counted
     as lost.
     """
     at = last_afternoon(market)
-    history = LiveHistory(lake, SMALL)
-    history.look(at.date())
-    rows = make_table(SMALL, history.database(), at, history.newest).rows
-    expected = {}
-    for version in (1, 2):
-        given = Scorer.from_files(files_of(tmp_path, f"run{version}").folder).score(rows)
-        expected[version] = dict(zip(rows["entity_id"].to_pylist(), given.tolist(), strict=True))
+    expected = {version: scores_of(lake, tmp_path, version, at) for version in (1, 2)}
     wait(lambda: service.ready()[0] == 200, 90)
     clients = [Client(service.port, expected) for _ in range(3)]
     threads = [threading.Thread(target=client.run) for client in clients]
@@ -145,6 +146,13 @@ def test_no_request_is_lost_and_no_score_is_wrong_while_all_around_fails(
         thread.start()
     try:
         wait(lambda: all(len(client.answered) > 10 for client in clients))
+
+        set_clock(tmp_path, at - timedelta(hours=1))
+        wait(lambda: "the clock was set back" in service.ready()[1].get("troubles", {}).get(NAME, ""))
+        before = answers(clients)
+        wait(lambda: answers(clients) > before + 30)
+        set_clock(tmp_path, at)
+        wait(lambda: service.ready()[0] == 200)
 
         stop_server(service.home)
         wait(lambda: "database" in service.ready()[1].get("troubles", {}))
@@ -174,11 +182,85 @@ def test_no_request_is_lost_and_no_score_is_wrong_while_all_around_fails(
             client.elsewhere.set()
     assert service.process.returncode == 0, err
     assert [client.wrong for client in clients] == [[], [], []]
+    assert {datetime.fromisoformat(when) for client in clients for when in client.decided} == {at}
     assert answers(clients) > before, "new connections were taken after SIGTERM"
     assert answers(clients) == sum(client.asked for client in clients) > 100
     count = json.loads(out)
     assert count["recorded"] + count["dropped"] == answers(clients) * len(expected[1])
     assert count["recorded"] > 0 < count["dropped"]
+
+
+@pytest.mark.hostile
+def test_at_the_limit_of_its_memory_it_refuses_and_says_nothing_wrong(
+    service: Service, lake: Lake, events: dict[str, pa.Table], tmp_path: Path, market: Market
+) -> None:
+    """Guards scores that are made of half of what they need; afterwards it goes on, or has ended and is started again.
+
+    The process may have no more address space, as little later a container has no more memory.
+    """
+    expected = {1: scores_of(lake, tmp_path, 1, last_afternoon(market))}
+    wait(lambda: service.ready()[0] == 200, 90)
+    client = Client(service.port, expected)
+    thread = threading.Thread(target=client.run)
+    thread.start()
+    try:
+        wait(lambda: len(client.answered) > 10)
+        process = psutil.Process(service.process.pid)
+        process.rlimit(psutil.RLIMIT_AS, (process.memory_info().vms - 2**20, resource.RLIM_INFINITY))
+        said = [what_ifs(service, events, turn) for turn in range(10)]
+        # What was asked about meanwhile was refused, and all that was said is right.
+        refused = {status for status, _ in said} - {200}
+        assert refused <= {0, 503}
+        assert refused
+        assert all(body.get("title", "Service Unavailable") == "Service Unavailable" for _, body in said)
+        assert all(isinstance(one, str) for one in client.wrong), "a connection may be lost, and no score be wrong"
+        if service.process.poll() is None:
+            process.rlimit(psutil.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            before = len(client.answered)
+            wait(lambda: len(client.answered) > before + 10)
+            wait(lambda: what_ifs(service, events, 11)[0] == 200)
+            assert service.ready()[0] == 200
+        else:
+            assert service.process.returncode != 0
+    finally:
+        client.elsewhere.set()
+        service.process.kill()
+        thread.join(30)
+
+
+def what_ifs(service: Service, events: dict[str, pa.Table], turn: int) -> tuple[int, dict[str, Any]]:
+    """Ask about a hundred instructions that are not booked; return status and answer, 0 if there was none."""
+    rows = events["settlement_instructions"].select(FIELDS).slice(0, 100).to_pylist()
+    fields = [
+        {**{name: str(value) if isinstance(value, date) else value for name, value in row.items()},
+         "instruction_id": f"NEW-{turn}-{number}"}
+        for number, row in enumerate(rows)
+    ]  # fmt: skip
+    connection = HTTPConnection("127.0.0.1", service.port, timeout=60)
+    try:
+        body = json.dumps({"what_if": [{"settlement_instructions": one} for one in fields]})
+        connection.request("POST", f"/v1/{NAME}/score", body)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+    except (OSError, HTTPException):
+        return 0, {}
+    finally:
+        connection.close()
+
+
+def scores_of(lake: Lake, home: Path, version: int, at: datetime) -> dict[str, float]:
+    """What a model says of each open decision, by a live table that is made here."""
+    history = LiveHistory(lake, SMALL)
+    history.look(at.date())
+    rows = make_table(SMALL, history.database(), at, history.newest).rows
+    given = Scorer.from_files(files_of(home, f"run{version}").folder).score(rows)
+    return dict(zip(rows["entity_id"].to_pylist(), given.tolist(), strict=True))
+
+
+def set_clock(home: Path, now: datetime) -> None:
+    """Say what time it is to a service (`running`)."""
+    (home / "next").write_text(now.isoformat())
+    (home / "next").replace(home / "now")
 
 
 def answers(clients: list[Client]) -> int:

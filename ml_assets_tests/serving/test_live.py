@@ -14,7 +14,7 @@ from ml_assets.landing.schemas import PARTITIONED_BY, landing_schema
 from ml_assets.local.simulation.market import Market, MarketConfig
 from ml_assets.serving.clock import clock_of
 from ml_assets.serving.history import LiveHistory
-from ml_assets.serving.scoring import Served
+from ml_assets.serving.scoring import STALE_AFTER, Served
 from ml_assets.serving.table import make_table, what_if_rows
 from ml_assets.spec import DecisionTime
 from ml_assets_tests.usecases.settlement import USE_CASE
@@ -156,6 +156,64 @@ def test_what_was_landed_while_the_table_was_made_is_in_the_next(
     now = known
     assert served.look_at_data()
     assert not served.look_at_data()
+
+
+def test_a_clock_that_is_set_back_decides_nothing_again_and_it_is_said(
+    filled: Lake, events: dict[str, pa.Table], market_references: dict[str, pa.Table], last: datetime
+) -> None:
+    """Guards decisions of an hour ago beside newer ones, and a table that grows old while no clock says so."""
+    at = datetime.combine(last.date(), time(15), tzinfo=UTC)
+    now = at
+    served = Served(filled, USE_CASE, _nobody, _nobody, lambda: now, threads=1)
+    assert served.look_at_data()
+    now = at - STALE_AFTER  # no more than a table may lag
+    assert not served.look_at_data()
+    assert not served.clock_trouble
+    now = at - timedelta(hours=1)
+    assert not served.look_at_data()
+    assert served.is_stale() == "the clock was set back, by 3,600 seconds or more"
+    assert as_of(served) == at
+
+    # What lands meanwhile is known, and decided as of the time that was reached.
+    event = USE_CASE.event("settlement_status")
+    rows = events[event.name]
+    open_now = batch(events, market_references, DecisionTime("isd_minus_1", at))["entity_id"][0].as_py()
+    row = rows.slice(0, 1)
+    given = {"event_id": "NEW", "instruction_id": open_now, "status": "NMAT", "reason": "DDEA", "event_time": now,
+             "known_at": now, "broker_time": now, "business_date": at.date()}  # fmt: skip
+    for name, value in given.items():
+        row = row.set_column(row.column_names.index(name), row.schema.field(name), pa.array([value], row[name].type))
+    today = pc.equal(rows["business_date"], pa.scalar(at.date(), pa.date32()))
+    land(filled, pa.concat_tables([rows.filter(today), row]), now)
+    assert served.look_at_data()
+    assert as_of(served) == at
+    happened = {**events, event.name: pa.concat_tables([rows, row])}
+    expected = batch(happened, market_references, DecisionTime("isd_minus_1", at))
+    mine = served.table.rows.filter(pc.equal(served.table.rows["slot"], "isd_minus_1")).sort_by("entity_id")
+    assert mine.to_pylist() == expected.to_pylist()
+
+    now = at + timedelta(minutes=1)
+    assert served.look_at_data()
+    assert (served.clock_trouble, as_of(served)) == ("", now)
+
+
+def test_a_machine_whose_clock_is_behind_the_lander_s_says_so(
+    filled: Lake, events: dict[str, pa.Table], last: datetime
+) -> None:
+    """Guards a service that starts after its clock was set back: what has landed since is in none of its tables."""
+    ahead = datetime.now(UTC) + timedelta(hours=1)
+    land(filled, events["settlement_status"].slice(0, 1), ahead)
+    served = Served(filled, USE_CASE, _nobody, _nobody, lambda: last, threads=1)
+    served.look_at_data()
+    served.look_at_data()
+    assert served.is_stale() == (
+        f"events have landed at {ahead:%Y-%m-%d %H:%M:%S} UTC, which this clock is yet to reach"
+    )
+
+
+def as_of(served: Served) -> datetime:
+    assert served.table is not None
+    return served.table.as_of
 
 
 def _nobody(*_: object) -> NoReturn:

@@ -173,6 +173,11 @@ class WhatIf:
         for view in sorted(name for name in views if name.lower() in self._reads):
             self._ask(f"CREATE TEMP TABLE {view} AS FROM memory.main.{view}")
             self._columns[view] = {column for column, *_ in self._ask(f"DESCRIBE {view}")}
+        self._keys: dict[str, frozenset[tuple[Any, ...]]] = {}
+        for event in self._added_to:
+            tables = [table for table in event.tables if table in self._columns]
+            asked = (self._ask(f"SELECT {', '.join(event.key)} FROM {table}") for table in tables)
+            self._keys[event.name] = frozenset[tuple[Any, ...]]().union(*asked)
         self._places = frozenset[str]()
         if "place_days" in self._reads:
             self._ask("CREATE TEMP TABLE days_of_places AS FROM place_days")
@@ -234,9 +239,9 @@ class WhatIf:
     def _add(self, event: EventSpec, rows: pa.Table) -> None:
         """Add rows of an event; one of a key that is there replaces it, and columns that they lack are empty."""
         same = " AND ".join(f"kept.{name} = incoming.{name}" for name in event.key)
-        self._db.register("incoming", rows)
         tables = [table for table in event.tables if table in self._columns]
-        if tables and self._ask(f"SELECT 1 FROM {tables[-1]} AS kept JOIN incoming ON {same} LIMIT 1"):
+        self._db.register("incoming", rows)
+        if not self._keys[event.name].isdisjoint(zip(*(rows[name].to_pylist() for name in event.key), strict=True)):
             self._replace(event, tables, same)
         for table in tables:
             columns = ", ".join(f'"{name}"' for name in rows.column_names if name in self._columns[table])

@@ -41,8 +41,10 @@ class Gatherer(Generic[State, Request, Answer]):
         return list(await asyncio.gather(*futures))
 
     async def _turn(self, state: State) -> None:
-        await asyncio.sleep(_GATHER_SECONDS)
         async with self._free:
+            # Now and not before the call that runs has ended: whoever it answered may ask again, and should share the
+            # next call, not wait for it.
+            await asyncio.sleep(_GATHER_SECONDS)
             taken = self._waiting.pop(id(state))
             asked = [request for request, _ in taken]
             try:

@@ -14,17 +14,21 @@ class Parts:
 
     Of each: the parts that it names itself (`parts`), the other tables that it names (`direct`), and the tables and
     variables that it asks for with all that these read in turn (`tables`, `variables`). The outermost SELECT names the
-    parts `named` and the other tables `outermost`.
+    parts `named` and the other tables `outermost`. SQL that DuckDB cannot write down again has no parts.
 
     Raises:
-        ValueError: the SQL is not one SELECT, or DuckDB cannot write it down again.
+        ValueError: the SQL is not one SELECT.
     """
 
     def __init__(self, sql: str) -> None:
         (self._statement,) = statements_of(sql)
-        sql_of(self._statement)
+        self._sql = sql
         node: Node = self._statement["node"]
         self._nodes: dict[str, Node] = {one["key"].lower(): one for one in node.get("cte_map", {}).get("map", ())}
+        try:
+            sql_of(self._statement)
+        except ValueError:
+            self._nodes = {}
         self.parts: dict[str, frozenset[str]] = {}
         self.direct: dict[str, frozenset[str]] = {}
         self.tables: dict[str, frozenset[str]] = {}
@@ -36,7 +40,7 @@ class Parts:
             self.direct[name] = read - mine
             self.tables[name] = self.direct[name].union(*(self.tables[part] for part in mine))
             self.variables[name] = variables_of([query]).union(*(self.variables[part] for part in mine))
-        read = frozenset(tables_read(_with(node, [])))
+        read = frozenset(tables_read(_with(node, []) if self._nodes else node))
         self.named = read & self.parts.keys()
         self.outermost = read - self.named
 
@@ -46,7 +50,7 @@ class Parts:
 
     def reading(self, tables: Mapping[str, str]) -> str:
         """Return the SQL, in which parts are read from the tables that are named for them."""
-        return self._written(self._statement["node"], self.named, tables)
+        return self._written(self._statement["node"], self.named, tables) if tables else self._sql
 
     def _written(self, node: Node, named: frozenset[str], tables: Mapping[str, str]) -> str:
         needed, left = set[str](), list(named)

@@ -105,5 +105,16 @@ def test_a_select_with_parts_of_it_in_tables() -> None:
     )
 
 
+def test_sql_that_duckdb_does_not_write_down_as_the_same_is_run_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> str:
+        raise ValueError("it is written down as something else")
+
+    monkeypatch.setattr("ml_assets.features.parts.sql_of", refuse)
+    sql = "WITH a AS (SELECT k FROM t) SELECT k FROM a JOIN u USING (k)"
+    parts = Parts(sql)
+    assert (parts.parts, parts.named, parts.outermost) == ({}, set(), {"t", "u"})
+    assert parts.reading({}) == sql
+
+
 def statements_same(one: str, other: str) -> bool:
     return sql_of(statements_of(one)[0]) == sql_of(statements_of(other)[0])

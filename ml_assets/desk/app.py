@@ -427,7 +427,12 @@ def _list_page(desk: Desk, asking: _Asking) -> Response:
             if in_view(row, at, view, asking.person.name, asking.now, is_closed) and (view != "open" or row.on_list):
                 counts[view] += 1
     next_cut_off = min(
-        (row.cut_off_at for row in snapshot.rows if row.cut_off_at > asking.now and row.on_list), default=None
+        (
+            row.cut_off_at
+            for row in snapshot.rows
+            if row.cut_off_at > asking.now and row.on_list and row.entity_id not in closed
+        ),
+        default=None,
     )
     response = _page(
         desk, "list", 200, person=asking.person, snapshot=snapshot, newest=newest, lost=lost, rows=rows, asked=asked,

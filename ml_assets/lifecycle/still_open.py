@@ -17,6 +17,7 @@ import pyarrow.dataset as ds
 
 from ml_assets.contracts import TIMESTAMP
 from ml_assets.features import AsOfDatabase, columns_read
+from ml_assets.features.sql import use_of
 from ml_assets.lake import Lake, curated_table, reference_table
 from ml_assets.lifecycle.features import in_reach
 from ml_assets.lifecycle.lineage import naming
@@ -34,8 +35,11 @@ class Listed:
 def closed_since(lake: Lake, usecase: UseCase, listed: Mapping[str, Listed], now: datetime) -> dict[str, datetime]:
     """Return which of these entities have been closed since their decisions, and when their last event was known.
 
-    What is open until its cut-off has not been closed by that.
+    What is open until its cut-off has not been closed by that. Where decisions.sql reads a daily table nothing is said:
+    an entity's own events do not make one.
     """
+    if not use_of(usecase.feature_sql["decisions"]).tables.isdisjoint(table.name.lower() for table in usecase.daily):
+        return {}
     tables = [curated_table(usecase, event) for event in usecase.events]
     versions = {name: version for name in tables if (version := lake.version(name)) is not None}
     news = _news(lake, usecase, listed, now, versions)

@@ -1,6 +1,7 @@
 """What of a list has been closed since it was scored: as the whole history says, from the entities' own events."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -81,6 +82,15 @@ def test_of_nothing_and_of_an_empty_lake_nothing_is_said(lake, mornings, tmp_pat
     listed = next(iter(mornings.values()))
     assert closed_since(lake, USE_CASE, {}, datetime(2026, 3, 1, tzinfo=UTC)) == {}
     assert closed_since(Lake(str(tmp_path)), USE_CASE, listed, datetime(2026, 3, 1, tzinfo=UTC)) == {}
+
+
+def test_where_decisions_read_a_daily_table_nothing_is_said(lake, mornings) -> None:
+    """Guards an error in the log each minute."""
+    decision, listed = next(iter(mornings.items()))
+    daily = replace(USE_CASE)
+    sql = f"SELECT * FROM ({USE_CASE.feature_sql['decisions']}\n) WHERE isin IN (SELECT isin FROM outcomes)"
+    daily.__dict__["feature_sql"] = {**USE_CASE.feature_sql, "decisions": sql}
+    assert closed_since(lake, daily, listed, decision.as_of + timedelta(hours=6)) == {}
 
 
 def test_an_entity_that_its_own_events_do_not_explain_stays(lake, mornings, cancelling, tmp_path, market_references):

@@ -28,7 +28,7 @@ SUITES = desk or end_to_end or faults or hostile or k8s or kafka or operating or
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-sec rehearsal ui desk serve test test-desk test-end-to-end test-faults test-hostile test-k8s test-kafka test-operating test-rehearsal test-release \
+.PHONY: help install demo demo-sec rehearsal rehearsal-sec ui desk serve test test-desk test-end-to-end test-faults test-hostile test-k8s test-kafka test-operating test-rehearsal test-release \
 	image push sign verify sbom security audit deploy rollback \
 	smoke model-report check bench bench-features bench-landing bench-alerts backtest-alerts bench-desk bench-monitoring bench-morning bench-serving bench-similar bench-trees reach lock lock-image clean
 
@@ -53,6 +53,10 @@ demo-sec: $(INSTALLED) ## the same on the SEC's fails-to-deliver files: make dem
 
 rehearsal: $(INSTALLED) ## a year of settlement_fails day by day, and write docs/rehearsal.md: 20 minutes on two idle cores
 	$(BIN)/ml-assets rehearsal
+
+rehearsal-sec: $(INSTALLED) ## cns_fails on the SEC's files day by day, and write docs/rehearsal-sec.md: make rehearsal-sec DATA=<folder>
+	@test -n "$(DATA)" || { echo "give the folder of the SEC's files: make rehearsal-sec DATA=<folder>"; exit 2; }
+	$(BIN)/ml-assets rehearsal --data "$(DATA)"
 
 ui: $(INSTALLED) ## the UIs of Dagster, with its daemon, and MLflow, and the desk, on http://localhost:3000, :5000 and :8080
 	$(BIN)/ml-assets ui

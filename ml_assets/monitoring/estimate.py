@@ -93,8 +93,8 @@ def expected(probabilities: Floats, on_list: NDArray[np.bool_], *, seed: int = 0
 def _pr_auc(drawn: NDArray[np.bool_], probabilities: Floats) -> Floats:
     """Return the PR-AUC of outcomes (draws, n) that are scored by `probabilities` (n,); NaN without a fail.
 
-    `probabilities` are in descending order. PR-AUC is the mean over the fails of the precision of what scores as high or
-    higher: `statistics.average_precision`, also with ties. A precision is computed only where there is a fail.
+    `probabilities` are in descending order. PR-AUC is the mean over the fails of the precision of what scores as high
+    or higher: `statistics.average_precision`, also with ties. A precision is computed only where there is a fail.
     """
     n = len(probabilities)
     last = n - 1 - np.searchsorted(probabilities[::-1], probabilities, side="left")

@@ -12,6 +12,7 @@ from typer.main import get_command
 
 from ml_assets.cli.main import app, main
 from ml_assets.code_version import code_version
+from ml_assets.local.rehearsal.account import Goal
 
 
 def run(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
@@ -29,6 +30,7 @@ def run(home: Path, *arguments: str, **environment: str) -> subprocess.Completed
         ),
         (["score", "cns_fails", "--date", "2019-01-07"], "it has the weekdays from 2020-06-01"),
         (["replay-sec", "/nowhere"], "/nowhere is not a folder; give the folder with the SEC's"),
+        (["rehearsal", "--data", "/nowhere"], "/nowhere is not a folder; give the folder with the SEC's"),
         (["demo", "--use-case", "cns_fails"], "cns_fails needs the SEC's files: --data"),
         (["demo", "--use-case", "nobody"], "there is no demo of 'nobody'"),
         (["canary", "cns_fails"], 'give either --share 0.1, and --version if you like, or --end --reason "the reason"'),
@@ -47,6 +49,19 @@ def test_errors_say_what_to_do(tmp_path, arguments, says, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert says in said
     assert "Traceback" not in said
+
+
+def test_a_rehearsal_that_misses_a_goal_names_it_and_ends_with_1(tmp_path, monkeypatch, capsys):
+    """Guards a year whose goals nobody reads: the year itself takes too long for a test."""
+    goals = [Goal("flagged", "within 3", "after 2", True), Goal("the saving", "at least 85 %", "80 %", False)]
+    monkeypatch.setenv("ML_ASSETS_HOME", str(tmp_path))
+    for missed, code in ((goals, 1), (goals[:1], 0)):
+        monkeypatch.setattr("ml_assets.local.rehearsal.run.rehearse", lambda *_, missed=missed: missed)
+        monkeypatch.setattr(sys, "argv", ["ml-assets", "rehearsal"])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert (ended.value.code or 0) == code
+    assert "missed: the saving: 80 % (asked: at least 85 %)" in capsys.readouterr().out
 
 
 def test_a_server_that_does_not_answer_is_an_error_on_one_line(tmp_path, monkeypatch, capsys):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import numpy as np
@@ -16,17 +16,21 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ml_assets.learning.statistics import average_precision
+from ml_assets.local.rehearsal.mornings import Morning
 from ml_assets.local.rehearsal.plan import WHAT_HAPPENS, Plan
-from ml_assets.local.rehearsal.play import Morning, Year, chase, on_lists
+from ml_assets.local.rehearsal.play import Year, chase, on_lists
 from ml_assets.local.simulation.market import Change
 from ml_assets.spec import UseCase
 
 NOBODY, RULE, NEVER, TEAM, ORACLE = "no model", "the rule", "never retrained", "the rehearsal", "the oracle"
 # Business days after a change in which its alarms count as its own, and by which a retrained model has recovered.
 AFTERMATH, RECOVERED_BY = 20, 10
-# The first weeks after a model goes live: acting itself changes what features and outcomes are.
-GOES_LIVE = 10
+# So many business days after the team begins to act its acting changes rates of fails: they look back 60 days.
+GOES_LIVE = 43
+# How limits are tried: capacities, as shares of the year's own, and shares of the chased fails that settle.
+_CAPACITIES, _EFFECTIVENESS = (0.5, 1.0, 2.0), (0.5, 0.8)
 _BEFORE, _WINDOW = 10, 20
+_LEAST_BELOW = 0.25
 # A loss of less than this share of the best lift cannot be told from chance.
 _LEAST_LOSS = 0.02
 Floats = NDArray[np.float64]
@@ -96,12 +100,26 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What was to be reached, what was, and whether that is enough; None: there was nothing to reach."""
+    """What was to be reached, what was, and whether that is enough; None: there was nothing to reach.
+
+    `beyond` says that the oracle does not reach it either.
+    """
 
     what: str
     asked: str
     came: str
     reached: bool | None
+    beyond: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What lists can save: penalties below the rule's, as shares, by model and oracle at a capacity per slot."""
+
+    capacity: int
+    effectiveness: float
+    model: float
+    oracle: float
 
 
 def costs(usecase: UseCase, decisions: Decisions, saved: Collection[str], acts: int) -> dict[str, Cost]:
@@ -122,6 +140,25 @@ def costs(usecase: UseCase, decisions: Decisions, saved: Collection[str], acts: 
             acted = on_lists(usecase, decisions.rows, probability * decisions.cost)
             pairs = zip(acted["entity_id"].to_pylist(), acted["slot"].to_pylist(), strict=True)
             found[name] = of({one for one, slot in pairs if chase(usecase, one, slot)}, acted.num_rows)
+    return found
+
+
+def limits(usecase: UseCase, decisions: Decisions) -> list[Limit]:
+    """Return how far below the rule's penalties the lists of the year's models and of the oracle would be otherwise.
+
+    Otherwise is with another capacity, or another share of the chased fails that settle. The oracle knows each
+    decision's true probability: nobody's list is better, but by luck.
+    """
+    lists = {RULE: RULE, "the models": TEAM, ORACLE: ORACLE}
+    tried = replace(decisions, probabilities={name: decisions.probabilities[one] for name, one in lists.items()})
+    found = []
+    for effectiveness in _EFFECTIVENESS:
+        for share in _CAPACITIES:
+            capacity = max(1, round(share * usecase.capacity))
+            action = replace(usecase.action, effectiveness=effectiveness)
+            made = costs(replace(usecase, capacity=capacity, action=action), tried, (), 0)
+            model, oracle = (1 - made[name].penalty / made[RULE].penalty for name in ("the models", ORACLE))
+            found.append(Limit(capacity, effectiveness, model, oracle))
     return found
 
 
@@ -158,7 +195,10 @@ def flagged(plan: Plan, mornings: Sequence[Morning]) -> list[Flagged]:
 
 
 def false_alarms(plan: Plan, mornings: Sequence[Morning]) -> tuple[int, int]:
-    """Return the days with an alarm of nothing, and the number of quiet days: those of no change or its aftermath."""
+    """Return the days with an alarm of nothing, and the number of quiet days.
+
+    Quiet days are those of no change nor its aftermath. That the team begins to act is a change.
+    """
     loud = set(range(GOES_LIVE))
     for change in plan.changes:
         end = plan.days if change.end is None else change.end
@@ -194,7 +234,7 @@ def goals(
     found: Mapping[str, Cost], flags: Sequence[Flagged], quiet: tuple[int, int], recovered: Sequence[Recovered]
 ) -> list[Goal]:
     """Return what was to be reached, and whether it was."""
-    below = 1 - found[TEAM].penalty / found[RULE].penalty
+    below, most = (1 - found[name].penalty / found[RULE].penalty for name in (TEAM, ORACLE))
     saving = (found[NOBODY].penalty - found[TEAM].penalty) / (found[NOBODY].penalty - found[ORACLE].penalty)
     each = [
         Goal(
@@ -224,7 +264,11 @@ def goals(
             "days with an alarm while nothing changes", "at most one a quarter",
             f"{count} in {days} quiet days", count <= max(1.0, quarters),
         ),
-        Goal("penalties below the rule's, at equal capacity", "at least 25 %", f"{below:.0%}", below >= 0.25),
+        Goal(
+            "penalties below the rule's, at equal capacity", "at least 25 %",
+            f"{below:.1%}; the list of the oracle, who knows the true probabilities, is {most:.1%} below",
+            below >= _LEAST_BELOW, beyond=most < _LEAST_BELOW,
+        ),
         Goal("of the oracle's saving", "at least 85 %", f"{saving:.0%}", saving >= 0.85),
     ]  # fmt: skip
 

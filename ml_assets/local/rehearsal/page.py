@@ -18,17 +18,22 @@ from ml_assets.local.rehearsal.account import (
     Cost,
     Decisions,
     Goal,
+    Limit,
     alarms,
     lift_share,
 )
+from ml_assets.local.rehearsal.mornings import Morning, Training
 from ml_assets.local.rehearsal.plan import HISTORY, WHAT_HAPPENS
-from ml_assets.local.rehearsal.play import Morning, Training, Year
+from ml_assets.local.rehearsal.play import Year
 
 _WEEK = 5
 _SHOWN_DRIFTS = 14
 
 
-def page(year: Year, found: Mapping[str, Cost], reached: Sequence[Goal], measured: Sequence[str], plots: str) -> str:
+def page(
+    year: Year, found: Mapping[str, Cost], could_be: Sequence[Limit], reached: Sequence[Goal], measured: Sequence[str],
+    plots: str,
+) -> str:  # fmt: skip
     """Return the page; `measured` are lines on how it was made, `plots` is the folder of the plots, as a link."""
     plan, currency = year.plan, year.usecase.currency
     lines = [
@@ -47,9 +52,7 @@ def page(year: Year, found: Mapping[str, Cost], reached: Sequence[Goal], measure
         "",
         "## What was to be reached",
         "",
-        "| goal | asked | came | |",
-        "| --- | --- | --- | --- |",
-        *(f"| {one.what} | {one.asked} | {one.came} | {_MARKS[one.reached]} |" for one in reached),
+        *goals_table(reached),
         "",
         "## What the year cost",
         "",
@@ -60,6 +63,13 @@ def page(year: Year, found: Mapping[str, Cost], reached: Sequence[Goal], measure
         "| list by | penalties | below no model | acted on | cost of acting |",
         "| --- | ---: | ---: | ---: | ---: |",
         *(_cost_line(name, found[name], found[NOBODY]) for name in (NOBODY, RULE, NEVER, TEAM, ORACLE)),
+        "",
+        "How far below the rule's penalties lists can be, on the same year. It depends on the capacity per slot and on",
+        "the share of the chased fails that settle; the oracle's is the limit:",
+        "",
+        "| capacity | chased fails that settle | the models | the oracle |",
+        "| ---: | ---: | ---: | ---: |",
+        *(f"| {one.capacity} | {one.effectiveness:.0%} | {one.model:.1%} | {one.oracle:.1%} |" for one in could_be),
         "",
         *(f"![{title}]({plots}/{name}.png)\n" for name, title in PLOTS.items()),
         "## What happened when",
@@ -72,7 +82,22 @@ def page(year: Year, found: Mapping[str, Cost], reached: Sequence[Goal], measure
     return "\n".join(lines)
 
 
-_MARKS = {True: "reached", False: "**missed**", None: "nothing to reach"}
+def goals_table(reached: Sequence[Goal]) -> list[str]:
+    """Return the goals as lines of a table."""
+    return [
+        "| goal | asked | came | |",
+        "| --- | --- | --- | --- |",
+        *(f"| {one.what} | {one.asked} | {one.came} | {mark(one)} |" for one in reached),
+    ]
+
+
+def mark(goal: Goal) -> str:
+    """Return in words whether a goal was reached."""
+    if goal.reached is None:
+        return "nothing to reach"
+    return "reached" if goal.reached else "**out of reach, also for the oracle**" if goal.beyond else "**missed**"
+
+
 PLOTS = {
     "costs": "Penalties by month",
     "lift": "Share of the best lift, by week",
@@ -132,10 +157,11 @@ def story(year: Year) -> Iterator[tuple[date, str]]:
         elif decision is not None and decision.numbers["breaches"] >= decision.numbers["breaches asked"]:
             yield morning.date, f"decision: not to retrain: {decision.reason}"
         for training in morning.trainings:
-            yield morning.date, _of_training(training)
+            yield morning.date, of_training(training)
 
 
-def _of_training(training: Training) -> str:
+def of_training(training: Training) -> str:
+    """Return a retraining in words: why, what the gate said, and what was done."""
     why = training.why if len(training.why) < 40 else "by the rule"
     failed = ", ".join(
         f"{one.name} {one.value:.3g} {'must be'} {one.comparison} {one.threshold:.3g}"

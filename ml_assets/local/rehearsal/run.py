@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from time import perf_counter, process_time
 import numpy as np
 import pyarrow.dataset as ds
 
+from ml_assets.code_version import code_version
 from ml_assets.lake import features_table, predictions_table
 from ml_assets.learning.scorer import Scorer
 from ml_assets.lifecycle.reports import REHEARSAL
@@ -28,17 +30,24 @@ from ml_assets.local.rehearsal.account import (
     false_alarms,
     flagged,
     goals,
+    limits,
     recoveries,
 )
+from ml_assets.local.rehearsal.files import FilesPlan, Played, play_files, with_last_half_month_later
+from ml_assets.local.rehearsal.files_page import files_page, files_plots, goals_of_gap, goals_of_months
+from ml_assets.local.rehearsal.mornings import Say
 from ml_assets.local.rehearsal.page import page, plots
 from ml_assets.local.rehearsal.plan import Plan, home_of
-from ml_assets.local.rehearsal.play import Say, Year, play
+from ml_assets.local.rehearsal.play import Year, play
+from ml_assets.local.simulation.sec_ftd import Replay, replay
 from ml_assets.local.simulation.truth import truth_table
 from ml_assets.object_store import write_files
 from ml_assets.platform import Platform, open_platform
 from ml_assets.settings import Settings
 from ml_assets.spec import UseCase
 
+# Years without a publication, in the second part of playing files.
+_YEARS = 2
 _KEYS = ["entity_id", "decision_time"]
 
 
@@ -54,12 +63,14 @@ def rehearse(settings: Settings, plan: Plan, usecase: UseCase, out: Path, say: S
         took, cpu = perf_counter() - began, process_time() - used
         decisions = decisions_of(year, platform)
         found = costs(year.usecase, decisions, year.saved, year.acts)
+        could_be = limits(year.usecase, decisions)
         reached = goals(
             found, flagged(plan, year.mornings), false_alarms(plan, year.mornings), recoveries(year, decisions)
         )
-        measured = [f"{platform.code[:7]}, {datetime.now().astimezone():%Y-%m-%d}", *_took(year, took, cpu)]
+        when = f"{datetime.now().astimezone():%Y-%m-%d}"
+        measured = [f"{platform.code[:7]}, {when}", f"it took {_minutes(took, cpu)}", _by_stage(year.seconds)]
     files = {
-        out.name: page(year, found, reached, measured, out.stem).encode(),
+        out.name: page(year, found, could_be, reached, measured, out.stem).encode(),
         **{f"{out.stem}/{name}.png": png for name, png in plots(year, decisions, found).items()},
     }
     write_files(str(out.parent), files)
@@ -72,12 +83,54 @@ def played(
     settings: Settings, plan: Plan, usecase: UseCase, say: Say = lambda _: None
 ) -> Iterator[tuple[Year, Platform]]:
     """Play the year on empty servers below the home, and yield it with the platform; the servers stop at the end."""
+    with _own_servers(settings) as platform:
+        yield play(plan, usecase, platform, kafka_connection(platform.settings), say), platform
+
+
+def played_files(
+    settings: Settings, plan: FilesPlan, files: Replay, usecase: UseCase, say: Say = lambda _: None
+) -> Played:
+    """Play the SEC's files on empty servers below the home, which stop at the end, and return what came of it."""
+    with _own_servers(settings) as platform:
+        return play_files(plan, files, usecase, platform, kafka_connection(platform.settings), say)
+
+
+def rehearse_files(
+    settings: Settings, plan: FilesPlan, folder: Path, usecase: UseCase, out: Path, say: Say = lambda _: None
+) -> list[Goal]:
+    """Play the SEC's files, then those of the first year and one half-month two years later; write the page.
+
+    Raises:
+        InputError: the folder has no files, or too few for a first model.
+    """
+    began, used = perf_counter(), process_time()
+    files = replay(folder)
+    months = played_files(settings, plan, files, usecase, say)
+    with tempfile.TemporaryDirectory(prefix="ml_assets_") as later:
+        folder = with_last_half_month_later(files, _YEARS, Path(later), usecase)
+        silent = played_files(settings, plan, replay(folder), usecase, say)
+    reached = [*goals_of_months(months), *goals_of_gap(silent)]
+    took, cpu = perf_counter() - began, process_time() - used
+    measured = [
+        f"{code_version()[:7]}, {datetime.now().astimezone():%Y-%m-%d}",
+        f"both took {_minutes(took, cpu)}",
+        f"all months, {_by_stage(months.seconds)}",
+    ]
+    text = files_page(months, silent, reached, measured, out.stem)
+    plots = {f"{out.stem}/{name}.png": png for name, png in files_plots(months).items()}
+    write_files(str(out.parent), {out.name: text.encode(), **plots})
+    return reached
+
+
+@contextmanager
+def _own_servers(settings: Settings) -> Iterator[Platform]:
+    """Yield a platform of empty servers below the home; they stop at the end."""
     own = Settings(home=home_of(settings.home_path), threads=settings.threads)
     stop_servers(own)
     shutil.rmtree(own.home_path, ignore_errors=True)
     platform = open_platform(own)
     try:
-        yield play(plan, usecase, platform, kafka_connection(own), say), platform
+        yield platform
     finally:
         platform.close()
         stop_servers(own)
@@ -112,10 +165,11 @@ def decisions_of(year: Year, platform: Platform) -> Decisions:
     )
 
 
-def _took(year: Year, took: float, cpu: float) -> list[str]:
+def _minutes(took: float, cpu: float) -> str:
     loads = ", ".join(f"{load:.1f}" for load in os.getloadavg())
-    slowest = sorted(year.seconds.items(), key=lambda one: -one[1])
-    return [
-        f"it took {took / 60:.0f} minutes, {cpu / 60:.0f} of them of this process's processor; load average {loads}",
-        "by stage, seconds: " + ", ".join(f"{stage} {seconds:,.0f}" for stage, seconds in slowest),
-    ]
+    return f"{took / 60:.0f} minutes, {cpu / 60:.0f} of them of this process's processor; load average {loads}"
+
+
+def _by_stage(seconds: Mapping[str, float]) -> str:
+    slowest = sorted(seconds.items(), key=lambda one: -one[1])
+    return "by stage, seconds: " + ", ".join(f"{stage} {spent:,.0f}" for stage, spent in slowest)

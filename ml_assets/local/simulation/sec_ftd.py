@@ -101,7 +101,13 @@ class Replay:
 
     def messages(self) -> Iterator[Message]:
         """Yield one message per row, in order of publication."""
+        yield from self.between(datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+
+    def between(self, first: datetime, end: datetime) -> Iterator[Message]:
+        """Yield the messages of the files that were published in a span of time, its end excluded."""
         for edition in self.editions:
+            if not first <= edition.published < end:
+                continue
             timestamp = int(edition.published.timestamp() * 1000)
             seen = Counter[bytes]()
             for _, fields in read_file(edition.path):

@@ -32,6 +32,12 @@ class Period(NamedTuple):
         return cls(day.year, day.month, "a" if day.day < 15 else "b")
 
     @property
+    def first(self) -> date:
+        """The first day of the period."""
+        months = self.year * 12 + self.month - (3 if self.half == "q" else 1)
+        return date(months // 12, months % 12 + 1, 15 if self.half == "b" else 1)
+
+    @property
     def next(self) -> "Period":
         """The period after this one."""
         if self.half == "a":

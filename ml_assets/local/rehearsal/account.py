@@ -16,8 +16,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ml_assets.learning.statistics import average_precision
-from ml_assets.local.rehearsal.mornings import Morning
-from ml_assets.local.rehearsal.plan import WHAT_HAPPENS, Plan
+from ml_assets.local.rehearsal.mornings import BY_SCHEDULE, Morning
+from ml_assets.local.rehearsal.plan import FEED, WHAT_HAPPENS, Plan
 from ml_assets.local.rehearsal.play import Year, chase, on_lists
 from ml_assets.local.simulation.market import Change
 from ml_assets.spec import UseCase
@@ -271,6 +271,32 @@ def goals(
         ),
         Goal("of the oracle's saving", "at least 85 %", f"{saving:.0%}", saving >= 0.85),
     ]  # fmt: skip
+
+
+def brakes(plan: Plan, mornings: Sequence[Morning]) -> list[Goal]:
+    """Return whether what must not happen did: a bad model that passes, a model that learns a broken feed."""
+    trainings = [one for morning in mornings for one in morning.trainings]
+    found = []
+    if plan.bad_challenger is not None:
+        outcomes = [one.outcome for one in trainings if one.day == plan.bad_challenger]
+        found.append(
+            Goal(
+                "a data scientist's model that lacks what matters", "refused by the gate",
+                outcomes[0] if outcomes else "it was not trained", outcomes == ["refused"],
+            )
+        )  # fmt: skip
+    for change in plan.changes:
+        if change.what == FEED:
+            end = plan.days if change.end is None else change.end
+            during = [one for one in trainings if change.first <= one.day < end and one.why != BY_SCHEDULE]
+            found.append(
+                Goal(
+                    f"while {WHAT_HAPPENS[FEED]}", "no retraining out of turn",
+                    f"{len(during)}, by version {', '.join(str(one.version) for one in during)}" if during else "none",
+                    not during,
+                )
+            )  # fmt: skip
+    return found
 
 
 def _last(rows: pa.Table) -> NDArray[np.bool_]:

@@ -26,6 +26,7 @@ from ml_assets.local.rehearsal.account import (
     TEAM,
     Decisions,
     Goal,
+    brakes,
     costs,
     false_alarms,
     flagged,
@@ -66,7 +67,7 @@ def rehearse(settings: Settings, plan: Plan, usecase: UseCase, out: Path, say: S
         could_be = limits(year.usecase, decisions)
         reached = goals(
             found, flagged(plan, year.mornings), false_alarms(plan, year.mornings), recoveries(year, decisions)
-        )
+        ) + brakes(plan, year.mornings)
         when = f"{datetime.now().astimezone():%Y-%m-%d}"
         measured = [f"{platform.code[:7]}, {when}", f"it took {_minutes(took, cpu)}", _by_stage(year.seconds)]
     files = {

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from ml_assets.learning.gate import Verdict
 from ml_assets.local.rehearsal.account import (
     NEVER,
     NOBODY,
@@ -18,6 +19,7 @@ from ml_assets.local.rehearsal.account import (
     Decisions,
     Flagged,
     alarms,
+    brakes,
     costs,
     false_alarms,
     flagged,
@@ -26,7 +28,7 @@ from ml_assets.local.rehearsal.account import (
     limits,
     recoveries,
 )
-from ml_assets.local.rehearsal.mornings import Morning
+from ml_assets.local.rehearsal.mornings import BY_SCHEDULE, Morning, Training
 from ml_assets.local.rehearsal.plan import COUNTERPARTY, FEED, HISTORY, Plan, with_bad_challenger
 from ml_assets.local.rehearsal.play import chase
 from ml_assets.local.simulation.market import Change
@@ -130,6 +132,21 @@ def test_goals_are_missed_where_they_are():
     assert [one.what for one in goals(lists, flags, (2, 60), []) if one.beyond] == [
         "penalties below the rule's, at equal capacity"
     ]
+
+
+def test_a_bad_model_that_passes_and_one_that_learns_a_broken_feed_are_said():
+    """Guards a rehearsal in which a model learned fees in percent, and nobody was told."""
+
+    def trained(day, why, outcome):
+        return Training(day, why, day, "run", Verdict(passed=outcome != "refused", conditions=()), outcome)
+
+    year, plan = mornings(), replace(PLAN, bad_challenger=20)
+    assert [one.reached for one in brakes(plan, year)] == [False, True], "it was not trained at all"
+    year[20].trainings.append(trained(20, "a data scientist's model", "refused"))
+    year[71].trainings.append(trained(71, BY_SCHEDULE, "awaiting approval"))
+    assert [one.reached for one in brakes(plan, year)] == [True, True]
+    year[72].trainings.append(trained(72, "3 of the last 5", "refused"))
+    assert [(one.reached, one.came) for one in brakes(plan, year)] == [(True, "refused"), (False, "1, by version 72")]
 
 
 def test_a_plan_is_a_market_whose_changes_come_after_its_history():

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import pytest
@@ -53,6 +54,17 @@ def test_a_bad_row_is_told_by_file_and_line_and_the_good_ones_are_kept(drop):
     assert row["line"] == 2
     assert "bp" in row["reason"]
     assert "cheap" in row["payload"]
+
+
+def test_a_row_that_breaks_a_declared_rule_is_in_quarantine_with_that_rule(drop):
+    """Guards `ReferenceSpec.rules`, which nothing read: a declared rule quarantined no row."""
+    spec = replace(RATES, rules={"bp is negative": "bp < 0"})
+    root = drop(
+        "1.csv", HEADER, "share,-1.0,2026-01-01,2025-12-31T06:00:00Z", "bond,0.2,2026-01-01,2025-12-31T06:00:00Z"
+    )
+    rows, bad = read_reference(root, "fails", spec)
+    assert rows["asset_class"].to_pylist() == ["bond"]
+    assert [(row["line"], row["reason"]) for row in bad.to_pylist()] == [(2, "bp is negative")]
 
 
 def test_a_wrong_header_names_the_columns(drop):

@@ -1,5 +1,5 @@
-"""Scores where the work happens: the features of all open decisions in memory, and the champion's answer to each.
+"""The scoring service: it keeps the features of all open decisions in memory and answers with the champion's scores.
 
-What belongs here: the live table, the open model, the HTTP edge. What does not: a second definition of a feature, of a
-score or of who is champion. Nothing here imports Dagster, MLflow, scikit-learn, LightGBM or pandas.
+The live table, the open model and the HTTP edge belong here. A second definition of a feature, of a score or of the
+champion does not. Nothing here imports Dagster, MLflow, scikit-learn, LightGBM or pandas.
 """

@@ -1,4 +1,4 @@
-"""The HTTP edge: bytes in, one msgspec decoder, bytes out. Health never waits for work; what is too much is refused."""
+"""The HTTP edge of the service: msgspec decodes and encodes bodies, health never waits, and excess load is refused."""
 
 import asyncio
 import re
@@ -39,16 +39,16 @@ from ml_assets.serving.state import State
 
 _MOST_BYTES = 2 * 1024 * 1024
 _BODY_SECONDS = 10.0
-# More answers than the event loop should stand still for are noted in a thread.
+# More answers than this are recorded in a thread, so that the event loop does not block.
 _INLINE = 200
-# Probes and Prometheus ask every few seconds.
+# Probes and Prometheus request these every few seconds.
 _UNTRACED = ("/health/", "/metrics")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _T = TypeVar("_T")
 
 
 class Metrics:
-    """What Prometheus reads of the service."""
+    """The metrics of the service for Prometheus."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -71,9 +71,9 @@ class Metrics:
         self.canary = Gauge(
             "scoring_canary_measured", "What the guard measured, over its limit", ["use_case", "condition"], **of
         )
-        self.taken_back = Counter("scoring_canary_taken_back", "Canaries taken back here", ["use_case"], **of)
+        self.taken_back = Counter("scoring_canary_taken_back", "Canaries that this pod ended", ["use_case"], **of)
         self._stages: dict[tuple[str, Stage], Counter] = {}
-        self._counted: dict[tuple[str, str], int] = {}  # what of counts kept elsewhere has been added
+        self._counted: dict[tuple[str, str], int] = {}  # of counts kept elsewhere, the part that has been added
 
     def count(self, verb: str, status: int) -> None:
         """Count a request that was answered."""
@@ -82,7 +82,7 @@ class Metrics:
         counter.inc()
 
     def told(self, use_case: str, stage: Stage, scores: int) -> None:
-        """Count scores that were given."""
+        """Count scores that callers received."""
         if (counter := self._stages.get((use_case, stage))) is None:
             counter = self._stages[use_case, stage] = self.scores.labels(use_case, stage)
         counter.inc(scores)
@@ -126,12 +126,12 @@ def build_app(
     traces: TracerProvider | None = None,
     run: bool = True,
 ) -> FastAPI:
-    """Return the service. With `run`, the threads that keep `scoring` up to date live as long as it does.
+    """Return the service. With `run`, the threads that keep `scoring` up to date live as long as the service.
 
-    With `traces`, what is asked is traced, but for health and metrics.
+    With `traces`, all requests but those for health and metrics are traced.
 
-    More than `concurrency` requests at a time are refused with 503, more of a client than `rate` lets it send with 429;
-    health and metrics are always answered. A client is the subject of its token, without tokens its address.
+    Requests beyond `concurrency` at a time are refused with 503, and requests of a client beyond `rate` with 429.
+    Health and metrics are always answered. A client is the subject of its token, or its address without tokens.
     """
     notes = recorder or NoRecorder()
     metrics, log = metrics or Metrics(), structlog.get_logger("ml_assets.serving").bind()
@@ -143,7 +143,7 @@ def build_app(
     scores, explains = msgspec.json.Decoder(ScoreRequest), msgspec.json.Decoder(ExplainRequest)
     encode = msgspec.json.Encoder().encode
     at_work = 0
-    # Ids of answers, and of requests that bring none: of this process, and in order.
+    # Ids of answers, and of requests that bring no id, are this process's own and ascending.
     life, requests_made, answers_made = uuid4().hex, count(), count()
 
     @asynccontextmanager
@@ -169,7 +169,7 @@ def build_app(
             get_current_span().set_attribute("request_id", request_id)
             try:
                 if at_work >= concurrency:
-                    raise ProblemError(503, "too many requests at a time; ask again in a second", retry_after=1)
+                    raise ProblemError(503, "too many requests at a time; try again in a second", retry_after=1)
                 at_work += 1
                 try:
                     response = Response(await _let_in(request, verb, request_id), media_type="application/json")
@@ -204,7 +204,7 @@ def build_app(
                 raise ProblemError(error.status, str(error)) from None
             if wait := rate.take(client):
                 raise ProblemError(
-                    429, f"this client asks too often; ask again in {wait:.1f} seconds", retry_after=ceil(wait)
+                    429, f"this client sends too many requests; try again in {wait:.1f} seconds", retry_after=ceil(wait)
                 )
             return await handler(request, request_id)
 
@@ -245,13 +245,13 @@ def build_app(
         asked = _decoded(scores, await _body(request))
         said: Sequence[Any]
         if (asked.entity_ids is None) == (asked.what_if is None):
-            raise ProblemError(422, "give either entity_ids or what_if", "$")
+            raise ProblemError(422, "give either entity_ids or what_if, and exactly one of them", "$")
         refused: list[dict[str, str]] = []
         if asked.entity_ids is not None:
             index, rows = state.table.index, []
             for entity in asked.entity_ids:
                 if (at := index.get(entity)) is None:
-                    refused.append({"entity_id": entity, "reason": "no open decision of this id"})
+                    refused.append({"entity_id": entity, "reason": "there is no open decision with this id"})
                 else:
                     rows.append(at)
             answers, said = [state.answers[at] for at in rows], [state.encoded[at] for at in rows]
@@ -268,7 +268,7 @@ def build_app(
                 raise ProblemError(422, str(error), error.field) from None
             answers = said = [answer for _, answer in found if answer is not None]
             refused = [
-                {"entity_id": entity, "reason": "decisions.sql lists no decision of it at this time"}
+                {"entity_id": entity, "reason": "decisions.sql lists no decision about it at this time"}
                 for entity, answer in found
                 if answer is None
             ]
@@ -284,7 +284,7 @@ def build_app(
         asked = _decoded(explains, await _body(request))
         known = [entity for entity in asked.entity_ids if entity in state.table.index]
         refused = [
-            {"entity_id": entity, "reason": "no open decision of this id"}
+            {"entity_id": entity, "reason": "there is no open decision with this id"}
             for entity in asked.entity_ids
             if entity not in state.table.index
         ]
@@ -316,10 +316,10 @@ def build_app(
         return Response(metrics.exposition(scoring), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def elsewhere(request: Request, error: Exception) -> Response:
-        """Answer a path that there is not (404), or a verb that it does not take (405)."""
-        assert isinstance(error, HTTPException)  # noqa: S101 - what it is registered for
+        """Answer a request for an unknown path (404) or with a wrong method (405)."""
+        assert isinstance(error, HTTPException)  # noqa: S101 - the handler is registered for it
         response = problem(
-            ProblemError(error.status_code, f"{request.method} {request.url.path}: /openapi.json says what there is"),
+            ProblemError(error.status_code, f"{request.method} {request.url.path}: /openapi.json lists all requests"),
             request.url.path,
             request_id_of(request),
         )
@@ -348,12 +348,12 @@ def build_app(
         exception_handlers={HTTPException: elsewhere},
         lifespan=lifespan,
     )
-    app.openapi = document  # type: ignore[method-assign] # FastAPI's way to a document of one's own
+    app.openapi = document  # type: ignore[method-assign] # how FastAPI is given a custom document
     return app
 
 
 class _Endpoint:
-    """An ASGI application of one handler: Starlette wraps a function in four more calls."""
+    """An ASGI application with one handler. Starlette would wrap a plain function in four more calls."""
 
     def __init__(self, answer: Callable[[Request], Awaitable[Response]]) -> None:
         self._answer = answer
@@ -367,10 +367,10 @@ async def _body(request: Request) -> bytes:
     """Return the body of a request.
 
     Raises:
-        ProblemError: it is too long, or does not come.
+        ProblemError: it is too long, or does not arrive in time.
     """
 
-    too_long = ProblemError(413, f"a body has {_MOST_BYTES:,} bytes at most; send fewer entities at a time")
+    too_long = ProblemError(413, f"a body may have {_MOST_BYTES:,} bytes at most; send fewer entities at a time")
     given = request.headers.get("content-length", "0")
     if not given.isdecimal() or int(given[:20]) > _MOST_BYTES:
         raise too_long
@@ -384,9 +384,9 @@ async def _body(request: Request) -> bytes:
                 parts.append(part)
             return b"".join(parts)
     except TimeoutError:
-        raise ProblemError(408, f"the body did not come within {_BODY_SECONDS:g} seconds") from None
+        raise ProblemError(408, f"the body did not arrive within {_BODY_SECONDS:g} seconds") from None
     except ClientDisconnect:
-        raise ProblemError(400, "the connection was closed before the body had come") from None
+        raise ProblemError(400, "the connection was closed before the body had arrived") from None
 
 
 def _decoded(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
@@ -395,7 +395,7 @@ def _decoded(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
     except msgspec.DecodeError as error:
         raise of_decoding(error) from None
     except (UnicodeDecodeError, RecursionError) as error:
-        raise ProblemError(400, f"the body is not JSON that can be read: {type(error).__name__}") from None
+        raise ProblemError(400, f"the body is not readable JSON: {type(error).__name__}") from None
 
 
 def _said(

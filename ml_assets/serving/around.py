@@ -1,4 +1,4 @@
-"""What stands around the core, as its seams (`serving.parts`) take it: answers go to Kafka, tokens let callers in."""
+"""Implementations of the interfaces in `serving.parts`: answers are recorded to Kafka, and tokens authorise callers."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from ml_assets.serving.recorder import Recorder
 from ml_assets.serving.state import State
 from ml_assets.serving.stream import ScoreStream
 
-# The shadow takes a fourth of the room in the queue at most.
+# Shadow scores may take at most a fourth of the free room in the queue.
 _OF_ROOM = 4
 
 
 class AnswerRecorder:
-    """Has each answer recorded."""
+    """Records each answer to the topic of served scores."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
 
     def record(self, answer: ServedScore) -> None:
-        """Note an answer; what finds no room is dropped and counted."""
+        """Record an answer; if the queue has no room, it is dropped and counted."""
         self._recorder.record(SERVED_SCORES.topic, answer.entity_id, answer)
 
 
 class ChangesTold:
-    """Tells the stream `predictions` which scores are new or have changed, whenever a live table has been made."""
+    """Produces new and changed scores to the topic `predictions` whenever a live table has been made."""
 
     def __init__(self, recorder: Recorder, *, least_change: float) -> None:
         self._recorder, self._least_change = recorder, least_change
         self._streams: dict[str, ScoreStream] = {}
 
     def __call__(self, state: State) -> None:
-        """Produce what consumers do not have yet of the scores of a state."""
+        """Produce those scores of a state that consumers do not have yet."""
         usecase, models = state.usecase, state.models
         answers = {answer["entity_id"]: answer for answer in state.answers}
         scores = {
@@ -66,14 +66,14 @@ class ChangesTold:
 
 
 class ShadowTold:
-    """Has recorded what challengers say in the shadow that is new or has changed; answers go before it."""
+    """Records new and changed shadow scores of challengers; answers take precedence over them."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._streams: dict[str, ScoreStream] = {}
 
     def __call__(self, shadow: ShadowScores) -> bool:
-        """Produce what is not recorded yet, as far as the queue has room to spare; return whether that was all."""
+        """Produce scores that are not recorded yet while the queue has room to spare; return whether all were."""
         state, model, now = shadow.state, shadow.model, datetime.now(UTC)
         usecase = state.usecase
         answers = {
@@ -108,7 +108,7 @@ def _id(use_case: str, entity: str, score: Score) -> str:
 
 
 def bearer(authoriser: Authoriser) -> Authorise:
-    """Return the check of a request's token: 401 if it is not good, 403 if its scopes are for something else."""
+    """Return the check of a request's token: 401 if it is not valid, 403 if its scopes do not allow the request."""
 
     def let_in(request: Request, verb: Verb, use_case: str) -> str:
         try:

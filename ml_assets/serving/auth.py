@@ -1,8 +1,9 @@
-"""Who may ask the scoring service and the MCP server for what: bearer tokens of an OIDC provider, and their scopes.
+"""Authorisation for the scoring service and the MCP server: bearer tokens of an OIDC provider, and their scopes.
 
-A token is a JWT, signed by a key of the provider's JWKS (a file or an https URL). Accepted are asymmetric algorithms
-only, and only the one that the key itself is for: with a secret algorithm whoever has the public key could sign. Scopes
-are `<use case>:score`, `<use case>:explain`, `<use case>:read` (MCP) and `models:read`; `*` stands for every use case.
+A token is a JWT, signed by a key of the provider's JWKS (a file or an https URL). Only asymmetric algorithms are
+accepted, and only the one that the key is meant for: with a symmetric algorithm anybody who has the public key could
+sign. Scopes are `<use case>:score`, `<use case>:explain`, `<use case>:read` (MCP) and `models:read`; `*` stands for
+every use case.
 """
 
 from __future__ import annotations
@@ -38,24 +39,24 @@ _LOG = logging.getLogger(__name__)
 
 
 class AuthSettingsError(InputError):
-    """The settings of who may ask are incomplete or unsafe; the service does not start."""
+    """The settings of authorisation are incomplete or unsafe; the service does not start."""
 
 
 class UnauthorisedError(Exception):
-    """The token is missing or not good (401); the text says why, and nothing of the token."""
+    """The token is missing or not valid (401); the text says why and contains nothing from the token."""
 
     status = 401
 
 
 class ForbiddenError(Exception):
-    """The token is good, and its scopes are for something else (403)."""
+    """The token is valid, but its scopes do not allow the request (403)."""
 
     status = 403
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the subject of the token, and what it may do."""
+    """The caller: the subject of the token, and its scopes."""
 
     subject: str
     scopes: frozenset[str]
@@ -71,28 +72,28 @@ class Caller:
 
 
 def is_this_machine(host: str) -> bool:
-    """Return whether nobody but this machine reaches an address or name."""
+    """Return whether only this machine can reach an address or name."""
     try:
         return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name can be anybody's
+    except ValueError:  # any other name may resolve to any address
         return host == "localhost"
 
 
 def refuse_open_door(host: str, *, has_tokens: bool) -> None:
-    """Do nothing if tokens are asked for, or nobody but this machine can ask.
+    """Do nothing if tokens are required, or if only this machine can reach the service.
 
     Raises:
         AuthSettingsError: the service would answer everybody on the network.
     """
     if not has_tokens and not is_this_machine(host):
         raise AuthSettingsError(
-            f"it would listen on {host} and ask nobody for a token: set ML_ASSETS_SERVING_JWKS, "
+            f"the service would listen on {host} and require no token: set ML_ASSETS_SERVING_JWKS, "
             "ML_ASSETS_SERVING_ISSUER and ML_ASSETS_SERVING_AUDIENCE, or listen on 127.0.0.1"
         )
 
 
 def authoriser_of(settings: Settings, host: str) -> Authoriser | None:
-    """Return who checks tokens, with keys that are read anew; None on this machine without tokens.
+    """Return what checks tokens, with keys that are reloaded; None on this machine without tokens.
 
     Raises:
         AuthSettingsError: the service would answer everybody on the network, or the settings are incomplete.
@@ -112,10 +113,10 @@ def authoriser_of(settings: Settings, host: str) -> Authoriser | None:
 
 
 def tls_options(settings: Settings) -> dict[str, Any]:
-    """Return uvicorn's options for TLS, and for clients that must show a certificate; none if there is a mesh.
+    """Return uvicorn's options for TLS and client certificates; empty without a certificate, as in a mesh.
 
     Raises:
-        AuthSettingsError: certificate and key are not both there, or clients need certificates without TLS.
+        AuthSettingsError: only one of certificate and key is set, or clients need certificates without TLS.
     """
     cert, key, authority = settings.serving_tls_cert, settings.serving_tls_key, settings.serving_client_ca
     if bool(cert) != bool(key) or (authority and not cert):
@@ -132,17 +133,17 @@ def tls_options(settings: Settings) -> dict[str, Any]:
 
 
 class Keys:
-    """The provider's public keys, read anew every few minutes, and soon after a token has named one that is not there.
+    """The provider's public keys, reloaded every few minutes, and soon after a token has named an unknown key.
 
-    A request never waits for the provider. While that does not answer, the keys that were read last stay good.
+    A request never waits for the provider. While the provider does not answer, the keys that were loaded last are used.
 
     Args:
         source: path of a JWKS file, or its https URL (http only on this machine).
-        every_seconds: how old keys get.
-        pause_seconds: least time between two readings: a flood of unknown keys must not become one at the provider.
+        every_seconds: the age at which keys are reloaded.
+        pause_seconds: the least time between two loads: a flood of unknown keys must not flood the provider.
 
     Raises:
-        AuthSettingsError: the source is no file and no https URL.
+        AuthSettingsError: the source is neither a file nor an https URL.
     """
 
     def __init__(self, source: str, *, every_seconds: float = 300.0, pause_seconds: float = 10.0) -> None:
@@ -156,7 +157,7 @@ class Keys:
             raise AuthSettingsError(f"ML_ASSETS_SERVING_JWKS is {source}: keys are read from a file or by https")
 
     def start(self) -> None:
-        """Read the keys, and go on doing so in a thread."""
+        """Load the keys, and start the thread that reloads them."""
         self.refresh()
         self._thread.start()
 
@@ -167,17 +168,17 @@ class Keys:
         self._thread.join(2 * _FETCH_SECONDS)
 
     def key(self, kid: str) -> Any | None:
-        """Return the key of that id; None if it is not there, and then it is looked for."""
+        """Return the key with id `kid`; None if it is unknown, and then the keys are reloaded soon."""
         if (found := self._keys.get(kid)) is None:
             self._wanted.set()
         return found
 
     def refresh(self) -> None:
-        """Read the keys now; those that are known stay if that fails."""
+        """Load the keys now; if that fails, the known keys are kept."""
         try:
             self._keys = _usable(_fetch(self._source))
         except (OSError, ValueError, JoseError) as error:
-            _LOG.error("the keys of %s cannot be read, the %d known stay: %s", self._source, len(self._keys), error)
+            _LOG.error("the keys of %s cannot be read, the %d known are kept: %s", self._source, len(self._keys), error)
 
     def _run(self) -> None:
         while not self._stop.wait(self._pause):
@@ -190,13 +191,13 @@ class Keys:
 def _fetch(source: str) -> bytes:
     if "://" not in source:
         return Path(source).read_bytes()[:_LONGEST_JWKS]
-    with urllib.request.urlopen(source, timeout=_FETCH_SECONDS) as answer:  # noqa: S310 - `Keys` lets https only
+    with urllib.request.urlopen(source, timeout=_FETCH_SECONDS) as answer:  # noqa: S310 - `Keys` allows https only
         found: bytes = answer.read(_LONGEST_JWKS)
         return found
 
 
 def _usable(text: bytes) -> dict[str, Any]:
-    """Return the public keys for signatures that have an id. Others are left out: one odd key locks nobody out."""
+    """Return the public signature keys that have an id. Others are left out, so one odd key does not break the rest."""
     found: dict[str, Any] = {}
     for raw in msgspec.json.decode(text, type=dict[str, Any]).get("keys", []):
         if not isinstance(raw, dict) or raw.get("kty") not in ("RSA", "EC", "OKP") or raw.get("use", "sig") != "sig":
@@ -217,12 +218,12 @@ class Authoriser:
 
     Args:
         keys: the provider's keys.
-        issuer, audience: what the claims `iss` and `aud` must be.
+        issuer, audience: the required claims `iss` and `aud`.
         leeway_seconds: by how much the clocks of provider and service may differ.
         now: seconds since 1970, UTC.
 
     Raises:
-        AuthSettingsError: issuer or audience are empty: any token of the provider would do.
+        AuthSettingsError: issuer or audience is empty, so any token of the provider would be accepted.
     """
 
     def __init__(
@@ -237,7 +238,7 @@ class Authoriser:
         if not issuer or not audience:
             raise AuthSettingsError(
                 "ML_ASSETS_SERVING_JWKS is set without ML_ASSETS_SERVING_ISSUER and ML_ASSETS_SERVING_AUDIENCE: tokens "
-                "that the provider gave for other services would be taken"
+                "that the provider issued for other services would be accepted"
             )
         self._keys = keys
         self._issuer, self._audience = issuer, audience
@@ -245,10 +246,10 @@ class Authoriser:
         self._now = now
 
     def caller(self, authorization: str | None) -> Caller:
-        """Return who asks.
+        """Return the caller that an `Authorization` header names.
 
         Raises:
-            UnauthorisedError: there is no token, or it is not good.
+            UnauthorisedError: there is no token, or it is not valid.
         """
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
@@ -266,14 +267,14 @@ class Authoriser:
         try:
             header = jws.extract_compact(token.encode()).headers()
         except (JoseError, ValueError, TypeError, RecursionError) as error:
-            raise UnauthorisedError("the token is no signed JWT") from error
+            raise UnauthorisedError("the token is not a signed JWT") from error
         algorithm, kid = header.get("alg"), header.get("kid")
         if algorithm not in ALGORITHMS:
-            raise UnauthorisedError(f"tokens are signed by one of {', '.join(ALGORITHMS)}")
+            raise UnauthorisedError(f"a token must be signed with one of {', '.join(ALGORITHMS)}")
         if not isinstance(kid, str) or not kid:
             raise UnauthorisedError("the token does not name its key (kid)")
         if "crit" in header:
-            raise UnauthorisedError("the token has critical headers, and none is understood")
+            raise UnauthorisedError("the token has critical headers, and the service understands none")
         key = self._keys.key(kid)
         if key is None:
             raise UnauthorisedError("the token is signed by a key that the provider does not publish")
@@ -282,13 +283,13 @@ class Authoriser:
         try:
             claims = jwt.decode(token, key, algorithms=[algorithm]).claims
         except (JoseError, ValueError, TypeError, RecursionError) as error:
-            raise UnauthorisedError("the signature of the token is not good") from error
+            raise UnauthorisedError("the signature of the token is not valid") from error
         return claims
 
     def _check(self, claims: Mapping[str, Any]) -> None:
         now = self._now()
         if claims.get("iss") != self._issuer:
-            raise UnauthorisedError("the token is of another issuer")
+            raise UnauthorisedError("the token is from another issuer")
         audience = claims.get("aud")
         if self._audience not in (audience if isinstance(audience, list) else [audience]):
             raise UnauthorisedError("the token is for another audience")
@@ -303,7 +304,7 @@ class Authoriser:
 
 
 def _suits(key: Any, algorithm: str) -> bool:
-    """Return whether a key is for an algorithm: by its kind, and by its own word if it has one."""
+    """Return whether a key is for an algorithm: by its type, and by its `alg` if it has one."""
     said = key.get("alg")
     if said is not None and said != algorithm:
         return False
@@ -319,12 +320,12 @@ def _seconds(claims: Mapping[str, Any], name: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UnauthorisedError(f"the claim {name} of the token is no time")
+        raise UnauthorisedError(f"the claim {name} of the token is not a time")
     return float(value)
 
 
 def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
-    """Return the scopes: `scope` of RFC 8693, a text with spaces between, or `scp` as a list, as some providers do."""
+    """Return the scopes: `scope` of RFC 8693, separated by spaces, or `scp`, a list, as some providers have it."""
     found = claims.get("scope", claims.get("scp", ""))
     names = found.split() if isinstance(found, str) else found if isinstance(found, list) else []
     return frozenset(name for name in names if isinstance(name, str))

@@ -1,4 +1,4 @@
-"""What stands beside a champion: the canary, which answers for some, and the challenger, which scores in the shadow."""
+"""The models beside a champion: the canary answers for some entities, and the challenger scores in the shadow."""
 
 from __future__ import annotations
 
@@ -27,15 +27,16 @@ if TYPE_CHECKING:
     from ml_assets.serving.table import LiveTable
 
 _LOG = logging.getLogger(__name__)
-# So many decisions are timed each turn, the best of so many tries each: what interrupts a thread is not the model.
+# The number of decisions timed each turn, and of tries for each. The best try counts: interruptions of the thread are
+# not the model's time.
 _TIMED, _TRIES = 3, 3
-# What could not be written into the ledger is tried again after so many seconds.
+# Seconds after which a failed write to the ledger is tried again.
 _WRITE_AGAIN = 5.0
 
 
 @dataclass(frozen=True)
 class ShadowScores:
-    """What the challenger says of all rows of a table: (n,), and in how many milliseconds it scored them."""
+    """The challenger's probabilities for all rows of a table, (n,), and how many milliseconds scoring took."""
 
     state: State
     model: OpenModel
@@ -44,13 +45,13 @@ class ShadowScores:
     stale: bool
 
 
-# Tells what is new of the scores, and returns whether nothing is left to be told.
+# Records the scores that are new, and returns whether none is left.
 TellShadow = Callable[[ShadowScores], bool]
 
 
 @dataclass
 class _Breach:
-    """A canary that was taken back here, and whether the ledger knows."""
+    """A canary that this process has taken back, and whether that is written to the ledger."""
 
     line: LedgerEntry
     why: str
@@ -61,7 +62,7 @@ class _Breach:
 class Beside:
     """The canary and the challenger of one use case.
 
-    The thread that reads the ledger calls `follow`, which never waits; a thread of its own calls `turn`.
+    The thread that reads the ledger calls `follow`, which never waits; a separate thread calls `turn`.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Beside:
 
         self.canary_keeper = SideKeeper(usecase, fetch, known, threads=threads)
         self.challenger_keeper = SideKeeper(usecase, fetch, known, threads=threads)
-        # The newest line that began or ended a canary beside this champion, and that of the challenger.
+        # The newest line that began or ended a canary of this champion, and the challenger's line.
         self.canary_line: LedgerEntry | None = None
         self.challenger_line: LedgerEntry | None = None
         self.canary: Canary | None = None
@@ -90,7 +91,7 @@ class Beside:
         self._next_timed = 0
 
     def follow(self, canary: LedgerEntry | None, challenger: LedgerEntry | None) -> bool:
-        """Take what the ledger says; return whether a canary that answered has ended."""
+        """Take over the ledger's lines; return whether the canary that answered has ended."""
         with self._lock:
             self.canary_line, self.challenger_line = canary, challenger
             if self.canary is None or self.canary.line == self._running():
@@ -100,7 +101,7 @@ class Beside:
             return True
 
     def turn(self, state: State | None, *, stale: bool = False) -> bool:
-        """Open what the ledger names, score in the shadow, watch the canary; return whether one has begun or ended."""
+        """Open the models, score in the shadow and watch the canary; return whether a canary has begun or ended."""
         begun = self._open()
         if state is None:
             return begun
@@ -139,7 +140,7 @@ class Beside:
             begun = time.perf_counter()
             try:
                 scores = model.scorer.score(state.table.rows)
-            except Exception as error:  # whatever a model makes the runtime raise; the next table is tried again
+            except Exception as error:  # a model can make the runtime raise anything; the next table is scored again
                 _LOG.warning("use case %s: version %d failed in shadow: %s", self._usecase.name, model.version, error)
                 return
             if are_probabilities(scores):
@@ -149,7 +150,7 @@ class Beside:
             self._to_tell = None
 
     def _watch(self, state: State, canary: Canary) -> bool:
-        """Note what there is to see of the canary; return whether it was taken back for it."""
+        """Give the guard what is new about the canary; return whether the canary was taken back."""
         by_canary = state.scored.by_canary
         if self._compared is not state and by_canary is not None:
             decisions = ((one["entity_id"], one["decision_date"], one["slot"]) for one in state.answers)
@@ -165,13 +166,13 @@ class Beside:
             self._breach, self.canary = _Breach(canary.line, why), None
         self.taken_back += 1
         _LOG.error(
-            "use case %s: the canary, version %d, is taken back, the champion answers for all: %s",
+            "use case %s: the canary, version %d, is taken back, and the champion answers for all: %s",
             self._usecase.name, canary.model.version, why,
         )  # fmt: skip
         return True
 
     def _time(self, state: State, canary: Canary) -> None:
-        """Let both models score the same decisions one by one, and note the processor time that each took."""
+        """Let both models score the same decisions one by one, and give the guard the processor time of each."""
         rows, pairs = state.table.rows, []
         for _ in range(min(_TIMED, rows.num_rows)):
             row = rows.slice(self._next_timed % rows.num_rows, 1)
@@ -183,19 +184,19 @@ class Beside:
         canary.guard.timed(pairs)
 
     def _write(self) -> None:
-        """Write into the ledger that a canary was taken back here; without the database it is tried again."""
+        """Write to the ledger that this process has taken back a canary; if that fails, it is tried again later."""
         breach = self._breach
         if breach is None or breach.written or time.monotonic() < breach.again:
             return
         try:
             if not take_back(self._engine(), breach.line, breach.why):
-                _LOG.info("use case %s: the canary had ended in the ledger already", self._usecase.name)
+                _LOG.info("use case %s: the ledger had already ended the canary", self._usecase.name)
             breach.written = True
         except Exception as error:
             breach.again = time.monotonic() + _WRITE_AGAIN
             _LOG.error(
-                "use case %s: version %d answers nobody here, but the ledger cannot be told that the canary has ended: "
-                "%s", self._usecase.name, breach.line.to_version, error,
+                "use case %s: version %d no longer answers here, but the end of the canary cannot be written to the "
+                "ledger: %s", self._usecase.name, breach.line.to_version, error,
             )  # fmt: skip
 
 

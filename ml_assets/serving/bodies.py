@@ -1,4 +1,4 @@
-"""What a request may carry. The decoder and the OpenAPI document are both made of it."""
+"""The bodies of requests, with their limits. The decoder and the OpenAPI document are both made from them."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ _Named = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 
 
 class ScoreRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """Ids of open decisions, or what-if requests: each maps names of events to their fields."""
+    """Ids of open decisions, or what-if requests, each a mapping from the names of events to their fields."""
 
     entity_ids: Annotated[list[_Named], msgspec.Meta(min_length=1, max_length=MOST_ENTITIES)] | None = None
     what_if: (

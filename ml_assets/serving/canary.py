@@ -1,4 +1,4 @@
-"""A canary: for which entities it answers, and what takes it back. It opens nothing and writes nothing."""
+"""A canary: the entities that it answers for, and the guard that takes it back. Nothing here reads or writes."""
 
 import threading
 from collections import deque
@@ -16,26 +16,27 @@ from ml_assets.serving.models import OpenModel
 from ml_assets.spec import CanarySpec
 
 Floats = NDArray[np.float64]
-# Log-odds beyond these probabilities say nothing about how models differ.
+# Probabilities are cut to this range: log-odds beyond it do not show how models differ.
 _LEAST, _MOST = 0.001, 0.999
-# The newest of each are judged.
+# The guard judges the newest scores and times, up to these numbers.
 _MOST_SCORES, _MOST_TIMED = 50_000, 1_000
 
 
 def place(use_case: str, run_id: str, entity: str) -> float:
-    """Return where an entity stands in [0, 1]; a canary answers for those that stand below its share.
+    """Return the place of an entity in [0, 1]; a canary answers for the entities whose place is below its share.
 
-    An entity has one answer whoever asks, and another model's canary has other entities.
+    The place depends on the entity and the model only, so every pod gives the same answer, and the canary of another
+    model has other entities.
     """
     return lot(use_case, run_id, entity)
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was seen of a canary: scores that were tried and failed; of each model scores and seconds, pair by pair.
+    """What was measured of a canary: how many scores were tried, how many failed, and pairs of scores and of times.
 
-    `champion` and `canary` (n,) are probabilities of the same decisions, `champion_seconds` and `canary_seconds` (m,)
-    the times in which each scored one.
+    `champion` and `canary` (n,) are the models' probabilities of the same decisions. `champion_seconds` and
+    `canary_seconds` (m,) are the processor times in which each model scored the same single decision.
     """
 
     tried: int
@@ -47,7 +48,7 @@ class Seen:
 
 
 def judge_canary(spec: CanarySpec, seen: Seen) -> Verdict:
-    """Return the verdict on a canary; what too little was seen of has no condition, and breaks no limit."""
+    """Return the verdict on a canary; a limit has no condition until `min_scores` of its measurements are there."""
     conditions = tuple(_conditions(spec, seen))
     return Verdict(passed=all(condition.passed for condition in conditions), conditions=conditions)
 
@@ -65,7 +66,7 @@ def _conditions(spec: CanarySpec, seen: Seen) -> Iterator[Condition]:
         why = f"mean absolute difference from the champion's on {len(seen.canary):,} decisions"
         yield require("log_odds", log_odds_difference(seen.champion, seen.canary), "<=", spec.max_log_odds, why)
         psi = population_stability(seen.champion, seen.canary)
-        yield require("score_psi", psi, "<=", spec.max_psi, "its scores are spread about as the champion's")
+        yield require("score_psi", psi, "<=", spec.max_psi, "its scores are distributed like the champion's")
 
 
 def log_odds_difference(one: Floats, other: Floats) -> float:
@@ -79,12 +80,12 @@ def _log_odds(probabilities: Floats) -> Floats:
 
 
 def are_probabilities(scores: Floats) -> bool:
-    """Return whether all are numbers in [0, 1]."""
+    """Return whether all scores are in [0, 1]; NaN is not."""
     return bool(np.all((scores >= 0) & (scores <= 1)))
 
 
 class Guard:
-    """Collects what is seen of one canary from all threads, and judges it; one line of the ledger has one guard."""
+    """Collects the measurements of one canary from all threads and judges them; each canary's ledger line has one."""
 
     def __init__(self, spec: CanarySpec) -> None:
         self._spec = spec
@@ -94,25 +95,25 @@ class Guard:
         self._lock = threading.Lock()
 
     def tried(self, scores: int, failed: int) -> None:
-        """Note how many scores the canary was asked for, and how many of them it did not give."""
+        """Add the number of scores that were requested from the canary, and how many of them it failed to give."""
         with self._lock:
             self._tried += scores
             self._failed += failed
 
     def compared(self, decisions: Iterable[Hashable], champion: Floats, canary: Floats) -> None:
-        """Note what both say of decisions; of a decision that was compared before the newer scores count."""
+        """Add both models' scores of decisions; newer scores of the same decision replace the older ones."""
         with self._lock:
             self._scores.update(zip(decisions, zip(champion.tolist(), canary.tolist(), strict=True), strict=True))
             while len(self._scores) > _MOST_SCORES:
                 del self._scores[next(iter(self._scores))]
 
     def timed(self, seconds: Sequence[tuple[float, float]]) -> None:
-        """Note in how many seconds champion and canary scored one decision, pair by pair."""
+        """Add the seconds in which champion and canary scored one decision, one pair per decision."""
         with self._lock:
             self._seconds.extend(seconds)
 
     def judge(self) -> Verdict:
-        """Return the verdict on what was seen so far."""
+        """Return the verdict on all measurements so far."""
         with self._lock:
             scores = np.array(list(self._scores.values()), dtype=np.float64).reshape(-1, 2)
             seconds = np.array(self._seconds, dtype=np.float64).reshape(-1, 2)
@@ -122,7 +123,7 @@ class Guard:
 
 @dataclass(frozen=True)
 class Canary:
-    """A canary that answers: the line of the ledger that began it, its model, and what watches over it."""
+    """A canary that answers: the line of the ledger that began it, its model, and its guard."""
 
     line: LedgerEntry
     model: OpenModel

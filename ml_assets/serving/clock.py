@@ -1,4 +1,4 @@
-"""What time it is for the service: now, or, where history was played again, the time that its events have reached."""
+"""The service's clock: the present, or, if history was replayed, the time that its events have reached."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -7,21 +7,21 @@ from ml_assets.lake import Lake, landing_table
 from ml_assets.landing.schemas import EVENT
 from ml_assets.spec import UseCase
 
-# What was known so long before it landed was played again: on the `live` clock nothing is known before it lands.
+# An event known this long before it landed was replayed: on the `live` clock no event is known before it lands.
 _PLAYED_AGAIN = timedelta(days=1)
 
 
 def clock_of(lake: Lake, usecases: Sequence[UseCase], fixed: datetime | None = None) -> Callable[[], datetime]:
-    """Return the clock: `fixed` if it is given; now, if events land as they happen; else what they have reached.
+    """Return the clock: `fixed` if given; else the present if events land as they happen; else the newest event's time.
 
-    A demo's events lie in another season than the demo: decisions that were open then are none that are open now. Which
-    of the two it is the first events say; a service that starts before they land waits for them.
+    The events of a demo lie in another season than the demo, so the decisions that were open then are not open now. The
+    first events decide which of the two clocks applies; a service that starts before they land waits for them.
     """
     return (lambda: fixed) if fixed is not None else _Clock(lake, usecases)
 
 
 class _Clock:
-    """Looks at the landing tables: until something has landed, and at each that has moved if it is played again."""
+    """Reads the landing tables until events have landed, and after that each changed table if history is replayed."""
 
     def __init__(self, lake: Lake, usecases: Sequence[UseCase]) -> None:
         self._lake = lake
@@ -32,7 +32,7 @@ class _Clock:
         self._live = False
 
     def __call__(self) -> datetime:
-        """Return the time."""
+        """Return the time of the service."""
         if not self._live:
             self._look()
         if self._known and not self._live:

@@ -1,8 +1,9 @@
-"""How the service ends without dropping a request: after SIGTERM it goes on for a while, and sends its clients away.
+"""How the service ends without dropping a request: after SIGTERM it still answers for a while and closes connections.
 
-Kubernetes sends SIGTERM and takes the pod out of its Service at the same moment, and for seconds new connections still
-come. So the socket stays open for `drain_seconds`, and each answer closes its connection: a client that keeps its
-connections opens the next one elsewhere. Then uvicorn takes no more and ends what it has begun.
+Kubernetes sends SIGTERM and removes the pod from its Service at the same moment, so new connections still arrive for
+some seconds. The socket therefore stays open for `drain_seconds`, and each answer closes its connection: a client with
+persistent connections opens the next one to another pod. Then uvicorn accepts no more requests and finishes those that
+it has begun.
 """
 
 import signal
@@ -23,7 +24,7 @@ class Door:
         self.closing = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+        """Pass a request to the app."""
         if not self.closing or scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -37,15 +38,15 @@ class Door:
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn, but that SIGTERM begins a drain, and `run` returns after it: what comes after `run` is done too.
+    """uvicorn's server with a drain: SIGTERM begins it, and `run` returns after it, so the code after `run` is run.
 
-    Its clients must say in time what they ask for (`serving.heads`). uvicorn itself stops to listen at once, and then
-    has the signal kill the process. A second SIGTERM ends the drain.
+    uvicorn itself stops listening at once, and then lets the signal kill the process. A second SIGTERM ends the drain.
+    Clients must send the head of a request in time (`serving.heads`).
 
     Args:
         app: the service.
-        drain_seconds: for how long new requests are still answered.
-        options: of `uvicorn.Config`.
+        drain_seconds: how long new requests are still answered.
+        options: options of `uvicorn.Config`.
     """
 
     def __init__(self, app: ASGIApp, *, drain_seconds: float, **options: object) -> None:
@@ -55,7 +56,7 @@ class DrainingServer(uvicorn.Server):
         self._ends: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Take a signal."""
+        """Handle a signal: SIGTERM begins or ends the drain."""
         if sig != signal.SIGTERM:
             super().handle_exit(sig, frame)
             return
@@ -64,7 +65,7 @@ class DrainingServer(uvicorn.Server):
         self._door.closing = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Return whether to end; uvicorn asks ten times a second."""
+        """Return whether to end; uvicorn calls this ten times a second."""
         if self._ends is not None and time.monotonic() >= self._ends:
             self.should_exit = True
         return await super().on_tick(counter)

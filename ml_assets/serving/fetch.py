@@ -1,8 +1,8 @@
-"""Fetch a model from the registry, in a process of its own: MLflow takes seconds and 200 MB, and may not answer.
+"""Fetch a model from the registry in a separate process: MLflow takes seconds and 200 MB to load, and may not answer.
 
     python -m ml_assets.serving.fetch <MLflow run> <hash of the files> <file of the golden sample>
 
-The files go to the cache of models, where the service finds them.
+The files are written to the cache of models, where the service finds them.
 """
 
 import sys
@@ -14,7 +14,7 @@ from ml_assets.settings import Settings
 
 
 def main() -> None:
-    """Fetch what the command line names."""
+    """Fetch the model and the golden sample that the command line names."""
     run_id, expected, golden = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     registry = open_platform(Settings()).registry
     registry.download_model(run_id, expected)

@@ -1,11 +1,11 @@
-"""Requests that come close together go through one query: it costs little more for many of them than for one."""
+"""Requests that arrive close together share one query: a query for many costs little more than a query for one."""
 
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Generic, TypeVar
 
-# Requests wait so long for others.
+# How long a request waits for others.
 _GATHER_SECONDS = 0.003
 State = TypeVar("State")
 Request = TypeVar("Request")
@@ -13,21 +13,21 @@ Answer = TypeVar("Answer")
 
 
 class Gatherer(Generic[State, Request, Answer]):
-    """Gathers requests that come within milliseconds, or while a query runs, and asks them in one query.
+    """Gathers requests that arrive within milliseconds, or while a query runs, and answers them with one query.
 
-    `ask` gets a state and requests, and returns one answer per request, in order. It runs in `pool`, one call at a
-    time. Requests of two states, such as two live tables, never share a call.
+    `ask` takes a state and requests, and returns one answer per request, in order. It runs in `pool`, one call at a
+    time. Requests for two states, such as two live tables, never share a call.
     """
 
     def __init__(self, ask: Callable[[State, Sequence[Request]], Sequence[Answer]], pool: Executor) -> None:
         self._ask, self._pool = ask, pool
         self._free = asyncio.Lock()
-        # By the identity of the state; its turn holds the state until the requests are taken out.
+        # By the identity of the state; the state's turn holds it until its requests are taken out.
         self._waiting: dict[int, list[tuple[Request, asyncio.Future[Answer]]]] = {}
         self._turns = set[asyncio.Task[None]]()
 
     async def ask(self, state: State, requests: Sequence[Request]) -> list[Answer]:
-        """Return the answers to requests, in order; an error of the call is raised in all who shared it."""
+        """Return the answers to requests, in order; an error of the shared call is raised for each of its requests."""
         if not requests:
             return []
         loop = asyncio.get_running_loop()

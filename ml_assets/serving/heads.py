@@ -1,4 +1,4 @@
-"""HTTP whose clients must say what they ask for in time: uvicorn itself waits for the head of a request for ever."""
+"""A time limit for the head of a request: uvicorn itself waits for it for ever."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ class HeadsInTime(HttpToolsProtocol):
     """A connection that is closed if the head of a request takes longer than `HEAD_SECONDS`, or more than
     `MOST_HEAD_BYTES`.
 
-    Between requests uvicorn's own `timeout_keep_alive` counts. A head that comes in one piece starts no timer.
+    Between requests uvicorn's own `timeout_keep_alive` applies. A head that arrives in one piece starts no timer.
     """
 
     _timer: asyncio.TimerHandle | None = None
@@ -20,17 +20,17 @@ class HeadsInTime(HttpToolsProtocol):
     _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take up a connection."""
+        """Start the timer of a new connection."""
         super().connection_made(transport)
         self._timer = self.loop.call_later(HEAD_SECONDS, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of a connection."""
+        """Stop the timer of a connection that has ended."""
         self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take what has come."""
+        """Pass received bytes on, and close the connection if the head is too long."""
         super().data_received(data)
         if self._in_head:
             self._head_bytes += len(data)
@@ -40,12 +40,12 @@ class HeadsInTime(HttpToolsProtocol):
                 self._timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
     def on_message_begin(self) -> None:
-        """Begin a request."""
+        """Note that the head of a request begins."""
         self._in_head, self._head_bytes = True, 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Hand a request to the app."""
+        """Stop the timer, and hand the request to the app."""
         self._in_head = False
         self._stop_timer()
         super().on_headers_complete()

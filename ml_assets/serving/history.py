@@ -1,8 +1,8 @@
-"""The history that the live table is made of, kept in memory and brought up to date from the logs of the lake.
+"""The history from which the live table is made, kept in memory and updated from the logs of the lake.
 
-It is what a batch would read if it ran now. Business dates of which something has landed that is not in the curated
-table yet are curated here, by the function that curates them for the lake; so are all that land from now on. Only the
-business dates that have changed are read again.
+It has the rows that a batch would read if it ran now. A business date with landed rows that are not in the curated
+table yet is curated here, by the function that curates it for the lake, and so is each date that lands from now on.
+Only business dates that have changed are read again.
 """
 
 from collections.abc import Mapping
@@ -21,13 +21,13 @@ from ml_assets.lifecycle.daily import CLOCKS_AHEAD, PartInputs, look_for_parts
 from ml_assets.lifecycle.features import in_reach
 from ml_assets.spec import EventSpec, UseCase
 
-# A curated date is taken as it is if it was written so long after the newest that landed: it has been read by then, and
-# clocks of two machines differ by less.
+# A curated date is used as it is if it was written this long after its newest row landed: that row is in it then,
+# because the clocks of two machines differ by less.
 _SETTLED = timedelta(minutes=5)
 
 
 class LiveHistory:
-    """The rows of a use case that decisions from now on can see. One thread uses it."""
+    """The rows of a use case that decisions from now on can see. It is not thread-safe."""
 
     def __init__(self, lake: Lake, usecase: UseCase, *, threads: int = 1) -> None:
         self._lake, self._usecase, self._threads = lake, usecase, threads
@@ -42,7 +42,7 @@ class LiveHistory:
         self._day: date | None = None
 
     def look(self, day: date) -> bool:
-        """Bring in what has moved, for decisions of `day`; return whether a database that was opened is out of date."""
+        """Load what has changed, for decisions of `day`; return whether a database opened before is out of date."""
         begun = self._first is not None
         if day != self._day:
             self._begin(day)
@@ -53,7 +53,7 @@ class LiveHistory:
         return self._open is None
 
     def database(self) -> AsOfDatabase:
-        """Return the history as a database; the same one until something has moved."""
+        """Return the history as a database; it is the same one until something has changed."""
         assert self._day is not None and self._first is not None  # noqa: S101, PT018 - `look` comes first
         if self._open is None:
             days = daily_days(self._usecase, [self._day]) if self._usecase.daily else []
@@ -101,7 +101,7 @@ class LiveHistory:
         self._first = min([self._first, *self._missing(day)])
         for event in self._usecase.events:
             self._load(event)
-            # What has landed and is not in the lake's curated table made none of the parts that the lake keeps.
+            # The parts that the lake keeps were made without rows that have landed and are not curated in the lake.
             states = self._states(event)
             for at in self._from_landing(event):
                 files = self._lake.files(landing_table(event.topic), "business_date", kind="event")
@@ -121,7 +121,7 @@ class LiveHistory:
         return self._first - event.history <= at <= self._day + CLOCKS_AHEAD
 
     def _load(self, event: EventSpec) -> None:
-        """Read the business dates in reach that are not here yet."""
+        """Read the business dates in reach that are not in memory yet."""
         assert self._first is not None and self._day is not None  # noqa: S101, PT018
         if event.name not in self._landed:
             self._note(event)
@@ -142,7 +142,7 @@ class LiveHistory:
         self._curate(event, [at for at in absent if at in stale])
 
     def _from_landing(self, event: EventSpec) -> set[date]:
-        """Return the dates whose curated partition may lack what has landed."""
+        """Return the dates whose curated partition may lack rows that have landed."""
         written: dict[date, datetime] = {}
         for file in self._lake.files(curated_table(self._usecase, event), "business_date"):
             written[file.partition] = max(file.modified_at, written.get(file.partition, file.modified_at))
@@ -169,7 +169,7 @@ class LiveHistory:
         return [name for name in columns_read(self._usecase, event) if name in there or name not in COORDINATES.names]
 
     def _look_at(self, event: EventSpec) -> bool:
-        """Bring in the dates of an event that have moved; return whether any has."""
+        """Load the dates of an event that have changed; return whether any has."""
         if not self._note(event):
             return False
         before = self._landed[event.name]
@@ -180,7 +180,7 @@ class LiveHistory:
             self._forget_parts(change.known_from)
         curated, files = self._curated[event.name], self._curated_files(event)
         rewritten = {at for at in {*curated, *files} if curated.get(at) != files.get(at)}
-        # What has landed is here already; a date of which nothing has landed is what the lake's table says.
+        # Dates with landed rows are in memory already; a date without landed rows is read from the curated table.
         dates += (written := [at for at in rewritten if self._reach(event, at) and at not in self._states(event)])
         self._curated[event.name] = files
         for at in written:
@@ -207,7 +207,7 @@ class LiveHistory:
         return True
 
     def _note(self, event: EventSpec) -> bool:
-        """Note the versions of an event's tables; return whether they are others than before."""
+        """Store the versions of an event's tables; return whether they have changed."""
         tables = (landing_table(event.topic), curated_table(self._usecase, event))
         now = {table: self._lake.version(table) for table in tables}
         moved = any(self._versions.get(table, -1) != version for table, version in now.items())
@@ -219,7 +219,7 @@ class LiveHistory:
         return {at: sorted(names) for at, names in found.items() if at is not None}
 
     def _forget_parts(self, known: datetime | None) -> None:
-        """Forget the parts of the days that could see what became known at a time."""
+        """Forget the daily parts of the days that could see a row known at the time `known`."""
         if known is None or not self._parts.days:
             return
         days = frozenset(each for each in self._parts.days if each < day_of(known))

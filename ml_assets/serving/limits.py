@@ -1,4 +1,4 @@
-"""Whose turn it is: one client that loops does not take the others', and work in the background not that of answers."""
+"""Limits, so that one client does not slow down the others, and background work does not slow down answers."""
 
 import gc
 import sys
@@ -7,14 +7,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 _MOST_CLIENTS = 10_000
-# CPython's default, 5 ms, is what each read and write of the event loop waits for while a live table is being made.
+# With CPython's default of 5 ms, each read and write of the event loop waits that long while a live table is made.
 _SWITCH_SECONDS = 0.0005
-# Allocations between two collections. A table is thousands of objects without cycles, which go without a collection.
+# Allocations between two collections. A live table has thousands of objects without cycles, which need no collection.
 _COLLECT_AFTER = 50_000
 
 
 def answer_first() -> None:
-    """Let threads take turns more often, and the collector of cycles rest longer: for a process that answers."""
+    """Set up a process that answers requests: threads switch more often, and garbage is collected less often."""
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.collect()
     gc.freeze()
@@ -22,12 +22,12 @@ def answer_first() -> None:
 
 
 class RateLimit:
-    """A token bucket per client. It is not thread-safe: the event loop alone asks it.
+    """A token bucket per client. It is not thread-safe: only the event loop uses it.
 
     Args:
-        per_second: requests a second that a client may send in the long run; 0: as many as it likes.
-        burst: requests that a client which has been quiet may send at once; by default those of two seconds.
-        now: seconds of a clock that does not go back.
+        per_second: requests per second that a client may send in the long run; 0 is no limit.
+        burst: requests that a client may send at once after a pause; by default those of two seconds.
+        now: seconds of a monotonic clock.
     """
 
     def __init__(
@@ -36,11 +36,11 @@ class RateLimit:
         self._rate = per_second
         self._burst = max(1.0, 2 * per_second if burst is None else burst)
         self._now = now
-        # Tokens left and when, by client; the client that asked last is at the end.
+        # By client, the tokens left and the time of its last request; the client with the newest request is at the end.
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, client: str) -> float:
-        """Take a token of the client: return 0, or, where there is none, the seconds until there is one."""
+        """Take a token of the client and return 0; if it has none, return the seconds until it has one."""
         if not self._rate:
             return 0.0
         now = self._now()
@@ -49,6 +49,6 @@ class RateLimit:
         refused = tokens < 1
         self._left[client] = (tokens if refused else tokens - 1, now)
         if len(self._left) > _MOST_CLIENTS:
-            # Whoever has been quiet the longest begins anew with a full bucket, which by then is what it would have.
+            # The client that has been quiet the longest is forgotten: its next bucket is full, as it would be by then.
             self._left.popitem(last=False)
         return (1 - tokens) / self._rate if refused else 0.0

@@ -1,4 +1,4 @@
-"""Answers that were lost are told to PostgreSQL, where a rule of alerts sees them."""
+"""Writes to PostgreSQL how many answers were not recorded, for a rule of alerts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class LossesTold:
-    """Tells what a recorder has lost since it was last asked; what cannot be told now is told the next time."""
+    """Writes the losses of a recorder since the last call; losses that cannot be written are written the next time."""
 
     def __init__(self, recorder: Recorder, engine: Callable[[], Engine], *, service: str = "") -> None:
         self._recorder, self._engine = recorder, engine
@@ -23,7 +23,7 @@ class LossesTold:
         self._failing = False
 
     def __call__(self) -> None:
-        """Tell it. A database that does not take it hinders nobody: the log says so once."""
+        """Write the losses. If the database does not take them, the log says so once, and answers are not affected."""
         losses = self._recorder.take_losses()
         if not losses:
             return
@@ -33,5 +33,5 @@ class LossesTold:
         except Exception as error:
             self._recorder.give_back(losses)
             if not self._failing:
-                _LOG.warning("that answers were lost could not be told to the database: %s", str(error).splitlines()[0])
+                _LOG.warning("lost answers could not be written to the database: %s", str(error).splitlines()[0])
             self._failing = True

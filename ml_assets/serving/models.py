@@ -1,4 +1,4 @@
-"""The model that answers: the one that the ledger names, with the files that were approved, tried before it is used."""
+"""The model that answers: the version that the ledger names, with the approved files, checked before it is used."""
 
 import hashlib
 import os
@@ -23,32 +23,32 @@ from ml_assets.registry.integrity import ModelChangedError, file_hashes, model_h
 from ml_assets.settings import Settings
 from ml_assets.spec import UseCase
 
-# How far a probability of the golden sample may be from what the pipeline gave.
+# The largest difference allowed between a probability of the golden sample and the pipeline's.
 GOLDEN_TOLERANCE = 1e-5
 _FETCH_SECONDS = 180
-# A model beside the champion that was refused is tried again after so many seconds, then after twice as many.
+# Seconds after which a refused model beside the champion is tried again: the first wait, doubled up to the longest.
 _FIRST_WAIT, _LONGEST_WAIT = 2.0, 300.0
 
 
 class ModelRefusedError(StateError):
-    """A model cannot be opened, or does not say what it said when it was approved; the one before stays."""
+    """A model cannot be opened, or does not give the scores that it gave when it was approved; the one before stays."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """Where the files of a model lie, and its golden sample."""
+    """The folder with the files of a model, and the file of its golden sample."""
 
     folder: Path
     golden: Path
 
 
-# Given an MLflow run and the hash of its model's files, fetches them.
+# Fetches the model files of an MLflow run that have the given hash.
 Fetch = Callable[[str, str], ModelFiles]
 
 
 @dataclass(frozen=True)
 class OpenModel:
-    """A version of a use case's model, opened and tried. `since` and `by` are of its line in the ledger."""
+    """A version of a use case's model, opened and checked. `since` and `by` come from its line in the ledger."""
 
     usecase: UseCase
     version: int
@@ -59,24 +59,24 @@ class OpenModel:
     scorer: Scorer
 
     def is_of(self, line: LedgerEntry) -> bool:
-        """Return whether this is the model of a line, whatever line it was opened for."""
+        """Return whether a line names this model, even if it was opened for another line."""
         return (self.run_id, self.model_hash) == (line.mlflow_run_id, line.model_hash)
 
     @cached_property
     def explainer(self) -> Explainer:
-        """What finds the reasons of its scores.
+        """The explainer that finds the reasons of its scores.
 
         Raises:
-            ValueError: the model was saved without a background.
+            ValueError: the model was saved without a background sample.
         """
         return Explainer(self.usecase, self.scorer)
 
 
 def open_model(usecase: UseCase, line: LedgerEntry, fetch: Fetch, *, threads: int = 1) -> OpenModel:
-    """Return the model of a line of the ledger, opened in a session of its own.
+    """Return the model that a line of the ledger names, opened in a separate ONNX session.
 
     Raises:
-        ModelRefusedError: it cannot be used; the text says why.
+        ModelRefusedError: the model cannot be used; the text says why.
     """
     if line.mlflow_run_id is None or line.model_hash is None:
         raise ModelRefusedError(f"version {line.to_version} was made champion before models were hashed; confirm it")
@@ -87,7 +87,7 @@ def open_model(usecase: UseCase, line: LedgerEntry, fetch: Fetch, *, threads: in
             raise ModelRefusedError(f"the files of version {line.to_version} are not those that were approved")
         scorer = Scorer.from_files(files.folder, threads=threads)
         if hashlib.sha256(scorer.model).hexdigest() != found[MODEL_FILE]:
-            raise ModelRefusedError(f"the files of version {line.to_version} changed while they were read")
+            raise ModelRefusedError(f"the files of version {line.to_version} changed while they were being read")
         if scorer.manifest.feature_set_hash != usecase.feature_set_hash:
             raise ModelRefusedError(
                 f"version {line.to_version} was trained on feature set {scorer.manifest.feature_set_hash}, the "
@@ -99,7 +99,7 @@ def open_model(usecase: UseCase, line: LedgerEntry, fetch: Fetch, *, threads: in
             raise ModelRefusedError(f"version {line.to_version} does not give the scores of its golden sample")
     except ModelRefusedError:
         raise
-    except Exception as error:  # whatever a file that was tampered with makes the runtime raise
+    except Exception as error:  # a file that was tampered with can make the runtime raise anything
         raise ModelRefusedError(f"version {line.to_version} cannot be opened: {error}") from error
     return OpenModel(
         usecase, line.to_version, line.mlflow_run_id, line.model_hash, line.recorded_at, line.actor, scorer
@@ -107,7 +107,7 @@ def open_model(usecase: UseCase, line: LedgerEntry, fetch: Fetch, *, threads: in
 
 
 class ChampionKeeper:
-    """Keeps the champion of a use case open; a bad one, or an outage, leaves the one before."""
+    """Keeps the champion of a use case open; if the next one is refused or cannot be fetched, the one before stays."""
 
     def __init__(self, usecase: UseCase, fetch: Fetch, *, threads: int = 1) -> None:
         self._usecase, self._fetch, self._threads = usecase, fetch, threads
@@ -117,7 +117,7 @@ class ChampionKeeper:
         self.refused = 0
 
     def follow(self, line: LedgerEntry | None) -> bool:
-        """Open the champion of the ledger's line if it is a new one; return whether the model is another one now."""
+        """Open the champion that the ledger's line names if it is new; return whether the model has changed."""
         if line is None:
             self.trouble = f"use case {self._usecase.name} has no champion yet"
             return False
@@ -134,9 +134,9 @@ class ChampionKeeper:
 
 
 class SideKeeper:
-    """Keeps a model open that stands beside the champion; one that cannot be opened is none, and is tried again later.
+    """Keeps a model beside the champion open; if it cannot be opened, there is no model, and it is tried again later.
 
-    `known` are open models that are used again, not opened twice.
+    `known` returns the models that are open already; one of these is used instead of opening it twice.
     """
 
     def __init__(self, usecase: UseCase, fetch: Fetch, known: Callable[[], Iterable[OpenModel | None]], *,
@@ -148,7 +148,7 @@ class SideKeeper:
         self._refused: LedgerEntry | None = None
 
     def follow(self, line: LedgerEntry | None) -> None:
-        """Open the model of a line, which takes seconds if it has to be fetched; no line, no model."""
+        """Open the model that a line names, which takes seconds if it has to be fetched; without a line, close it."""
         if line is None:
             self.model, self.trouble, self._refused = None, "", None
             return
@@ -168,9 +168,9 @@ class SideKeeper:
 
 
 def fetch_beside(settings: Settings) -> Fetch:
-    """Return what fetches models in a process of its own: MLflow is neither imported nor waited for here.
+    """Return a function that fetches models in a separate process, so that this one does not import MLflow.
 
-    A model that is in the cache, as approved, is fetched no more: so a restart needs no MLflow.
+    A model that is in the cache with the approved hash is not fetched again, so a restart does not need MLflow.
     """
 
     def fetch(run_id: str, expected: str) -> ModelFiles:
@@ -184,7 +184,7 @@ def fetch_beside(settings: Settings) -> Fetch:
             command, env=environment, capture_output=True, text=True, timeout=_FETCH_SECONDS, check=False
         )
         if done.returncode:
-            said = done.stderr.strip().splitlines() or ["nothing was said"]
+            said = done.stderr.strip().splitlines() or ["the process gave no reason"]
             raise ModelChangedError(said[-1])
         return files
 

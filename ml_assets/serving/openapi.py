@@ -33,7 +33,7 @@ _MODEL: dict[str, Any] = {"type": ["object", "null"]}
 
 
 def _object(**properties: Any) -> dict[str, Any]:
-    """Return the schema of an object that has all of these, and may have more."""
+    """Return the schema of an object that has all of these properties and may have more."""
     return {"type": "object", "required": list(properties), "properties": properties}
 
 
@@ -85,26 +85,26 @@ _SCHEMAS = {
 _JSON, _PROBLEMS = "application/json", "application/problem+json"
 _NEEDS_TOKEN = (400, 401, 403, 429, 500, 503)
 _WHY = {
-    400: "the body is not JSON that can be read",
-    401: "no good token",
-    403: "the token's scopes are for something else",
+    400: "the body is not readable JSON",
+    401: "there is no valid token",
+    403: "the token's scopes do not allow the request",
     404: "there is no such use case",
-    408: "the body did not come in time",
+    408: "the body did not arrive in time",
     413: "the body is too long",
-    422: "a field is not what it must be; `errors` names it",
-    429: "this client asks too often",
+    422: "a field is not valid; `errors` names it",
+    429: "this client sends too many requests",
     500: "the service failed",
-    503: "it cannot answer now, or has too much to do",
+    503: "the service cannot answer now, or has too many requests",
 }
 
 
 @cache
 def document() -> dict[str, Any]:
-    """Return the document."""
+    """Return the OpenAPI document."""
     _, requests = msgspec.json.schema_components(
         [ScoreRequest, ExplainRequest], ref_template="#/components/schemas/{name}"
     )
-    # Of the two, one is given.
+    # Exactly one of the two is given.
     requests["ScoreRequest"]["oneOf"] = [
         {"required": [given], "properties": {given: {"type": "array"}, other: {"type": "null"}}}
         for given, other in (("entity_ids", "what_if"), ("what_if", "entity_ids"))
@@ -113,20 +113,18 @@ def document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Scoring", "version": "1"},
         "paths": {
-            "/v1/{use_case}/score": _post(
-                "Score open decisions, or what has not been booked", "ScoreRequest", "Scores"
-            ),
+            "/v1/{use_case}/score": _post("Score open decisions, or what-if requests", "ScoreRequest", "Scores"),
             "/v1/{use_case}/explain": _post(
-                "Scores with reasons that sum to the log-odds", "ExplainRequest", "Explanations"
+                "Score open decisions, with reasons that sum to the log-odds", "ExplainRequest", "Explanations"
             ),
             "/models": _get(
                 "Which version answers for each use case, since when, by whom", "Models", *map(_problem, _NEEDS_TOKEN)
             ),
-            "/health/live": _get("The process answers", "Live"),
+            "/health/live": _get("Whether the process answers", "Live"),
             "/health/ready": _get(
-                "Model, live table and database are fit", "Ready", (503, _answer("not fit; says why", "Ready"))
+                "Whether model, live table and database are fit", "Ready", (503, _answer("not ready, and why", "Ready"))
             ),
-            "/metrics": _get("For Prometheus", ""),
+            "/metrics": _get("Metrics for Prometheus", ""),
             "/openapi.json": _get("This document", "Document"),
         },
         "components": {
@@ -142,7 +140,7 @@ def _post(summary: str, body: str, said: str) -> dict[str, Any]:
     return {
         "post": {
             "summary": summary,
-            "security": [{"token": []}, {}],  # a laptop asks for none
+            "security": [{"token": []}, {}],  # no token is needed on a laptop
             "parameters": [
                 {"name": "use_case", "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[^/]+$"}}
             ],

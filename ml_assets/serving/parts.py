@@ -1,4 +1,4 @@
-"""What the service takes from others: who may ask, and who notes what was answered."""
+"""The interfaces that the service is given: what authorises a request, and what records its answers."""
 
 from collections.abc import Callable
 from typing import Literal, Protocol
@@ -11,32 +11,32 @@ Verb = Literal["score", "explain", "models"]
 
 
 class Recorder(Protocol):
-    """Notes answers. It never waits: what it has no room for is dropped, and counted by it."""
+    """Records answers. It never waits: if it has no room, it drops an answer and counts it."""
 
     def record(self, answer: ServedScore) -> None:
-        """Note an answer."""
+        """Record an answer."""
         ...
 
 
 class NoRecorder:
-    """Notes nothing."""
+    """Records nothing."""
 
     def record(self, answer: ServedScore) -> None:
         """Do nothing."""
 
 
 class RefusedError(Exception):
-    """A request is not let in: the status (401 or 403) and why."""
+    """A request is not authorised: the status (401 or 403) and why."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
         self.status = status
 
 
-# Lets a request in and returns who asks, or raises RefusedError. The use case is empty where all are meant.
+# Returns the client of an authorised request, or raises RefusedError. An empty use case stands for all.
 Authorise = Callable[[Request, Verb, str], str]
 
 
 def let_in(request: Request, verb: Verb, use_case: str) -> str:  # noqa: ARG001 - as `Authorise`
-    """Let everybody in: for a laptop, where only this machine can ask. A client is an address."""
+    """Authorise every request and return its address: for a laptop, which only this machine can reach."""
     return request.client.host if request.client else ""

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 
 class ProblemError(Exception):
-    """An answer that is an error: its status, its text, and the field (a JSON path) if it is about one."""
+    """An error to answer with: its status, its text, and, if it is about a field, the field's JSON path."""
 
     def __init__(self, status: int, detail: str, field: str = "", *, retry_after: int = 0) -> None:
         super().__init__(detail)
@@ -16,7 +16,7 @@ class ProblemError(Exception):
 
 
 def problem(error: ProblemError, instance: str, request_id: str) -> Response:
-    """Return the error as `application/problem+json`; `instance` is the path that was asked."""
+    """Return the error as `application/problem+json`; `instance` is the path of the request."""
     body = {
         "type": "about:blank",
         "title": HTTPStatus(error.status).phrase,
@@ -33,7 +33,7 @@ def problem(error: ProblemError, instance: str, request_id: str) -> Response:
 
 
 def of_decoding(error: msgspec.DecodeError) -> ProblemError:
-    """Return the problem of a body that is not what was asked for; msgspec says where."""
+    """Return the problem of a body that msgspec could not decode, with the field if msgspec names it."""
     text, _, place = str(error).partition(" - at `")
     broken = not isinstance(error, msgspec.ValidationError)
     return ProblemError(400 if broken else 422, text, "" if broken else place.rstrip("`") or "$")

@@ -1,15 +1,15 @@
-"""What the scoring service says to Kafka: each answer, and the stream of changed scores. It never delays an answer.
+"""Produces the service's events to Kafka: each answer, and the stream of changed scores. It never delays an answer.
 
-`Recorder.record` puts an event into a bounded queue and returns. A thread of its own encodes and produces; at most
-`capacity` events are between `record` and the broker's word for them. What finds no room, or is refused by the broker,
-is dropped, counted and said.
+`Recorder.record` puts an event into a bounded queue and returns. A separate thread encodes and produces; at most
+`capacity` events are between `record` and the broker's confirmation. An event that finds no room, or that the broker
+refuses, is dropped, counted and logged.
 
-A producer that stands although the cluster answers is made anew, and has what waits again: a client that was told of no
-brokers forgets every address (see `landing.kafka.Cluster`). What had been sent without an answer may then come twice,
-with the same event id.
+If a producer makes no progress although the cluster answers, it is replaced, and the new one gets all waiting events: a
+client that was told of no brokers forgets every address (see `landing.kafka.Cluster`). An event that had been sent
+without a confirmation may then arrive twice, with the same event id.
 
-A process that is killed loses at most those events. Two counters in a small mapped file outlive it: the recorder that
-comes after on the same file says how many events were lost.
+A process that is killed loses at most the waiting events. Two counters in a small mapped file outlive it: the next
+recorder on the same file reports how many events were lost.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from ml_assets.landing.produce import ensure_topics
 from ml_assets.landing.progress import Progress
 
 Lost = Literal["queue full", "broker", "shutdown", "killed"]
-# Told when the broker has an event (True), or when it was dropped (False).
+# Called with True when the broker has an event, or with False when it was dropped.
 Settled = Callable[[bool], None]
 
 _LOG = logging.getLogger(__name__)
@@ -51,14 +51,14 @@ _COUNTS = struct.Struct("<QQ")
 
 
 class RecorderMetrics:
-    """Counters by topic; `serving_record_dropped_total` above 0 is worth an alarm."""
+    """Counters by topic; `serving_record_dropped_total` above 0 should raise an alert."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         of = registry if registry is not None else CollectorRegistry()
         self.registry = of
         self.recorded = Counter("serving_recorded", "Events that the broker has", ["topic"], registry=of)
         self.dropped = Counter("serving_record_dropped", "Events that were lost", ["topic", "why"], registry=of)
-        self.renewed = Counter("serving_record_renewed", "Producers that stood and were made anew", registry=of)
+        self.renewed = Counter("serving_record_renewed", "Producers that were stuck and were replaced", registry=of)
         self.waiting = Gauge("serving_record_waiting", "Events that the broker has not confirmed yet", registry=of)
         for topic in (SERVED_SCORES.topic, CHANGED_SCORES.topic):
             self.recorded.labels(topic)
@@ -75,12 +75,12 @@ class _Item(msgspec.Struct):
 
 
 class Recorder:
-    """Produces events from a thread of its own; `start` first, `close` last.
+    """Produces events from a separate thread. Call `start` first and `close` last.
 
-    `counts` is a file on a disk that outlives the process (in a pod, an emptyDir does, as long as the pod). With
-    `make_topics` missing topics are made, which is for the embedded broker: a bank's are made by its Kafka team.
-    `idempotent` lets the broker drop what the client sends again; the embedded broker cannot. A producer that has
-    confirmed nothing for `stand_seconds` while something waits is looked at.
+    `counts` is a file on a disk that outlives the process; in a pod, an emptyDir does as long as the pod lives. With
+    `make_topics`, missing topics are created, which is for the embedded broker: a bank's Kafka team creates its topics.
+    With `idempotent`, the broker drops messages that the client sends again; the embedded broker cannot. A producer is
+    checked if nothing has been confirmed for `stand_seconds` while events wait.
     """
 
     def __init__(
@@ -118,27 +118,27 @@ class Recorder:
 
     @property
     def waiting(self) -> int:
-        """How many events the broker has not confirmed yet."""
+        """The number of events that the broker has not confirmed yet."""
         return self._accepted - self._settled
 
     @property
     def room(self) -> int:
-        """How many more events would be taken now."""
+        """The number of further events that would be accepted now."""
         return max(0, self._capacity - self.waiting)
 
     def start(self) -> int:
-        """Begin to produce; return how many events the process before on this file lost, as far as it is known."""
+        """Begin to produce; return how many events the previous process on this file lost, as far as that is known."""
         lost = self._counts.lost()
         if lost:
             self._count("any", "killed", lost)
-            _LOG.error("the process before was killed: up to %d answers that it had given were not recorded", lost)
+            _LOG.error("the previous process was killed: up to %d answers that it gave were not recorded", lost)
         self._counts.write(0, 0)
         self._open = True
         self._thread.start()
         return lost
 
     def record(self, topic: str, key: str, event: Event, settled: Settled | None = None) -> bool:
-        """Take an event, and return whether there was room. `settled` is called from another thread, once."""
+        """Accept an event if there is room, and return whether there was. `settled` is called once, in any thread."""
         with self._lock:
             if room := self._open and self.waiting < self._capacity:
                 self._accepted += 1
@@ -150,7 +150,7 @@ class Recorder:
         return room
 
     def close(self, seconds: float = 5.0) -> int:
-        """Take no more, wait so long for what is waiting, and return how many events were lost for all that."""
+        """Accept no more events, wait up to `seconds` for the waiting ones, and return how many were lost."""
         with self._lock:
             self._open = False
         self._closing.set()
@@ -169,7 +169,7 @@ class Recorder:
         return taken
 
     def give_back(self, losses: Mapping[tuple[str, Lost], int]) -> None:
-        """Count losses again that were taken and could not be told."""
+        """Add losses again that were taken and could not be written."""
         with self._lock:
             self._losses.update(losses)
 
@@ -216,9 +216,9 @@ class Recorder:
                 time.sleep(_TURN_SECONDS)
 
     def _stands(self, cluster: Cluster) -> bool:
-        """Return whether the producer gets nothing to a cluster that answers others and has the topic.
+        """Return whether the producer makes no progress although the cluster answers and has the topic.
 
-        It is looked at once a second; after each producer in vain for twice as long not at all.
+        It is checked once a second. After each replacement that did not help, the pause before the next check doubles.
         """
         if (now := time.monotonic()) < self._next_look or self._closing.is_set():
             return False
@@ -235,9 +235,9 @@ class Recorder:
             return False
 
     def _renewed(self, old: Producer) -> Producer:
-        """Return another producer, with all that waits in the old one."""
+        """Return a new producer, with all events that wait in the old one."""
         _LOG.error(
-            "nothing gets to Kafka although it answers; the producer is made anew. It says: %s", self._complaints
+            "no event reaches Kafka although it answers; the producer is replaced. It says: %s", self._complaints
         )
         self.metrics.renewed.inc()
         old.purge()
@@ -291,22 +291,22 @@ class Recorder:
             settled(False)
 
     def _say(self) -> None:
-        """Log what was dropped, now and then: an outage must not fill the log."""
+        """Log how many events were dropped, at intervals, so that an outage does not fill the log."""
         if self._dropped_since and time.monotonic() - self._said > _SAY_EVERY_SECONDS:
             dropped, self._dropped_since, self._said = self._dropped_since, 0, time.monotonic()
-            _LOG.error("%d events were dropped and are not recorded; Kafka: %s", dropped, self._complaints or "full")
+            _LOG.error("%d events were dropped and not recorded; Kafka: %s", dropped, self._complaints or "queue full")
 
     def _topics_are_there(self) -> bool:
         try:
             ensure_topics(self._kafka, [SERVED_SCORES.topic, CHANGED_SCORES.topic])
         except KafkaException as error:
-            _LOG.warning("the topics of the answers cannot be made yet: %s", error)
+            _LOG.warning("the topics of the answers cannot be created yet: %s", error)
             return False
         return True
 
 
 class _Counts:
-    """How many events were accepted and settled, in a mapped file: a killed process leaves it as it was."""
+    """The numbers of accepted and settled events, in a mapped file that survives when the process is killed."""
 
     def __init__(self, path: Path | None) -> None:
         self.is_open = False
@@ -314,7 +314,7 @@ class _Counts:
         self._map: mmap.mmap | None = None
 
     def lost(self) -> int:
-        """Open the file and return by how much more was accepted than settled."""
+        """Open the file and return how many more events were accepted than settled."""
         self.is_open = True
         if self._path is None:
             return 0
@@ -326,12 +326,12 @@ class _Counts:
         return max(0, int(accepted) - int(settled))
 
     def write(self, accepted: int, settled: int) -> None:
-        """Note the numbers."""
+        """Write the numbers."""
         if self._map is not None:
             _COUNTS.pack_into(self._map, 0, accepted, settled)
 
     def close(self) -> None:
-        """Note that all is accounted for: what was lost has been said."""
+        """Reset the numbers, because losses have been reported, and close the file."""
         self.is_open = False
         if self._map is not None:
             self.write(0, 0)

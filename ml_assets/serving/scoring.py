@@ -1,4 +1,4 @@
-"""All use cases that are served: their live tables and models, kept up to date by three threads, and their answers."""
+"""The use cases that are served: three threads keep their live tables and models up to date; their answers."""
 
 import logging
 import os
@@ -32,14 +32,14 @@ from ml_assets.serving.table import LiveTable, make_table, what_if_rows
 from ml_assets.spec import UseCase
 
 _LOG = logging.getLogger(__name__)
-# Without news a table is made again after so long: what its SQL says of the time alone.
+# A table is made again after this long without new data, because its SQL may depend on the time.
 _AGES_AFTER = timedelta(seconds=30)
-# A table that could not be made again for so long is stale.
+# A table that could not be made again for this long is stale.
 STALE_AFTER = timedelta(seconds=120)
 
 
 class NotServedError(NotFoundError):
-    """A use case is unknown, or cannot answer now; `known` tells which of the two."""
+    """A use case is unknown (`known` is False), or cannot answer now."""
 
     def __init__(self, why: str, *, known: bool) -> None:
         super().__init__(why)
@@ -100,7 +100,7 @@ class Served:
         return True
 
     def follow(self, lines: StageLines) -> bool:
-        """Open the ledger's champion if it is another, and return whether it is; let go of a canary that has ended."""
+        """Open the ledger's champion if it has changed, drop a canary that has ended; return whether it has changed."""
         changed = self.keeper.follow(lines.champion)
         ended = self.beside.follow(lines.canary, lines.challenger)
         if changed or ended:
@@ -108,7 +108,7 @@ class Served:
         return changed
 
     def look_beside(self) -> None:
-        """Open what stands beside the champion, score in the shadow, and watch the canary."""
+        """Open the models beside the champion, score in the shadow, and watch the canary."""
         if self.beside.turn(self.state, stale=bool(self.is_stale())):
             self._compose()
 
@@ -153,9 +153,10 @@ def _has_aged(table: LiveTable, now: datetime) -> bool:
 
 
 class Scoring:
-    """The use cases by name. `start` begins to keep them up to date, `stop` ends it. `tell` hears each new state.
+    """The use cases by name. `start` begins to keep them up to date, and `stop` ends it.
 
-    `tell_shadow` hears what challengers say of it, `tell_losses` is called after each look at the database.
+    `tell` is called with each new state, `tell_shadow` with the challengers' scores of it, and `tell_losses` after each
+    read of the database.
     """
 
     def __init__(
@@ -172,7 +173,7 @@ class Scoring:
         self._ended = threading.Event()
         self._threads: list[threading.Thread] = []
         self.database_trouble = "the database has not answered yet"
-        # When a rule of alerts was evaluated last: that nobody looks is seen from here, where somebody asks.
+        # When a rule of alerts was evaluated last. Prometheus reads it here, so it is seen if nothing evaluates rules.
         self.alerts_evaluated_at: datetime | None = None
 
     def start(self) -> None:
@@ -191,14 +192,14 @@ class Scoring:
 
     def _keep(self, turn: Callable[[], None]) -> None:
         if sys.platform == "linux":
-            # Answers come first: on a pod of one core a table that is made takes what they leave.
+            # Answers have priority: on a pod with one core, making a table takes the time that they leave.
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
         while not self._ended.is_set():
             turn()
             self._ended.wait(self._every)
 
     def look_at_data(self) -> None:
-        """Look once whether data have moved, of each use case; one that fails keeps the table that it has."""
+        """Check once whether the data of each use case have changed; if that fails, its present table is kept."""
         for served in self.served.values():
             try:
                 served.look_at_data()
@@ -207,7 +208,7 @@ class Scoring:
                 _LOG.warning("use case %s: the live table could not be made: %s", served.usecase.name, error)
 
     def look_at_models(self) -> None:
-        """Look once whether the ledger names another champion; without the database all stays as it is."""
+        """Check once whether the ledger names another champion; without the database all models are kept."""
         try:
             with self._engine().connect() as connection:
                 self.alerts_evaluated_at = last_heartbeat(connection)
@@ -223,18 +224,18 @@ class Scoring:
             self._tell_losses()
 
     def look_beside(self) -> None:
-        """Look once at canaries and challengers, of each use case; what fails there hinders no champion."""
+        """Check once the canary and the challenger of each use case; a failure there does not affect the champion."""
         for served in self.served.values():
             try:
                 served.look_beside()
             except Exception:
-                _LOG.exception("use case %s: what stands beside the champion failed", served.usecase.name)
+                _LOG.exception("use case %s: the models beside the champion failed", served.usecase.name)
 
     def state(self, use_case: str) -> State:
-        """Return what answers for a use case.
+        """Return the state that answers for a use case.
 
         Raises:
-            NotServedError: nothing does.
+            NotServedError: there is none.
         """
         served = self.served.get(use_case)
         if served is None:
@@ -247,7 +248,7 @@ class Scoring:
         return served.state
 
     def ready(self) -> dict[str, str]:
-        """Return what is not fit, by what it is; empty if all is. A use case without a champion yet hinders nothing."""
+        """Return the reasons for not being ready, by subject; empty if ready. A use case may have no champion yet."""
         found = {"database": self.database_trouble} if self.database_trouble else {}
         for name, served in self.served.items():
             if served.state is None and served.keeper.model is not None:
@@ -270,7 +271,7 @@ def decode_what_if(usecase: UseCase, given: Mapping[str, msgspec.Raw], now: date
         try:
             event = usecase.event(name)
             fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-            # What has not been booked has no id yet, and happens now.
+            # An event that has not been booked has no id yet, and happens now.
             fields.setdefault("event_id", msgspec.Raw(msgspec.json.encode(f"what-if {at} {name}")))
             fields.setdefault("event_time", msgspec.Raw(msgspec.json.encode(now)))
             row = _decoder(event.contract).decode(msgspec.json.encode(fields))
@@ -289,10 +290,10 @@ _decoder = cache(Decoder)
 
 
 def ask_what_if(state: State, asked: Sequence[Mapping[str, pa.Table]]) -> list[tuple[str, dict[str, Any] | None]]:
-    """Return the answer to each what-if request: entity, and its score, or None if no slot lists it now.
+    """Return the answer to each what-if request: its entity, and the score, or None if no slot lists the entity now.
 
-    The entity of a request is the one whose id is in the key of one of its events. Requests go through one query
-    together, but for those that tell of the same key, which would be versions of one thing.
+    The entity of a request is the one whose id is the key of one of its events. Requests share one query, except those
+    with an event of the same key, which the query would take for two versions of one event.
 
     Raises:
         ValueError: the SQL fails.
@@ -324,7 +325,7 @@ def _keys(usecase: UseCase, request: Mapping[str, pa.Table]) -> dict[str, str]:
 
 
 def explain(state: State, entities: Sequence[str]) -> list[dict[str, Any]]:
-    """Return scores with their reasons, which sum to the log-odds, of entities that are in the table."""
+    """Return the scores of entities that are in the table, with reasons that sum to the log-odds."""
     at = [state.table.index[entity] for entity in entities]
     found: dict[int, dict[str, Any]] = {}
     for stage, model in state.models.items():

@@ -1,4 +1,4 @@
-"""What answers are taken from: a live table with its scores, each by the model that answers for the entity."""
+"""The state that requests are answered from: a live table, scored by the model that answers for each entity."""
 
 import json
 import logging
@@ -24,9 +24,10 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Scored:
-    """Rows with what is said of each: the champion's `probabilities` (n,), and `by_canary` (n,) if one gave them.
+    """Scored rows: the champion's `probabilities` (n,), the canary's `by_canary` (n,), and the `answers`.
 
-    An answer is the canary's if the entity is in its share. None is if it failed: then the champion answers for all.
+    The canary's score is the answer for the entities in its share. `by_canary` is None without a canary, or if it
+    failed: then the champion answers for all.
     """
 
     probabilities: NDArray[np.float64]
@@ -36,7 +37,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class State:
-    """What answers are taken from, all of one moment: it is replaced and does not change. `model` is the champion."""
+    """The table, models and scores of one moment. A state is never changed, only replaced. `model` is the champion."""
 
     usecase: UseCase
     table: LiveTable
@@ -46,7 +47,7 @@ class State:
 
     @property
     def answers(self) -> Sequence[dict[str, Any]]:
-        """What is said of each row of the table."""
+        """The answer for each row of the table."""
         return self.scored.answers
 
     @cached_property
@@ -56,20 +57,20 @@ class State:
 
     @cached_property
     def encoded(self) -> Sequence[msgspec.Raw]:
-        """Each of the answers as JSON: made once, sent many times."""
+        """Each answer as JSON, encoded once and sent many times."""
         encode = msgspec.json.Encoder().encode
         return [msgspec.Raw(encode(answer)) for answer in self.answers]
 
 
 def make_state(usecase: UseCase, table: LiveTable, champion: OpenModel, canary: Canary | None) -> State:
-    """Return the state of a table, with all that a request would wait for made."""
+    """Return the state of a table, with everything made that a request would otherwise wait for."""
     state = State(usecase, table, champion, score_rows(usecase, table.rows, champion, canary), canary)
     _ = state.encoded, table.index
     return state
 
 
 def score_rows(usecase: UseCase, rows: pa.Table, champion: OpenModel, canary: Canary | None) -> Scored:
-    """Return what is said of each row; what the canary fails to give, its guard is told."""
+    """Return the scored rows. If the canary fails, its guard counts that."""
     probabilities = champion.scorer.score(rows)
     by_canary = _by_canary(rows, canary) if canary is not None else None
     answers: list[dict[str, Any]] = rows.select(KEYS_SCHEMA.names).to_pylist()
@@ -88,8 +89,8 @@ def score_rows(usecase: UseCase, rows: pa.Table, champion: OpenModel, canary: Ca
 def _by_canary(rows: pa.Table, canary: Canary) -> NDArray[np.float64] | None:
     try:
         scores = canary.model.scorer.score(rows)
-        failed = "" if are_probabilities(scores) else "it gives what is no probability"
-    except Exception as error:  # whatever a model makes the runtime raise: the champion answers, the guard counts
+        failed = "" if are_probabilities(scores) else "a score is not a probability"
+    except Exception as error:  # a model can make the runtime raise anything: the champion answers, the guard counts
         failed = str(error)
     canary.guard.tried(rows.num_rows, rows.num_rows if failed else 0)
     if failed:

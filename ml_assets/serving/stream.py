@@ -1,4 +1,4 @@
-"""Scores of the live table go to Kafka as they come or change: of each entity what consumers do not have yet."""
+"""The stream of scores to Kafka: new and changed scores of the live table that consumers do not have yet."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ml_assets.serving.recorder import Recorder
 
 
 class ScoreStream:
-    """Tells the scores of one use case that consumers do not have yet.
+    """Produces the scores of one use case that consumers do not have yet.
 
-    A score counts as told once the broker has it. What was dropped on the way is told with the next table, and after a
-    restart all scores are told again, with the ids that they had.
+    A score counts as sent once the broker has it. A score that was dropped is sent with the next table. After a restart
+    all scores are sent again, with the same ids.
 
     Args:
-        recorder: produces them.
-        topic: where to.
-        least_change: by how much, in probability, a score must differ from the one told before.
+        recorder: produces the events.
+        topic: the topic to produce to.
+        least_change: the least difference, in probability, from the score that was sent before.
     """
 
     def __init__(self, recorder: Recorder, topic: str, *, least_change: float = 0.01) -> None:
@@ -34,9 +34,9 @@ class ScoreStream:
     def tell(
         self, now: Mapping[str, Score], event_of: Callable[[str, Score], Event], *, most: int | None = None
     ) -> int:
-        """Produce the event of each score of a table that is to be told, by entity; return how many that is.
+        """Produce an event for each score in `now`, by entity, that consumers do not have; return the number of events.
 
-        With `most`, not more than so many: the others are told when this is called again.
+        With `most`, at most that many events are produced; the others are produced in the next call.
         """
         with self._lock:
             self._told = remember(self._told, now, ())

@@ -1,8 +1,8 @@
-"""Traces of the service, as an option: FastAPI's spans of requests, and what they wait for, to an OTLP collector.
+"""Optional traces of the service: FastAPI's spans of requests, and spans of what they wait for, to an OTLP collector.
 
-A request that brings `traceparent` goes on with that trace. Spans name the use case and the request id, never an
-entity, a client or a token. They are sent in a thread of their own: a collector that is away costs no answer anything,
-and what finds no room is dropped.
+A request with a `traceparent` continues that trace. Spans name the use case and the request id, never an entity, a
+client or a token. They are sent in a separate thread, so an unreachable collector does not delay answers; spans that
+find no room in the queue are dropped.
 """
 
 from importlib.metadata import version
@@ -12,12 +12,12 @@ from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-# A collector that hangs holds up the end of the service for so long at most.
+# A collector that hangs delays the end of the service by at most this long.
 _EXPORT_SECONDS = 3
 
 
 def traces_to(endpoint: str) -> TracerProvider:
-    """Return what makes spans and sends them to the collector at an address, until its `shutdown`."""
+    """Return the provider that sends spans to the collector at `endpoint` until its `shutdown`."""
     provider = TracerProvider(
         resource=Resource.create({SERVICE_NAME: "ml-assets-scoring", SERVICE_VERSION: version("ml_assets")}),
         shutdown_on_exit=False,

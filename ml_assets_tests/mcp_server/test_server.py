@@ -288,9 +288,9 @@ def test_over_http_a_good_token_reads_what_its_scopes_allow(served: str) -> None
     [
         ({}, "a bearer token is needed in the header Authorization"),
         ({"Authorization": "Basic YTpi"}, "a bearer token is needed in the header Authorization"),
-        ({"Authorization": "Bearer nonsense"}, "the token is no signed JWT"),
+        ({"Authorization": "Bearer nonsense"}, "the token is not a signed JWT"),
         ({"Authorization": f"Bearer {'a' * 10_000}"}, "the token is longer than 8,192 characters"),
-        ({"Authorization": f"Bearer {token(STRANGER)}"}, "the signature of the token is not good"),
+        ({"Authorization": f"Bearer {token(STRANGER)}"}, "the signature of the token is not valid"),
         ({"Authorization": f"Bearer {token(exp=1)}"}, "the token has expired"),
         ({"Authorization": f"Bearer {token(aud='another')}"}, "the token is for another audience"),
     ],
@@ -355,7 +355,7 @@ def test_it_does_not_listen_to_a_network_without_tokens(monkeypatch: pytest.Monk
     monkeypatch.delenv("ML_ASSETS_SERVING_JWKS", raising=False)
     done = CliRunner().invoke(app, ["mcp", "--transport", "http", "--host", "0.0.0.0"])
     assert isinstance(done.exception, AuthSettingsError)
-    assert str(done.exception).startswith("it would listen on 0.0.0.0 and ask nobody for a token")
+    assert str(done.exception).startswith("the service would listen on 0.0.0.0 and require no token")
 
 
 def test_its_connections_cannot_write_and_migrate_nothing(platform: Platform, database_url: str) -> None:

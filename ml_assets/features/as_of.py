@@ -19,6 +19,8 @@ decision, as of the decision. It sees events and references in the same views, a
 kept, and still nothing is seen that was not known. Windows over months then read only a few rows per day.
 """
 
+from __future__ import annotations
+
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,12 +30,11 @@ from functools import cached_property
 from itertools import groupby
 from threading import Lock
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from ml_assets.calendars import BusinessCalendar
 from ml_assets.contracts import TIMESTAMP, arrow_schema
@@ -47,6 +48,9 @@ from ml_assets.features.tables import KEYS_SCHEMA, LABELS_SCHEMA, features_schem
 from ml_assets.features.versions import all_versions, number_versions, numbered_columns, seen_rows
 from ml_assets.features.what_if import WhatIf
 from ml_assets.spec import DecisionTime, EventSpec, UseCase
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 # Times and sets of events for which questions of `what_if` are kept ready: the newest two tables', of a few sets.
 _WHAT_IFS = 6
@@ -344,7 +348,7 @@ class AsOfDatabase:
                     session.query(f"daily/{name}", f"{into} FROM ({sql}\n)")
             self._days.add(day)
 
-    def columns_of(self, file: "SqlFile", decision: DecisionTime) -> tuple[str, ...]:
+    def columns_of(self, file: SqlFile, decision: DecisionTime) -> tuple[str, ...]:
         """Run one SQL file as of a decision time and return its columns; the files before it must have been run.
 
         Raises:

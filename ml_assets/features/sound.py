@@ -85,7 +85,7 @@ def _lacking(needs: Sequence[Need], features: pa.Table) -> Iterator[tuple[str, i
     for need in needs:
         # As DuckDB's json_object writes it; only such rows are read as JSON.
         absent = pc.match_substring(features["attributes"], f'"{need.attribute}":null')
-        said = features["attributes"].filter(pc.fill_null(absent, False))
+        said = features["attributes"].filter(absent)
         counts: dict[str, int] = {}
         for text in said.to_pylist():
             value = str(msgspec.json.decode(text).get(need.by))

@@ -8,17 +8,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote
 from uuid import uuid4
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
+import pyarrow.fs
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from ml_assets.errors import InputError, StateError
 from ml_assets.lake.opened import Opened, Snapshot
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 _WRITER = WriterProperties(compression="ZSTD")
 # Features of other writers that deltalake reads.
@@ -59,12 +62,22 @@ class RangedFile:
     values: Mapping[str, Any]
     rows: int
     ranges: Mapping[str, tuple[Any, Any]]
-    fragment: ds.Fragment
+    path: str
+    filesystem: pa.fs.FileSystem
     schema: pa.Schema
 
     def read(self, columns: Sequence[str]) -> pa.Table:
-        """Return columns of its rows."""
-        return self.fragment.to_table(schema=self.schema, columns=list(columns))
+        """Return columns of its rows, without partition columns; one that was added to the table later is null."""
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self.path, filesystem=self.filesystem, pre_buffer=True) as file:
+            there = frozenset(file.schema_arrow.names)
+            rows = file.read(columns=[name for name in columns if name in there])
+        schema = pa.schema([self.schema.field(name) for name in columns])
+        return pa.Table.from_arrays(
+            [rows[f.name].cast(f.type) if f.name in there else pa.nulls(self.rows, f.type) for f in schema],
+            schema=schema,
+        )
 
 
 class Lake:
@@ -151,20 +164,25 @@ class Lake:
         snapshot = self._snapshot(name)
         if snapshot is None:
             return []
+        wanted, partitions = list(columns), snapshot.partition_columns
+        logged = snapshot.logged(
+            [
+                *("path", "num_records"),
+                *(f"partition.{column}" for column in partitions),
+                *(f"{end}.{column}" for column in wanted for end in ("min", "max")),
+            ]
+        )
         found = []
-        wanted = list(columns)
-        needed = {f"{end}.{column}" for end in ("min", "max") for column in wanted}
-        needed |= {"path", "num_records", *(f"partition.{column}" for column in snapshot.partition_columns)}
-        rows = snapshot.actions.select([each for each in snapshot.actions.column_names if each in needed]).to_pylist()
-        for row in rows:
-            ends = {column: (row.get(f"min.{column}"), row.get(f"max.{column}")) for column in wanted}
+        for file in logged:
+            ends = {column: (file[f"min.{column}"], file[f"max.{column}"]) for column in wanted}
             found.append(
                 RangedFile(
-                    values={column: row[f"partition.{column}"] for column in snapshot.partition_columns},
-                    rows=int(row["num_records"]),
+                    values={column: file[f"partition.{column}"] for column in partitions},
+                    rows=int(file["num_records"]),
                     ranges={column: of for column, of in ends.items() if None not in of},
-                    fragment=snapshot.fragment(row["path"]),
-                    schema=snapshot.dataset.schema,
+                    path=unquote(file["path"]),
+                    filesystem=snapshot.filesystem,
+                    schema=snapshot.schema,
                 )
             )
         return found
@@ -296,13 +314,10 @@ class Lake:
         A file never changes: the same names are the same rows.
         """
         snapshot = self._snapshot(name)
+        columns = [f"partition.{partition_column}"] if partition_column else []
         found: dict[date | None, list[str]] = {}
-        if snapshot is not None:
-            actions = snapshot.actions
-            paths = actions["path"].to_pylist()
-            days = actions[f"partition.{partition_column}"].to_pylist() if partition_column else [None] * len(paths)
-            for day, path in zip(days, paths, strict=True):
-                found.setdefault(day, []).append(path)
+        for file in () if snapshot is None else snapshot.logged(["path", *columns]):
+            found.setdefault(file[columns[0]] if columns else None, []).append(file["path"])
         return found
 
     def files(self, name: str, partition_column: str, **where: str) -> list[DataFile]:
@@ -313,24 +328,17 @@ class Lake:
         snapshot = self._snapshot(name)
         if snapshot is None:
             return []
-        actions = snapshot.actions
-        for column, value in where.items():
-            actions = actions.filter(pc.equal(actions[f"partition.{column}"], value))
-        nothing: list[Any] = [None] * len(actions)
-        days, rows, modified, known_from, known_until, landed_until = (
-            actions[column].to_pylist() if column in actions.column_names else nothing
-            for column in (
-                f"partition.{partition_column}",
-                "num_records",
-                "modification_time",
-                "min.known_at",
-                "max.known_at",
-                "max.landed_at",
-            )
-        )
-        written = (datetime.fromtimestamp(milliseconds / 1000, tz=UTC) for milliseconds in modified)
+        column, times = f"partition.{partition_column}", ("min.known_at", "max.known_at", "max.landed_at")
+        chosen = {f"partition.{name}": value for name, value in where.items()}
         return [
-            DataFile(*file) for file in zip(days, rows, written, known_from, known_until, landed_until, strict=True)
+            DataFile(
+                file[column],
+                file["num_records"],
+                datetime.fromtimestamp(file["modification_time"] / 1000, tz=UTC),
+                *(file[time] for time in times),
+            )
+            for file in snapshot.logged([column, "num_records", "modification_time", *times, *chosen])
+            if all(file[name] == value for name, value in chosen.items())
         ]
 
 

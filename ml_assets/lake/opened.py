@@ -8,20 +8,23 @@ life of a table, and if it is not the same any more, all is read again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 import pyarrow.fs
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from deltalake.fs import DeltaStorageHandler
 
-_PARQUET = ds.ParquetFileFormat(default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=True))
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
+
 # Modification time and size of a commit file.
 _Stamp = tuple[int | None, int | None]
 
@@ -30,20 +33,58 @@ _Stamp = tuple[int | None, int | None]
 class Snapshot:
     """What one version of a table holds; it never changes.
 
-    `actions` has one row per file, flattened, as the log gives it. Files of `dataset` are chosen by their partition,
-    and row groups by their statistics once a file is open. The table's own statistics are left out: making expressions
-    of them costs milliseconds per file, for all history.
+    `actions` has one row per file, flattened, as the log gives it, in deltalake's own kind of Arrow table. `known` are
+    fragments that an earlier snapshot has made. `foreign` is the dataset of a table that another writer has made.
+
+    PyArrow imports pandas, which takes half a second, with its datasets, and where it makes an Arrow value of a Python
+    value or a Python value of a time. `ml-assets status` has no need of that: so the dataset is made when somebody asks
+    for it, and the log is read without PyArrow.
     """
 
     version: int
     partition_columns: tuple[str, ...]
-    actions: pa.Table
-    dataset: ds.Dataset
-    fragments: Mapping[str, ds.Fragment]
+    schema: pa.Schema
+    filesystem: pa.fs.FileSystem
+    actions: Any
+    known: Mapping[str, ds.Fragment]
+    foreign: ds.Dataset | None = None
 
-    def fragment(self, path: str) -> ds.Fragment:
-        """Return a file of the dataset by its path in `actions`."""
-        return self.fragments[unquote(path)]
+    def logged(self, columns: Iterable[str]) -> list[dict[str, Any]]:
+        """Return columns of the log, one mapping per file; a column that the log does not have is None."""
+        there, nothing = frozenset(self.actions.column_names), [None] * self.actions.num_rows
+        found = {name: list(self.actions[name].to_pylist()) if name in there else nothing for name in columns}
+        return [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
+
+    @cached_property
+    def dataset(self) -> ds.Dataset:
+        """The table as an Arrow dataset.
+
+        Files are chosen by their partition, and row groups by their statistics once a file is open. The table's own
+        statistics are left out: making expressions of them costs milliseconds per file, for all history.
+        """
+        if self.foreign is not None:
+            return self.foreign
+        import pyarrow.dataset as ds
+
+        return ds.FileSystemDataset(list(self._fragments.values()), self.schema, _parquet(), self.filesystem)
+
+    @property
+    def made(self) -> Mapping[str, ds.Fragment]:
+        """The fragments that have been made so far; with each stays what has been read of its file."""
+        return self._fragments if "_fragments" in vars(self) else self.known
+
+    @cached_property
+    def _fragments(self) -> Mapping[str, ds.Fragment]:
+        columns = {f"partition.{column}": column for column in self.partition_columns}
+        made = {}
+        for file in self.logged(["path", *columns]):
+            path = unquote(file["path"])
+            made[path] = self.known.get(path) or _parquet().make_fragment(
+                path,
+                filesystem=self.filesystem,
+                partition_expression=_partition(self.schema, {columns[name]: file[name] for name in columns}),
+            )
+        return made
 
 
 class Opened:
@@ -89,27 +130,20 @@ class Opened:
     def _read(self, before: Snapshot | None) -> Snapshot:
         """Make the snapshot; a file that was in the one before keeps what has been read of it."""
         table = self.table
-        columns = tuple(table.metadata().partition_columns)
-        actions = pa.table(table.get_add_actions(flatten=True))
-        if table.protocol().min_reader_version > 1:  # of another writer, with a feature that deltalake itself can read
-            foreign = table.to_pyarrow_dataset()
-            found = {unquote(fragment.path): fragment for fragment in foreign.get_fragments()}
-            return Snapshot(self.version, columns, actions, foreign, found)
-        schema = pa.schema(table.schema().to_arrow())
-        files = [unquote(path) for path in actions["path"].to_pylist()]
-        sizes = dict(zip(files, actions["size_bytes"].to_pylist(), strict=True))
-        filesystem = pa.fs.PyFileSystem(DeltaStorageHandler(self._uri, self._options, sizes))
-        values = [actions[f"partition.{column}"].to_pylist() for column in columns]
-        known = before.fragments if before is not None and before.dataset.schema.equals(schema) else {}
-        fragments = {
-            file: known.get(file)
-            or _PARQUET.make_fragment(
-                file, filesystem=filesystem, partition_expression=_partition(schema, columns, [v[at] for v in values])
-            )
-            for at, file in enumerate(files)
-        }
-        dataset = ds.FileSystemDataset(list(fragments.values()), schema, _PARQUET, filesystem)
-        return Snapshot(self.version, columns, actions, dataset, fragments)
+        schema, actions = pa.schema(table.schema().to_arrow()), table.get_add_actions(flatten=True)
+        paths = [unquote(path) for path in actions["path"].to_pylist()]
+        sizes = dict(zip(paths, actions["size_bytes"].to_pylist(), strict=True))
+        # Of another writer, with a feature that deltalake itself can read.
+        is_foreign = table.protocol().min_reader_version > 1
+        return Snapshot(
+            version=self.version,
+            partition_columns=tuple(table.metadata().partition_columns),
+            schema=schema,
+            filesystem=pa.fs.PyFileSystem(DeltaStorageHandler(self._uri, self._options, sizes)),
+            actions=actions,
+            known=before.made if before is not None and before.schema.equals(schema) else {},
+            foreign=table.to_pyarrow_dataset() if is_foreign else None,
+        )
 
     def _seen(self) -> _Stamp | None:
         """Return what tells the commit file of this version from any other; None if it is gone, or cannot be seen."""
@@ -124,11 +158,19 @@ class Opened:
         return None if info.type != pa.fs.FileType.File else (info.mtime_ns, info.size)
 
 
-def _partition(schema: pa.Schema, columns: Sequence[str], values: Sequence[Any]) -> ds.Expression:
+@cache
+def _parquet() -> ds.ParquetFileFormat:
+    """Return how datasets read their files."""
+    import pyarrow.dataset as ds
+
+    return ds.ParquetFileFormat(default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=True))
+
+
+def _partition(schema: pa.Schema, values: Mapping[str, Any]) -> pc.Expression:
     """Return what holds for all rows of a file: the values of its partition columns."""
-    holds = ds.scalar(True)
-    for column, value in zip(columns, values, strict=True):
-        field = ds.field(column)
+    holds = pc.scalar(True)
+    for column, value in values.items():
+        field = pc.field(column)
         equal = field.is_null() if value is None else field == pa.scalar(value, schema.field(column).type)
         holds = holds & equal
     return holds

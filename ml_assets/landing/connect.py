@@ -22,7 +22,7 @@ from typing import Any, cast
 
 import fsspec
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 
 from ml_assets.contracts import roll_to_weekday
 from ml_assets.lake import Lake, PositionMovedError, landing_table
@@ -256,9 +256,9 @@ class _Landing:
             return []
         found = dataset.to_table(
             columns=["kafka_offset", "gap_until", "landed_at"],
-            filter=(ds.field("kind") == GAP)
-            & (ds.field("kafka_epoch") == EPOCH)
-            & (ds.field("kafka_partition") == partition),
+            filter=(pc.field("kind") == GAP)
+            & (pc.field("kafka_epoch") == EPOCH)
+            & (pc.field("kafka_partition") == partition),
         )
         return [_Hole(*row.values()) for row in found.to_pylist()]
 

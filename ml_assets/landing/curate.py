@@ -6,7 +6,7 @@ from datetime import date
 
 import duckdb
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 
 from ml_assets.duck import in_words, open_duckdb
 from ml_assets.errors import InputError
@@ -54,7 +54,7 @@ def read_events(lake: Lake, event: EventSpec, dates: Sequence[date]) -> pa.Table
     schema = event_schema(event)
     if dataset is None:
         return schema.empty_table()
-    wanted = (ds.field("kind") == EVENT) & ds.field("business_date").isin(list(dates))
+    wanted = (pc.field("kind") == EVENT) & pc.field("business_date").isin(list(dates))
     present = [name for name in schema.names if name in dataset.schema.names]
     rows = dataset.to_table(columns=present, filter=wanted)
     # A field that the contract has got since is empty in what landed before.

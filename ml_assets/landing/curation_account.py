@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 
 from ml_assets.duck import open_duckdb
 from ml_assets.lake import Lake, curated_table, landing_table, quarantine_table
@@ -53,7 +53,7 @@ def account_of_curation(lake: Lake, usecase: UseCase, event: EventSpec, *, threa
         return []
     # A field that the contract has got since is in no row that landed before.
     identity = [name for name in event.identity if name in landing.schema.names]
-    landed = landing.to_table(columns=[*_columns(identity), "landed_at"], filter=ds.field("kind") == EVENT)
+    landed = landing.to_table(columns=[*_columns(identity), "landed_at"], filter=pc.field("kind") == EVENT)
     with open_duckdb(threads) as db:
         for name, table in (
             ("landed", landed),

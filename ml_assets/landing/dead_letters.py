@@ -9,7 +9,6 @@ from datetime import UTC, date, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from ml_assets.contracts import Event
 from ml_assets.lake import Lake, PositionMovedError, landing_table
@@ -56,9 +55,9 @@ def waiting_dead_letters(lake: Lake, event: EventSpec, dates: Sequence[date] | N
         return DEAD_LETTERS.empty_table()
 
     def of(kind: str, columns: Sequence[str]) -> pa.Table:
-        wanted = ds.field("kind") == kind
+        wanted = pc.field("kind") == kind
         if dates is not None:
-            wanted = wanted & ds.field("business_date").isin(list(dates))
+            wanted = wanted & pc.field("business_date").isin(list(dates))
         return dataset.to_table(columns=list(columns), filter=wanted)
 
     letters = of(DEAD_LETTER, [LETTER_COLUMNS.get(name, name) for name in DEAD_LETTERS.names])

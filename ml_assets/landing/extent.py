@@ -12,10 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from ml_assets.contracts import TIMESTAMP
+from ml_assets.duck import open_duckdb
 from ml_assets.lake import Lake, RangedFile, landing_table
 from ml_assets.landing.schemas import DEAD_LETTER, EVENT
 from ml_assets.spec import EventSpec
@@ -24,6 +21,13 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # What Delta cuts off the ends of a range of times.
 _MILLISECOND = timedelta(milliseconds=1)
 _COLUMNS = ["kafka_epoch", "kafka_partition", "broker_time", "landed_at"]
+# By partition, the newest publication time that is neither after its landing nor after now, in microseconds.
+_NEWEST = """
+SELECT
+    coalesce(kafka_partition, 0),
+    epoch_us(max(broker_time) FILTER (broker_time <= landed_at AND epoch_us(broker_time) <= $now))
+FROM rows GROUP BY ALL
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,19 +112,18 @@ def _newest_rows(lake: Lake, name: str, now: datetime) -> dict[int, datetime | N
     named = {p for file in files if _spans(file, "kafka_epoch", life) for p in _partitions(file)}
     found: dict[int, datetime] = {}
     there: set[int] = set()
-    for file in files:
-        newest = _high(file, "broker_time")
-        mine = [p for p in _partitions(file) if p in named]
-        if newest is not None and mine and all(p in found and newest + _MILLISECOND <= found[p] for p in mine):
-            continue
-        rows = file.read(_COLUMNS)
-        rows = rows.set_column(1, "kafka_partition", pc.fill_null(rows["kafka_partition"], 0))
-        there |= set(rows["kafka_partition"].unique().to_pylist())
-        rows = rows.filter(pc.less_equal(rows["broker_time"], rows["landed_at"]))
-        rows = rows.filter(pc.less_equal(rows["broker_time"], pa.scalar(now, TIMESTAMP)))
-        for row in rows.group_by("kafka_partition").aggregate([("broker_time", "max")]).to_pylist():
-            partition, time = row["kafka_partition"], row["broker_time_max"]
-            found[partition] = max(time, found.get(partition, time))
+    with open_duckdb(threads=1) as db:
+        for file in files:
+            newest = _high(file, "broker_time")
+            mine = [p for p in _partitions(file) if p in named]
+            if newest is not None and mine and all(p in found and newest + _MILLISECOND <= found[p] for p in mine):
+                continue
+            db.register("rows", file.read(_COLUMNS))
+            for partition, number in db.execute(_NEWEST, {"now": micros(now)}).fetchall():
+                there.add(partition)
+                if number is not None:
+                    time = from_micros(number)
+                    found[partition] = max(time, found.get(partition, time))
     # A range may name partitions that no row has: of 0 and 2 alone it is 0 to 2.
     return {p: found.get(p) for p in sorted(named & there)}
 

@@ -6,7 +6,6 @@ from datetime import date, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from ml_assets.lake import Lake, curated_table, quarantine_table, reference_quarantine_table, reference_table
 from ml_assets.lake.counts import counts_by
@@ -71,7 +70,7 @@ def beyond_limits(lake: Lake, usecase: UseCase, event: EventSpec) -> frozenset[d
             continue
         dataset = lake.dataset(quarantine_table(usecase, event))
         assert dataset is not None  # noqa: S101 - its log has just been read
-        reasons = dataset.to_table(columns=["reason"], filter=ds.field("business_date") == day)["reason"]
+        reasons = dataset.to_table(columns=["reason"], filter=pc.field("business_date") == day)["reason"]
         dead = pc.sum(pc.starts_with(reasons, NOT_DECODABLE)).as_py() or 0
         good, rejected = kept.get(day, 0), bad - dead
         if beyond({day: rejected / max(1, rejected + good)}, {day: rejected}, event.max_quarantine_rate) or beyond(

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 from sqlalchemy import Engine
 
 from ml_assets.answers import SERVED_SCORES
@@ -53,9 +53,9 @@ def _served(lake: Lake, usecase: UseCase, since: datetime) -> pa.Table:
     if lake.version(table) is None:
         return event_schema(SERVED_SCORES).empty_table().select(_COLUMNS)
     where = (
-        (ds.field("kind") == EVENT)
-        & (ds.field("business_date") >= since.date())
-        & (ds.field("use_case") == usecase.name)
-        & (ds.field("event_time") >= since)
+        (pc.field("kind") == EVENT)
+        & (pc.field("business_date") >= since.date())
+        & (pc.field("use_case") == usecase.name)
+        & (pc.field("event_time") >= since)
     )
     return lake.read(table, columns=_COLUMNS, where=where)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 
-import pyarrow.dataset as ds
+import pyarrow as pa
 
 from ml_assets.contracts import roll_to_weekday
 from ml_assets.features import daily_events, label_events
@@ -93,13 +93,12 @@ def reached(progress: TopicProgress | None, moment: datetime) -> bool:
 
 def what_lacks(lake: Lake, usecase: UseCase) -> list[str]:
     """Return, in words, which of the newest decisions lack what they need of the references and of their place."""
-    made = [file.partition for file in lake.files(features_table(usecase), "decision_date") if file.rows]
+    made = [file for file in lake.files_with_ranges(features_table(usecase), ()) if file.rows]
     if not made:
         return []
-    newest = max(made)
-    rows = lake.read(
-        features_table(usecase), columns=["attributes", "outcome_date"], where=ds.field("decision_date") == newest
-    )
+    newest = max(file.values["decision_date"] for file in made)
+    columns = ["attributes", "outcome_date"]
+    rows = pa.concat_tables(file.read(columns) for file in made if file.values["decision_date"] == newest)
     found = sorted(lacking(usecase, rows).items())
     return [f"of {rows.num_rows:,} decisions of {newest}, {count:,}: {what}" for what, count in found]
 

@@ -1,5 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -157,6 +157,22 @@ def test_files_tell_partition_and_rows(lake):
         (TUESDAY, 1),
     ]
     assert lake.files("nowhere", "day") == []
+
+
+def test_a_file_is_read_by_the_range_that_the_log_has_of_it(lake):
+    """Guards a column that was added later, of which a file has no values, and a partition with a sign in its path."""
+    at, kinds = datetime(2026, 1, 5, 9, tzinfo=UTC), ("a b", "c%d", None)
+    plain = pa.table({"kind": pa.array(kinds), "at": pa.array([at] * 3, pa.timestamp("us", "UTC")), "n": [1, 2, 3]})
+    lake.appender("t", ["kind"]).append(plain, {"a": 0}, {"a": 1})
+    lake.appender("t", ["kind"]).append(plain.append_column("more", pa.array([4, 5, 6])), {"a": 1}, {"a": 2})
+    files = lake.files_with_ranges("t", ["at", "more"])
+    assert [file.ranges["at"] for file in files] == [(at, at)] * 6
+    found = {(file.values["kind"], file.ranges.get("more")): file.read(["more", "n"]).to_pylist() for file in files}
+    assert found == {
+        **{(kind, None): [{"more": None, "n": n}] for n, kind in enumerate(kinds, 1)},
+        **{(kind, (n + 3, n + 3)): [{"more": n + 3, "n": n}] for n, kind in enumerate(kinds, 1)},
+    }
+    assert lake.files_with_ranges("nowhere", []) == []
 
 
 def test_writers_of_one_partition_take_turns(lake):

@@ -151,7 +151,7 @@ bench-monitoring: $(INSTALLED) ## drift on planted changes and quiet months, and
 bench-morning: $(INSTALLED) ## measure the morning of up to 200,000 open instructions, and write docs/benchmarks-morning.md
 	$(BIN)/python -m benchmarks.bench_morning
 
-bench-serving: $(INSTALLED) ## measure the scoring service beside mlflow and the bare server, and write docs/benchmarks-serving.md
+bench-serving: $(INSTALLED) ## measure the scoring service beside MLflow, BentoML and the bare server, and write docs/benchmarks-serving.md
 	$(BIN)/python -m benchmarks.bench_serving
 
 bench-trees: $(INSTALLED) ## measure predictors of trees side by side, and write docs/benchmarks-trees.md

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ml_assets.errors import InputError
 from ml_assets.learning.calibration import Calibration
 from ml_assets.learning.frames import FeatureNames, model_arrays
 from ml_assets.learning.reference import ScoreReference
@@ -42,11 +43,27 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     reference: ScoreReference | None = None
 
 
+def _has_data_elsewhere(model: bytes) -> bool:
+    """Return whether tensors of a model lie in other files: ONNX Runtime would read them from the working directory."""
+    if b"location" not in model:
+        return False
+    import onnx
+
+    # The key of such a reference (StringStringEntryProto), as protobuf writes it.
+    return b"\n\x08location" in onnx.load_from_string(model).SerializeToString()
+
+
 class Scorer:
     """A model that turns feature rows into calibrated probabilities."""
 
     def __init__(self, model: bytes, manifest: Manifest, *, threads: int = 1) -> None:
-        """Open the model; `threads` are ONNX Runtime's, 0 is one per core."""
+        """Open the model; `threads` are ONNX Runtime's, 0 is one per core.
+
+        Raises:
+            ValueError: the model refers to data in other files, which no hash of it covers.
+        """
+        if _has_data_elsewhere(model):
+            raise InputError("the ONNX model refers to data in other files; save it with all of its data in one file")
         # From 1.32 on it reports its use to its maker: a look-up of a host and a file in the user's cache.
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime

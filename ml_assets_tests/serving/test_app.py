@@ -1,6 +1,7 @@
 """The service on a real socket: a champion of the ledger answers for the open decisions of a lake."""
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
+import onnx
 import pyarrow.compute as pc
 import pytest
 import schemathesis
@@ -29,7 +31,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from ml_assets.learning.scorer import Scorer
+from ml_assets.learning.scorer import MODEL_FILE, Scorer
 from ml_assets.registry.integrity import file_hashes, model_hash
 from ml_assets.serving.app import build_app
 from ml_assets.serving.around import bearer
@@ -300,6 +302,38 @@ def test_a_promotion_is_noticed_and_a_bad_model_leaves_the_old_one(bench: Bench)
     _, said = bench.ask(f"/v1/{NAME}/score", {"entity_ids": list(state.table.index)})
     expected = Scorer.from_files(bench.models / "run1").score(state.table.rows)
     assert np.abs(np.array([one["probability"] for one in said["scores"]]) - expected).max() < 1e-9
+
+
+def test_an_artifact_that_was_approved_and_is_no_good_leaves_the_champion(bench: Bench) -> None:
+    """Guards hashes that are right of files that are wrong, and weights that lie where no hash reaches."""
+    before, good = bench.scoring.state(NAME).model.version, bench.models / "run1"
+    elsewhere = onnx.load(good / MODEL_FILE)
+    elsewhere.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(1000, np.float32), "more"))
+    onnx.external_data_helper.convert_model_to_external_data(elsewhere, location="more.bin", size_threshold=0)
+    bad = {
+        7: ((good / MODEL_FILE).read_bytes()[:-10], "cannot be opened"),
+        8: (b"\x80\x04N.", "cannot be opened"),  # a pickle
+        9: (b"", "data in other files"),
+    }
+    try:
+        for version, (content, why) in bad.items():
+            run = bench.models / f"run{version}"
+            shutil.copytree(good, run)
+            shutil.copy(bench.models.parent / "run1.json", bench.models.parent / f"run{version}.json")
+            if content:
+                (run / MODEL_FILE).write_bytes(content)
+            else:
+                onnx.save(elsewhere, run / MODEL_FILE)
+            bench.promote(version, "registered")
+            bench.promote(version)
+            keeper = bench.scoring.served[NAME].keeper
+            wait(lambda keeper=keeper, version=version: f"version {version}" in keeper.trouble)
+            assert why in keeper.trouble
+            assert bench.scoring.state(NAME).model.version == before
+            assert bench.ask(f"/v1/{NAME}/score", {"entity_ids": bench.entities()[:1]})[0] == 200
+    finally:
+        bench.promote(before)
+        wait(lambda: not bench.scoring.served[NAME].keeper.trouble)
 
 
 def test_the_document_has_examples_that_are_answered(bench: Bench) -> None:

@@ -133,7 +133,8 @@ class Player:
         morning = Morning(number, today, 0)
         self.land(now)
         dates = [before, today] if number else [today]
-        known = [*list(weekdays(before, today))[1:], today]
+        # Also what became known on the day before, in the evening.
+        known = [*weekdays(before, today), today]
         with self.timed("features"):
             compute_features(self.lake, self.usecase, dates, until=now, threads=self.threads)
         with self.timed("labels"):
@@ -156,7 +157,7 @@ class Player:
         """Do what the assets of monitoring do, and note what they say."""
         today = morning.date
         with self.timed("outcomes"):
-            join_live_outcomes(self.lake, self.engine, self.usecase, [*dates[:-1], *known])
+            join_live_outcomes(self.lake, self.engine, self.usecase, known)
         with self.timed("performance"):
             if morning.day % _PERFORMANCE_EVERY == 0:
                 measure_performance(self.lake, self.registry, self.engine, self.usecase, [today], threads=self.threads)

@@ -24,11 +24,11 @@ SCORING_HEALTH = import http.client as h, ssl, sys; c = ssl.create_default_conte
 	r = a.getresponse(); print(r.read().decode()); sys.exit(r.status != 200)
 BOTH_CORES = $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 # Each has a target of its own: test-<suite>.
-SUITES = desk or end_to_end or faults or hostile or k8s or kafka or operating or rehearsal or release
+SUITES = desk or end_to_end or faults or gcs or hostile or k8s or kafka or operating or rehearsal or release
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-sec rehearsal rehearsal-sec ui desk serve test test-desk test-end-to-end test-faults test-hostile test-k8s test-kafka test-operating test-rehearsal test-release \
+.PHONY: help install demo demo-sec rehearsal rehearsal-sec ui desk serve test test-desk test-end-to-end test-faults test-gcs test-hostile test-k8s test-kafka test-operating test-rehearsal test-release \
 	image push sign verify sbom security audit deploy rollback \
 	smoke model-report check bench bench-features bench-landing bench-alerts backtest-alerts bench-desk bench-monitoring bench-morning bench-serving bench-similar bench-trees reach lock lock-image clean
 
@@ -187,6 +187,11 @@ test-kafka: $(INSTALLED) ## landing on Apache Kafka, TLS and SASL included (need
 test-faults: $(INSTALLED) ## the fault campaign, as long as you like: make test-faults ROUNDS=200 SEED=1
 	$(BIN)/python -m ml_assets_tests.kafka.apache
 	$(BIN)/python -m pytest -q -m faults ml_assets_tests/faults --rounds $(or $(ROUNDS),27) --seed $(or $(SEED),1)
+
+test-gcs: $(INSTALLED) ## lake, landing, logs and artifacts on a GCS server built here (Go 1.26)
+	$(BIN)/python -m ml_assets_tests.gcs.server
+	$(BIN)/python -m pytest -q --store gcs ml_assets_tests/gcs ml_assets_tests/lake/test_lake.py ml_assets_tests/lake/test_maintenance.py \
+		ml_assets_tests/landing/test_lander.py ml_assets_tests/defs/jobs/test_compute_logs.py
 
 check: $(INSTALLED) ## ruff, mypy, who imports whom, the use cases and Dagster's definitions
 	$(BIN)/ruff check .

@@ -102,19 +102,27 @@ class Settings(BaseSettings):
         description="packages whose folders are use cases, separated by commas; replaces the default, so include "
         "ml_assets.usecases to keep ours",
     )
-    lake_root: str = Field("", description="folder or s3:// prefix of the Delta tables; empty: <home>/lake")
-    artifact_root: str = Field("", description="folder or s3:// prefix of MLflow's artifacts; empty: <home>/artifacts")
-    reference_root: str = Field("", description="folder of the reference files; empty: <home>/reference")
+    lake_root: str = Field("", description="folder, s3:// or gs:// prefix of the Delta tables; empty: <home>/lake")
+    artifact_root: str = Field(
+        "", description="folder, s3:// or gs:// prefix of MLflow's artifacts; empty: <home>/artifacts"
+    )
+    reference_root: str = Field(
+        "", description="folder, s3:// or gs:// prefix of the reference files; empty: <home>/reference"
+    )
     report_root: str = Field(
-        "", description="folder or s3:// prefix that reports are written to; empty: <home>/reports"
+        "", description="folder, s3:// or gs:// prefix that reports are written to; empty: <home>/reports"
     )
     kafka_bootstrap: str = Field("", description="host:port of the broker; empty: the embedded broker")
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="protocol of the brokers"
     )
-    kafka_sasl_mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"] = Field(
+    kafka_sasl_mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN", "OAUTHBEARER"] = Field(
         "SCRAM-SHA-512", description="login mechanism, if the protocol is SASL_..."
     )
+    kafka_token: str = Field(
+        "", description="token of OAUTHBEARER: aws, signed with the pod's role for Amazon MSK; or the file of a JWT "
+        "that is kept fresh, as of a service account"
+    )  # fmt: skip
     kafka_username: str = Field("", description="user at the brokers, if the protocol is SASL_...")
     kafka_password: SecretStr = Field(SecretStr(""), description="password of that user")
     kafka_ca_file: str = Field("", description="PEM file of the certificates to trust; empty: the system's")
@@ -137,7 +145,9 @@ class Settings(BaseSettings):
         "for history",
     )
     postgres_url: SecretStr = Field(
-        SecretStr(""), description="postgresql://user:password@host:port; empty: the embedded server"
+        SecretStr(""),
+        description="postgresql://user:password@host:port, or postgresql://user@host:port?plugin=aws_iam (gcp_iam) "
+        "where the pod's role logs in; empty: the embedded server",
     )
     postgres_sslmode: Literal["", "require", "verify-ca", "verify-full"] = Field(
         "", description="TLS to the server of postgres_url; verify-full in production; empty: as the URL says"
@@ -184,6 +194,11 @@ class Settings(BaseSettings):
         "", description="server-side encryption asked for with each upload; empty: the bucket's default"
     )
     s3_kms_key: str = Field("", description="key of aws:kms; empty: the account's default key")
+    gcs_endpoint: str = Field(
+        "",
+        description="URL of a GCS server that asks for no login, as an emulator; empty: Google",
+        validation_alias=_or("GCS_ENDPOINT", "STORAGE_EMULATOR_HOST"),
+    )
     serving_jwks: str = Field(
         "", description="file or https:// of the public keys (JWKS) by which tokens are signed; empty: no tokens"
     )

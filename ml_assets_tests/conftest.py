@@ -20,6 +20,8 @@ from ml_assets.landing.kafka import KafkaConnection
 from ml_assets.local.embedded.broker import temporary_broker
 from ml_assets.local.embedded.postgres import EmbeddedPostgres, server_for, stop_server
 from ml_assets.local.simulation.market import Market, MarketConfig, simulate
+from ml_assets_tests.gcs.server import GcsServer, gcs_server
+from ml_assets_tests.gcs.server import missing_tools as missing_go
 from ml_assets_tests.kafka.apache import ApacheKafka, apache_kafka, missing_tools
 from ml_assets_tests.s3 import S3Server, s3_server
 from ml_assets_tests.usecases.settlement import curated_market, references
@@ -33,18 +35,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="embedded",
         help="the broker of the tests that take one: embedded, from a wheel; apache, on this machine's Java",
     )
+    parser.addoption(
+        "--store",
+        choices=["folder", "s3", "gcs"],
+        default="folder",
+        help="where the lake of the tests that take one lies: a folder, the S3 server or a GCS server built here",
+    )
     parser.addoption("--rounds", type=int, default=27, help="rounds of the fault campaign")
     parser.addoption("--kills", type=int, default=4, help="how often the sender of alerts is killed")
     parser.addoption("--seed", type=int, default=1, help="seed of the first round of the fault campaign")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Say at once why a suite on Apache Kafka cannot run here; and see to it that SIGTERM ends a process."""
+    """Say at once why a suite on Apache Kafka or GCS cannot run here; and see to it that SIGTERM ends a process."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # So it is behind a script's `&`. Whenever Dagster runs a job, it gives SIGTERM what SIGINT has (its
         # _utils/interrupts.py): SIGTERM would be ignored too, here and in every process that a test starts.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--broker") == "apache" and (lacking := missing_tools()):
+        raise pytest.UsageError(lacking)
+    if config.getoption("--store") == "gcs" and (lacking := missing_go()):
         raise pytest.UsageError(lacking)
 
 
@@ -95,9 +105,13 @@ def application_url(database_url: str) -> str:
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    """An empty lake."""
-    return Lake(str(tmp_path / "lake"))
+def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
+    """An empty lake, where `--store` says."""
+    store = request.config.getoption("--store")
+    if store == "folder":
+        return Lake(str(tmp_path / "lake"))
+    found: Lake = request.getfixturevalue(f"{store}_lake")
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -134,6 +148,25 @@ def bucket(s3: S3Server) -> str:
 def s3_lake(s3: S3Server, bucket: str) -> Lake:
     """An empty lake on S3."""
     return s3.lake(f"{bucket}/lake")
+
+
+@pytest.fixture(scope="session")
+def gcs() -> Iterator[GcsServer]:
+    """The GCS server of the session."""
+    with gcs_server() as running:
+        yield running
+
+
+@pytest.fixture
+def gcs_bucket(gcs: GcsServer) -> str:
+    """The `gs://` address of an empty bucket."""
+    return gcs.create_bucket(f"test-{uuid4().hex[:12]}")
+
+
+@pytest.fixture
+def gcs_lake(gcs: GcsServer, gcs_bucket: str) -> Lake:
+    """An empty lake on GCS."""
+    return gcs.lake(gcs_bucket)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from ml_assets.object_store import (
     lake_options,
     mlflow_environment,
     upload_options,
-    use_s3,
+    use_object_stores,
     write_files,
 )
 from ml_assets.platform import Platform
@@ -43,7 +43,7 @@ def settings(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name in mlflow_environment(made):
         monkeypatch.setenv(name, "")
     monkeypatch.setitem(fsspec.config.conf, "s3", {})
-    use_s3(made)
+    use_object_stores(made)
     return made
 
 

@@ -19,6 +19,7 @@ from typing import IO, Final
 import psycopg
 from sqlalchemy import make_url
 
+from ml_assets.database.logins import with_password
 from ml_assets.database.promotions import hold_ledger
 from ml_assets.errors import StateError
 
@@ -130,19 +131,18 @@ def _export(connection: psycopg.Connection) -> str:
 
 
 def _connect(url: str) -> psycopg.Connection:
-    return psycopg.connect(make_url(url).set(drivername="postgresql").render_as_string(hide_password=False))
+    return psycopg.connect(with_password(url).set(drivername="postgresql").render_as_string(hide_password=False))
 
 
 def _libpq(url: str) -> str:
     """Return the URL for a command line, which everybody on a machine can read: without the password."""
-    parsed = make_url(url)
-    bare = parsed.set(drivername="postgresql")._replace(password=None)
+    bare = with_password(url).set(drivername="postgresql")._replace(password=None)
     return bare.render_as_string(hide_password=False)
 
 
 @contextmanager
 def _started(command: list[str], url: str, stdout: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    password = make_url(url).password
+    password = with_password(url).password
     environment = {**os.environ, **({"PGPASSWORD": password} if password else {})}
     try:
         process = subprocess.Popen(  # noqa: S603 - PostgreSQL's own program

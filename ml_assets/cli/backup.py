@@ -47,9 +47,9 @@ def add_backup_commands(app: typer.Typer, console: Console) -> None:
     def list_backups(where: Where) -> None:
         """List the backups, the newest first, and what is missing of each."""
         from ml_assets.backup import backups
-        from ml_assets.object_store import use_s3
+        from ml_assets.object_store import use_object_stores
 
-        use_s3(read_settings())
+        use_object_stores(read_settings())
         table = Table("backup", "databases", "tables", "files", "MiB", "complete", title=f"backups in {where}")
         broken = []
         for made, missing in backups(where):
@@ -81,9 +81,9 @@ def _places(settings: Settings) -> Places:
     from ml_assets.lake import Lake
     from ml_assets.local.embedded.environment import database_url
     from ml_assets.local.embedded.postgres import client_programs
-    from ml_assets.object_store import lake_options, use_s3
+    from ml_assets.object_store import lake_options, use_object_stores
 
-    use_s3(settings)
+    use_object_stores(settings)
     return Places(
         databases={name: database_url(settings, name) for name in _DATABASES},
         lake=Lake(settings.lake_uri, lake_options(settings)),

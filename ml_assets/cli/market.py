@@ -70,10 +70,10 @@ def add_market_commands(app: typer.Typer, console: Console) -> None:
     ) -> None:
         """Simulate a market and produce its events to Kafka; reference files and the truth go below the home folder."""
         from ml_assets.local.simulation.market import MarketConfig, simulate
-        from ml_assets.object_store import use_s3
+        from ml_assets.object_store import use_object_stores
 
         settings = read_settings()
-        use_s3(settings)
+        use_object_stores(settings)
         market = simulate(
             MarketConfig(
                 start=start.date(), days=days, instructions_per_day=instructions, seed=seed, stress=stress, dirty=dirty

@@ -13,9 +13,10 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 from pydantic import SecretStr
 
 from ml_assets.errors import StateError
+from ml_assets.landing.kafka_token import token_source
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
-SaslMechanism = Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"]
+SaslMechanism = Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN", "OAUTHBEARER"]
 
 TIMEOUT = 10.0
 _RECONNECT_MS = 1_000  # at most, of librdkafka's 10 s: a broker that is back is noticed at once
@@ -29,7 +30,10 @@ class KafkaUnreachableError(StateError):
 
 @dataclass(frozen=True, slots=True)
 class KafkaConnection:
-    """A cluster and how to log on to it. `ca_file` holds the certificates to trust; empty means the system's."""
+    """A cluster and how to log on to it. `ca_file` holds the certificates to trust; empty means the system's.
+
+    `token` is where OAUTHBEARER has its token from: `aws`, or a file; see `ml_assets.landing.kafka_token`.
+    """
 
     bootstrap: str
     security_protocol: SecurityProtocol = "PLAINTEXT"
@@ -37,9 +41,14 @@ class KafkaConnection:
     username: str = ""
     password: SecretStr = field(default=SecretStr(""))
     ca_file: str = ""
+    token: str = ""
 
     def config(self, **more: Any) -> dict[str, Any]:
-        """Return the configuration of a client, with the password in clear: give it to the client only."""
+        """Return the configuration of a client, with the password in clear: give it to the client only.
+
+        Raises:
+            InputError, StateError: it is to have a token, and there is none.
+        """
         found: dict[str, Any] = {
             "bootstrap.servers": self.bootstrap,
             "security.protocol": self.security_protocol,
@@ -47,8 +56,12 @@ class KafkaConnection:
         }
         if self.security_protocol.startswith("SASL"):
             found["sasl.mechanism"] = self.sasl_mechanism
-            found["sasl.username"] = self.username
-            found["sasl.password"] = self.password.get_secret_value()
+            if self.sasl_mechanism == "OAUTHBEARER":
+                found["oauth_cb"] = source = token_source(self.token)
+                source("")  # says what is wrong; a client without a token waits ten seconds and does not
+            else:
+                found["sasl.username"] = self.username
+                found["sasl.password"] = self.password.get_secret_value()
         if self.security_protocol.endswith("SSL") and self.ca_file:
             found["ssl.ca.location"] = self.ca_file
         return {**found, **{_property(name): value for name, value in more.items()}}

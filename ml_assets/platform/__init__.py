@@ -141,8 +141,8 @@ class Platform:
 def open_platform(settings: Settings) -> Platform:
     """Return the platform of the settings; nothing is opened yet."""
     from ml_assets.duck import Room, use_duckdb
-    from ml_assets.object_store import use_s3
+    from ml_assets.object_store import use_object_stores
 
-    use_s3(settings)
+    use_object_stores(settings)
     use_duckdb(Room.of(settings))
     return Platform(settings)

@@ -11,7 +11,9 @@ import yaml
 from ml_assets_tests.k8s.programs import kubectl
 
 ROOT = Path(__file__).parents[2] / "k8s"
-OVERLAYS = ("local", "production", "openshift")
+CLOUDS = ("aws", "gcp")  # pods have roles there, and no keys
+BANKS = ("production", "openshift", *CLOUDS)
+OVERLAYS = ("local", *BANKS)
 WORKLOADS = ("Deployment", "StatefulSet", "Job")
 
 

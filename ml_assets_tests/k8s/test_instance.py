@@ -7,8 +7,8 @@ import pytest
 import yaml
 from dagster._config import process_config, resolve_to_config_type
 from dagster._core.instance.config import dagster_instance_config_schema
-from dagster_aws.s3.compute_log_manager import S3ComputeLogManager
 
+from ml_assets.defs.jobs.compute_logs import StoredLogs
 from ml_assets.defs.jobs.launcher import RunLauncher
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +42,6 @@ def test_dagster_accepts_the_instance_of_a_cluster(monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv(name, "1")
     schema = resolve_to_config_type(dagster_instance_config_schema())
     assert process_config(schema, {k: v for k, v in cluster.items() if k != "storage"}).success
-    for part, loaded in (("run_launcher", RunLauncher), ("compute_logs", S3ComputeLogManager)):
+    for part, loaded in (("run_launcher", RunLauncher), ("compute_logs", StoredLogs)):
         result = process_config(resolve_to_config_type(loaded.config_type()), cluster[part]["config"])
         assert result.success, result.errors

@@ -131,6 +131,5 @@ def test_the_places_are_those_of_the_settings() -> None:
     )
     roots = {settings[f"ML_ASSETS_{name}_ROOT"] for name in ("LAKE", "REFERENCE", "ARTIFACT", "REPORT")}
     assert roots == {f"s3://{BUCKET}/{place}" for place in ("lake", "reference", "artifacts", "reports")}
-    assert settings["ML_ASSETS_COMPUTE_LOG_BUCKET"] == BUCKET
-    assert settings["ML_ASSETS_COMPUTE_LOG_PREFIX"] == "compute-logs"
+    assert settings["ML_ASSETS_COMPUTE_LOG_ROOT"] == f"s3://{BUCKET}/compute-logs"
     assert landing_table("trades") == "landing/trades", "what a lander writes"

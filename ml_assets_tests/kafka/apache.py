@@ -1,10 +1,13 @@
-"""Apache Kafka from Maven Central: one node in KRaft mode, with a plain listener and one that demands TLS and SCRAM.
+"""Apache Kafka from Maven Central: one node in KRaft mode, with a plain listener and one that demands TLS and a login.
+
+Who logs in has a password (SCRAM), or a token (OAUTHBEARER) that the node checks by the keys of its issuer.
 
 python -m ml_assets_tests.kafka.apache     fetches the jars into the cache, and says where they are
 """
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -16,9 +19,12 @@ import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from joserfc import jwt
+from joserfc.jwk import ECKey
 from pydantic import SecretStr
 
 from ml_assets.landing.kafka import KafkaConnection
@@ -96,10 +102,11 @@ class ApacheKafka:
     """One node of Apache Kafka on this machine. Its ports and its data stay the same over stop and start.
 
     `bootstrap` is the plain listener. `secure_bootstrap` takes only TLS, with a certificate of `ca_file`, and
-    SCRAM-SHA-512 with `username` and `password`.
+    SCRAM-SHA-512 with `username` and `password`, or OAUTHBEARER with a token of `token`.
     """
 
     username = "lander"
+    issuer, audience = "https://login.example", "kafka"
 
     def __init__(self, folder: Path) -> None:
         """Prepare a node below a folder; it does not run yet."""
@@ -110,10 +117,18 @@ class ApacheKafka:
         self._process: subprocess.Popen[bytes] | None = None
         self._certificates = issue(folder / "certificates")
         self.password = f"pw-{uuid.uuid4().hex}"
+        self._signer = ECKey.generate_key("P-256", {"kid": "test", "use": "sig", "alg": "ES256"}, private=True)
+        self._keys = folder / "jwks.json"
+        self._keys.write_text(json.dumps({"keys": [self._signer.as_dict(private=False)]}))
         plain, secure, controller = _free_ports(3)
         self.bootstrap = f"127.0.0.1:{plain}"
         self.secure_bootstrap = f"127.0.0.1:{secure}"
-        self._config.write_text(_properties(folder / "data", self._certificates, plain, secure, controller))
+        settings = _settings(folder / "data", self._certificates, plain, secure, controller) | {
+            "sasl.oauthbearer.jwks.endpoint.url": self._keys.as_uri(),
+            "sasl.oauthbearer.expected.issuer": self.issuer,
+            "sasl.oauthbearer.expected.audience": self.audience,
+        }
+        self._config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         self._format()
 
     @property
@@ -132,6 +147,12 @@ class ApacheKafka:
             password=SecretStr(self.password),
             ca_file=str(self.ca_file),
         )
+
+    def token(self, signer: ECKey | None = None) -> str:
+        """Return a token for this node that ends in five minutes, signed by the key that it knows or by another."""
+        now = int(time.time())
+        claims = {"sub": self.username, "iss": self.issuer, "aud": self.audience, "iat": now, "exp": now + 300}
+        return jwt.encode({"alg": "ES256", "kid": "test"}, claims, signer or self._signer)
 
     @property
     def ca_file(self) -> Path:
@@ -215,7 +236,8 @@ class ApacheKafka:
 
     def _java(self, *command: str) -> list[str]:
         log = f"-Dlog4j2.configurationFile={_HERE / 'log4j2.properties'}"
-        return ["java", *_JVM, log, "-cp", f"{self._jars}/*", *command]
+        keys = f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={self._keys.as_uri()}"
+        return ["java", *_JVM, log, keys, "-cp", f"{self._jars}/*", *command]
 
     def _log_end(self) -> str:
         return self.log_file.read_text(encoding="utf-8", errors="replace")[-3000:]
@@ -232,9 +254,10 @@ def apache_kafka(folder: Path) -> Iterator[ApacheKafka]:
         node.stop()
 
 
-def _properties(data: Path, certificates: Certificates, plain: int, secure: int, controller: int) -> str:
-    """Return server.properties of one node that is broker and controller."""
-    settings = {
+def _settings(data: Path, certificates: Certificates, plain: int, secure: int, controller: int) -> dict[str, Any]:
+    """Return what server.properties says of one node that is broker and controller."""
+    oauth = "org.apache.kafka.common.security.oauthbearer.OAuthBearer"
+    return {
         "process.roles": "broker,controller",
         "node.id": 1,
         "controller.quorum.voters": f"1@127.0.0.1:{controller}",
@@ -243,7 +266,9 @@ def _properties(data: Path, certificates: Certificates, plain: int, secure: int,
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "PLAINTEXT",
-        "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+        "sasl.enabled.mechanisms": "SCRAM-SHA-512,OAUTHBEARER",
+        "listener.name.sasl_ssl.oauthbearer.sasl.jaas.config": f"{oauth}LoginModule required;",
+        "listener.name.sasl_ssl.oauthbearer.sasl.server.callback.handler.class": f"{oauth}ValidatorCallbackHandler",
         "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": (
             "org.apache.kafka.common.security.scram.ScramLoginModule required;"
         ),
@@ -273,7 +298,6 @@ def _properties(data: Path, certificates: Certificates, plain: int, secure: int,
         "broker.session.timeout.ms": 3000,
         "broker.heartbeat.interval.ms": 500,
     }
-    return "".join(f"{name}={value}\n" for name, value in settings.items())
 
 
 def _cached() -> Path:

@@ -11,11 +11,6 @@ from ml_assets.lake import Lake, PartitionBusyError, PositionMovedError
 MONDAY, TUESDAY = date(2026, 1, 5), date(2026, 1, 6)
 
 
-@pytest.fixture
-def lake(tmp_path):
-    return Lake(str(tmp_path))
-
-
 def rows(*pairs):
     return pa.table(
         {
@@ -54,7 +49,7 @@ def test_an_empty_first_write_makes_a_readable_table(lake):
 
 def test_two_that_make_a_table_at_once_keep_both_partitions(lake, monkeypatch):
     """Guards a backfill of a new asset: the later of two first writes must neither fail nor replace the other's."""
-    late = Lake(lake.root)
+    late = Lake(lake.root, lake.options)
     monkeypatch.setattr(late, "table", lambda name: monkeypatch.undo())  # it looked before there was a table
     lake.replace("t", rows((MONDAY, 1)), "day", [MONDAY])
     late.replace("t", rows((TUESDAY, 2)), "day", [TUESDAY])

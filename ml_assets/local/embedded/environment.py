@@ -53,6 +53,7 @@ def kafka_connection(settings: Settings) -> KafkaConnection:
         settings.kafka_username,
         settings.kafka_password,
         settings.kafka_ca_file,
+        settings.kafka_token,
     )
 
 

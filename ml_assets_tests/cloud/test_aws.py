@@ -175,6 +175,6 @@ def test_a_pod_with_a_role_and_no_key_reaches_the_lake_and_logs_in(
         "ML_ASSETS_REFERENCE_ROOT": f"{bucket}/reference",
     }
     command = [sys.executable, "-c", _POD, HOST]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout) == [[1], True, "eu-central-1"]

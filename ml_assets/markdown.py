@@ -78,4 +78,6 @@ def _escaped(value: object) -> str:
 def shown(value: object) -> str:
     """Return a value in one line of visible characters."""
     line = _BREAKS.sub(" ", str(value)).strip()
+    if line.isascii() and line.isprintable():
+        return line  # most are, and a letter at a time takes long
     return "".join("\ufffd" if unicodedata.category(letter) in {"Cc", "Cf", "Cs"} else letter for letter in line)

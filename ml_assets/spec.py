@@ -261,6 +261,11 @@ class SplitSpec:
     outcome, on a date and in a part of the split, may be at most `base_rate_band` times higher or lower than in the
     months before. Beyond that the labels are probably wrong, for example because a feed was late, and the training set
     is refused. math.inf refuses nothing.
+
+    A model is fitted on at most `fit_rows` decisions, which bounds the memory that this takes. If there are more, all
+    with the outcome are taken and as many others as there is room for, by chance; if those with the outcome alone would
+    take more than half of the room, some of them. Each then counts for as many as it stands for, so that probabilities
+    keep their level. What calibrates and tests is never sampled. None fits on all, however many.
     """
 
     train_days: int
@@ -273,6 +278,7 @@ class SplitSpec:
     refit: bool = False
     longest_gap: timedelta = timedelta(days=45)
     base_rate_band: float = 8.0
+    fit_rows: int | None = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)

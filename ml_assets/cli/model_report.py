@@ -115,7 +115,6 @@ def _challenger(usecase: UseCase, home: Path, commit: str) -> Trained:
     from ml_assets.governance.model_report import Trained
     from ml_assets.learning.gate import Verdict
     from ml_assets.learning.scorer import Scorer
-    from ml_assets.learning.training_set import part_of
     from ml_assets.learning.window import Window
     from ml_assets.lifecycle.evaluation import VERDICT
     from ml_assets.lifecycle.training import read_training_set
@@ -131,7 +130,8 @@ def _challenger(usecase: UseCase, home: Path, commit: str) -> Trained:
         if version is None:
             raise UntriedError(f"{usecase.name}: {commit[:9]} registered no challenger")
         tags = registry.run(version.run_id).tags
-        test = part_of(read_training_set(platform.lake, usecase, date.fromisoformat(tags["training_date"])), "test")
+        training_date = date.fromisoformat(tags["training_date"])
+        test = read_training_set(platform.lake, usecase, training_date, parts=["test"])
         return Trained(
             commit,
             tags["candidate"],

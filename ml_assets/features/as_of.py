@@ -67,8 +67,8 @@ class DailyParts:
 class AsOfDatabase:
     """A use case's history in DuckDB, of which a query sees only what was known as of a time.
 
-    `events` and `references` map names to rows (an Arrow table or dataset) with a column `known_at`, events also
-    `business_date`. A missing name is an event of which nothing has been seen yet. The events must reach back
+    `events` and `references` map names to rows (an Arrow table, dataset or scanner) with a column `known_at`, events
+    also `business_date`. A missing name is an event of which nothing has been seen yet. The events must reach back
     `usecase.look_back(event)` from the first decision; where `daily` has parts, `event.history` before the first day
     without one, and before the first decision, is enough.
     """
@@ -76,7 +76,7 @@ class AsOfDatabase:
     def __init__(
         self,
         usecase: UseCase,
-        events: Mapping[str, pa.Table | ds.Dataset],
+        events: Mapping[str, pa.Table | ds.Dataset | ds.Scanner],
         references: Mapping[str, pa.Table | ds.Dataset],
         *,
         daily: DailyParts | None = None,
@@ -132,7 +132,7 @@ class AsOfDatabase:
         self._db.execute("SET enable_external_access = false")
         self._db.execute("SET lock_configuration = true")
 
-    def _load(self, name: str, rows: pa.Table | ds.Dataset) -> None:
+    def _load(self, name: str, rows: pa.Table | ds.Dataset | ds.Scanner) -> None:
         self._db.register("incoming", rows)
         try:
             self._db.execute(f"CREATE TABLE {self._history}.{name} AS SELECT * FROM incoming")

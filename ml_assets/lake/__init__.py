@@ -2,6 +2,7 @@
 
 from ml_assets.lake.lake import (
     Appender,
+    Batches,
     DataFile,
     ForeignTableError,
     Lake,
@@ -28,6 +29,7 @@ from ml_assets.lake.names import (
 
 __all__ = [
     "Appender",
+    "Batches",
     "DataFile",
     "ForeignTableError",
     "Lake",

@@ -23,7 +23,8 @@ from ml_assets.lake.opened import Opened, Snapshot
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
-_WRITER = WriterProperties(compression="ZSTD")
+# A reader holds some row groups in memory; a million rows each, as by default, would be too many.
+_WRITER = WriterProperties(compression="ZSTD", max_row_group_size=131_072)
 # Features of other writers that deltalake reads.
 _READ_FEATURES = {"timestampNtz"}
 # In Spark's SQL, what must come before a feature can be dropped.
@@ -78,6 +79,18 @@ class RangedFile:
             [rows[f.name].cast(f.type) if f.name in there else pa.nulls(self.rows, f.type) for f in schema],
             schema=schema,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """Rows of a schema that are made some at a time: `make` begins anew at each call."""
+
+    schema: pa.Schema
+    make: Callable[[], Iterable[pa.Table]]
+
+    def reader(self) -> pa.RecordBatchReader:
+        """Return the rows as a stream."""
+        return pa.RecordBatchReader.from_batches(self.schema, (b for rows in self.make() for b in rows.to_batches()))
 
 
 class Lake:
@@ -223,10 +236,10 @@ class Lake:
                 found.append((str(fragment.path), lacking))
         return sorted(found)
 
-    def replace(self, name: str, rows: pa.Table, partition_column: str, partitions: Iterable[date]) -> int:
+    def replace(self, name: str, rows: pa.Table | Batches, partition_column: str, partitions: Iterable[date]) -> int:
         """Replace whole partitions in one atomic commit, also by nothing, and return the new version.
 
-        `rows` must lie within `partitions`; partitions without rows end up empty.
+        `rows` must lie within `partitions`; partitions without rows end up empty. Of `Batches` some are in memory.
 
         If another writer of the same partitions is faster, this waits and writes everything again: the last one stays.
 
@@ -236,9 +249,16 @@ class Lake:
             ForeignTableError: somebody else has changed the table so that it cannot be written.
         """
         days = sorted(set(partitions))
-        present = set(rows.column(partition_column).unique().to_pylist())
-        if stray := sorted(present - set(days)):
-            raise InputError(f"{name}: rows of {partition_column} {stray[0]} do not belong to the replaced partitions")
+
+        def within(part: pa.Table) -> pa.Table:
+            present = set(part.column(partition_column).unique().to_pylist())
+            if stray := sorted(present - set(days)):
+                raise InputError(
+                    f"{name}: rows of {partition_column} {stray[0]} do not belong to the replaced partitions"
+                )
+            return part
+
+        given = Batches(rows.schema, lambda: map(within, rows.make())) if isinstance(rows, Batches) else within(rows)
         listed = ", ".join(f"'{day.isoformat()}'" for day in days)
 
         def write() -> int:
@@ -247,7 +267,7 @@ class Lake:
                 _refuse_foreign_columns(name, table, rows.schema)
                 write_deltalake(
                     table,
-                    rows,
+                    given.reader() if isinstance(given, Batches) else given,
                     mode="overwrite",
                     predicate=f"{partition_column} IN ({listed})",
                     schema_mode="merge",

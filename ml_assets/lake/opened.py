@@ -25,6 +25,8 @@ from deltalake.fs import DeltaStorageHandler
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
+# Of a scan that is read as a stream: a few ten thousand rows are in memory, where Arrow's default are millions.
+FEW_AT_ONCE = {"batch_size": 65_536, "batch_readahead": 4, "fragment_readahead": 2}
 # Modification time and size of a commit file.
 _Stamp = tuple[int | None, int | None]
 

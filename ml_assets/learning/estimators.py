@@ -102,7 +102,7 @@ class IncreasingLogistic(LogisticRegression):  # type: ignore[misc]
         if self.coef_.shape != (1, 1):
             raise InputError(f"a rule ranks by one column, got {self.coef_.shape[1]}")
         if self.coef_[0, 0] < self.smallest_coefficient:
-            base_rate = float(np.mean(np.asarray(y) == self.classes_[1]))
+            base_rate = float(np.average(np.asarray(y) == self.classes_[1], weights=sample_weight))
             self.coef_[0, 0] = self.smallest_coefficient
             self.intercept_[0] = np.log(base_rate / (1.0 - base_rate))
         return self

@@ -23,7 +23,7 @@ from ml_assets.learning.folds import walk_forward
 from ml_assets.learning.frames import MISSING_CATEGORY, FeatureNames, model_frame
 from ml_assets.learning.gate import PARITY_TOLERANCE, ModelEvidence
 from ml_assets.learning.metrics import evaluate
-from ml_assets.learning.pipelines import fit_pipeline, limited_threads, predict
+from ml_assets.learning.pipelines import fit_pipeline, limited_threads, predict, predict_rows
 from ml_assets.learning.reasons import Explainer, choose_background
 from ml_assets.learning.reference import reference_of
 from ml_assets.learning.scorer import Manifest, Scorer
@@ -199,7 +199,7 @@ def _fit_calibrated(
         round_thresholds(estimator)
         # A level of all days learned from needs the train days' too; the calibration days come after them.
         wanted = learned if usecase.split.level_from == "learned" else calibration
-        predicted = predict(estimator, model_frame(names, wanted))
+        predicted = predict_rows(estimator, names, wanted)
         uncalibrated = predicted[len(predicted) - calibration.num_rows :]
         chosen, calibrations = choose_calibration(uncalibrated, calibration["label"].to_numpy())
         if usecase.split.level_from == "learned":
@@ -208,7 +208,7 @@ def _fit_calibrated(
             estimator = fit_pipeline(usecase, candidate, learned, parameters, threads=threads)
             round_thresholds(estimator)
             # The refitted model knows the level of the calibration days: the first model's shift must not count twice.
-            predicted = predict(estimator, model_frame(names, wanted))
+            predicted = predict_rows(estimator, names, wanted)
             chosen = with_level(chosen, predicted, wanted["label"].to_numpy())
     return _Fitted(estimator, chosen, calibrations, uncalibrated)
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ml_assets.learning.frames import FeatureNames, model_frame
+from ml_assets.learning.sampling import weighted_sample
 from ml_assets.learning.training_set import TrainingSetError
 from ml_assets.spec import Candidate, UseCase
 
@@ -18,10 +19,16 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 
+# Rows that are turned into a pipeline's frame at a time.
+_AT_ONCE = 262_144
+
+
 def fit_pipeline(
     usecase: UseCase, candidate: Candidate, rows: pa.Table, parameters: Mapping[str, Any], *, threads: int = 1
 ) -> Pipeline:
     """Return the candidate's pipeline fitted on labelled rows; `parameters` override those of its last step.
+
+    If there are more rows than `SplitSpec.fit_rows`, it is fitted on a weighted sample of them.
 
     Raises:
         TrainingSetError: the rows have only one outcome.
@@ -37,8 +44,13 @@ def fit_pipeline(
     if last_step.get_params().get("n_jobs") is not None:
         last_step.set_params(n_jobs=threads)
     last_step.set_params(**parameters)
+    sample = weighted_sample(y, usecase.split.fit_rows, seed=usecase.seed)
+    weights = {}
+    if sample is not None:
+        rows, y = rows.take(pa.array(sample.rows)), y[sample.rows]
+        weights[f"{estimator.steps[-1][0]}__sample_weight"] = sample.weights
     with limited_threads(threads):
-        estimator.fit(model_frame(FeatureNames.of(usecase.features), rows), y)
+        estimator.fit(model_frame(FeatureNames.of(usecase.features), rows), y, **weights)
     return estimator
 
 
@@ -47,6 +59,13 @@ def predict(estimator: Any, frame: pd.DataFrame) -> NDArray[np.float64]:
     if not len(frame):
         return np.empty(0)
     return np.asarray(estimator.predict_proba(frame)[:, 1], dtype=np.float64)
+
+
+def predict_rows(estimator: Any, names: FeatureNames, rows: pa.Table) -> NDArray[np.float64]:
+    """Return the uncalibrated probabilities of a pipeline for rows (n): (n,); some of them at a time are in memory."""
+    starts = range(0, rows.num_rows, _AT_ONCE)
+    parts = [predict(estimator, model_frame(names, rows.slice(start, _AT_ONCE))) for start in starts]
+    return np.concatenate(parts) if parts else np.empty(0)
 
 
 def limited_threads(threads: int) -> Any:

@@ -18,8 +18,8 @@ import pyarrow as pa
 from ml_assets.errors import InputError
 from ml_assets.learning.bootstrap import metric_value
 from ml_assets.learning.folds import Fold, walk_forward
-from ml_assets.learning.frames import FeatureNames, model_frame
-from ml_assets.learning.pipelines import fit_pipeline, predict
+from ml_assets.learning.frames import FeatureNames
+from ml_assets.learning.pipelines import fit_pipeline, predict_rows
 from ml_assets.learning.window import Window
 from ml_assets.spec import Candidate, Choice, Integer, SearchSpec, Uniform, UseCase
 
@@ -116,7 +116,7 @@ def score_fold(
 ) -> float:
     """Return the gate's metric of a candidate fitted on the past of a fold, uncalibrated, on the days after."""
     estimator = fit_pipeline(usecase, candidate, fold.train, parameters, threads=threads)
-    p = predict(estimator, model_frame(FeatureNames.of(usecase.features), fold.validation))
+    p = predict_rows(estimator, FeatureNames.of(usecase.features), fold.validation)
     return metric_value(Window.of(fold.validation), p, usecase.gate.metric)
 
 

@@ -1,6 +1,6 @@
 """The training set: features and labels, cut by time into train, calibration and an unseen test window."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -90,16 +90,21 @@ def build_training_set(
 
 
 def part_of(training_set: pa.Table, *parts: str) -> pa.Table:
-    """Return the rows of the parts, in their order."""
-    return training_set.filter(pc.is_in(training_set["part"], pa.array(parts)))
+    """Return the rows of the parts, in their order; where they lie together, as in a training set, none is copied."""
+    mask = pc.is_in(training_set["part"], pa.array(parts))
+    rows = int(pc.sum(mask).as_py() or 0)
+    first = pc.index(mask, pa.scalar(True)).as_py()
+    if rows and pc.all(mask.slice(first, rows)).as_py():
+        return training_set.slice(first, rows)
+    return training_set.filter(mask)
 
 
-def labelled(features: pa.Table, labels: pa.Table) -> pa.Table:
-    """Return the decisions that have a label, with it and `label_known_at`, sorted by decision time and entity."""
+def labelled(features: pa.Table, labels: pa.Table, columns: Sequence[str] = ("label", "label_known_at")) -> pa.Table:
+    """Return the decisions that have a label, with these columns of it, sorted by decision time and entity."""
     keys = ["entity_id", "decision_time"]
-    rows = features.join(labels.select([*keys, "label", "label_known_at"]), keys=keys, join_type="inner")
+    rows = features.join(labels.select([*keys, *columns]), keys=keys, join_type="inner")
     fields = {f.name: f for f in [*labels.schema, *features.schema]}
-    schema = pa.schema([fields[name] for name in [*features.column_names, "label", "label_known_at"]])
+    schema = pa.schema([fields[name] for name in [*features.column_names, *columns]])
     return (
         rows.select(schema.names)
         .sort_by([("decision_time", "ascending"), ("entity_id", "ascending")])

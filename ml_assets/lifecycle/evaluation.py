@@ -24,7 +24,6 @@ from ml_assets.learning.metrics import by_group
 from ml_assets.learning.plots import precision_recall_plot, reliability_plot
 from ml_assets.learning.scorer import Scorer
 from ml_assets.learning.slices import with_feedback
-from ml_assets.learning.training_set import part_of
 from ml_assets.lifecycle.champion import approved_hash, champion_run
 from ml_assets.lifecycle.model_risk import INTERVALS
 from ml_assets.lifecycle.training import read_training_set
@@ -152,7 +151,7 @@ def compare_models(
     Raises:
         LookupError: a candidate has not been trained for this date.
     """
-    test = part_of(read_training_set(lake, usecase, training_date), "test")
+    test = read_training_set(lake, usecase, training_date, parts=["test"], for_models=True)
     test = with_feedback(usecase, test, feedback_about(engine, usecase.name, test["outcome_date"].unique().to_pylist()))
     runs = registry.candidate_runs(usecase.name, training_date)
     if missing := [c.name for c in usecase.candidates if c.name not in runs]:

@@ -24,6 +24,7 @@ from ml_assets.features.days import day_end, day_start
 from ml_assets.features.sound import calendars_of, lacking
 from ml_assets.lake import Lake, curated_table, decision_times_table, features_table, labels_table, reference_table
 from ml_assets.lake.counts import counts_by
+from ml_assets.lake.opened import FEW_AT_ONCE
 from ml_assets.landing.extent import TopicProgress, least
 from ml_assets.landing.schemas import COORDINATES
 from ml_assets.lifecycle.daily import CLOCKS_AHEAD, KeptDays, PartInputs, keep_parts, look_for_parts
@@ -265,7 +266,7 @@ def open_history(
             return lake.dataset(name)
         return lake.dataset(name, versions[name]) if name in versions else None
 
-    events = {}
+    events: dict[str, ds.Scanner] = {}
     for event in usecase.events:
         dataset = rows_of(curated_table(usecase, event))
         if dataset is not None:
@@ -273,7 +274,7 @@ def open_history(
             # Only what the SQL can need, of the days that it looks back on: a day costs the same after years.
             there = set(dataset.schema.names)
             columns = [name for name in columns_read(usecase, event) if name in there or name not in COORDINATES.names]
-            events[event.name] = dataset.to_table(columns=columns, filter=wanted)
+            events[event.name] = dataset.scanner(columns=columns, filter=wanted, **FEW_AT_ONCE)
     references = {}
     for reference in usecase.references:
         dataset = rows_of(reference_table(usecase, reference))

@@ -2,13 +2,14 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,16 +17,17 @@ import pyarrow.dataset as ds
 
 from ml_assets.calendars import BusinessCalendar
 from ml_assets.contracts import TIMESTAMP
-from ml_assets.errors import NotFoundError
+from ml_assets.errors import InputError, NotFoundError
 from ml_assets.features.sound import calendars_of
-from ml_assets.lake import Lake, features_table, labels_table, outcomes_table, training_set_table
+from ml_assets.lake import Batches, Lake, features_table, labels_table, outcomes_table, training_set_table
 from ml_assets.lake.counts import counts_by
+from ml_assets.lake.opened import FEW_AT_ONCE
 from ml_assets.learning.fit import FittedCandidate, fit_candidate
 from ml_assets.learning.golden import GOLDEN_SAMPLE, golden_sample
 from ml_assets.learning.metrics import by_group, confusion_at_capacity
 from ml_assets.learning.plots import confusion_plot, importance_plot, reliability_plot
 from ml_assets.learning.slices import with_slices
-from ml_assets.learning.training_set import TrainingSetError, build_training_set, part_of
+from ml_assets.learning.training_set import PARTS, TrainingSetError, build_training_set, labelled, part_of
 from ml_assets.learning.window import Window
 from ml_assets.lifecycle.model_risk import IMPORTANCES
 from ml_assets.monitoring.effect import acted_on
@@ -82,31 +84,70 @@ def as_of_training(training_date: date) -> datetime:
     return datetime.combine(training_date + timedelta(days=1), time(), tzinfo=UTC)
 
 
+def refuse_too_large(lake: Lake, usecase: UseCase, training_date: date, memory: int) -> None:
+    """Do nothing if training on the newest dates fits into so many bytes of memory, by the rows that the log tells.
+
+    Raises:
+        InputError: it does not; the message says what it needs, and which settings give it or make it need less.
+    """
+    split = usecase.split
+    days = split.train_days + split.calibration_days + split.test_days
+    by_date: dict[date, int] = {}
+    for file in lake.files(features_table(usecase), "decision_date"):
+        if file.partition <= training_date:
+            by_date[file.partition] = by_date.get(file.partition, 0) + file.rows
+    rows = sum(by_date[day] for day in sorted(by_date)[-days:])
+    needed = _BYTES_AT_FIRST + rows * _BYTES_A_ROW + min(rows, split.fit_rows or rows) * _BYTES_A_FITTED_ROW
+    if needed > memory:
+        raise InputError(
+            f"use case {usecase.name}: training on {rows:,} decisions of {days} dates needs about "
+            f"{needed / 2**30:,.1f} GiB, and this process may use {memory / 2**30:,.1f} GiB",
+            to_do="give it more: ML_ASSETS_MEMORY_MIB if that is set, else the memory of its Job (`retrain` in "
+            "ml_assets/defs/jobs/pods.py). Or let it need less: SplitSpec(train_days=..., fit_rows=...) in usecase.py",
+        )
+
+
 def assemble_training_set(
-    lake: Lake, usecase: UseCase, training_date: date, window: TrainingWindow = TrainingWindow()
+    lake: Lake,
+    usecase: UseCase,
+    training_date: date,
+    window: TrainingWindow = TrainingWindow(),
+    *,
+    memory: int | None = None,
 ) -> TrainingSetReport:
     """Write the training set of a date: what was decided before it and had a known outcome by its end.
 
+    With `memory`, the bytes that this process may use, a training that would need more is refused at once.
+
     Raises:
+        InputError: it needs more.
         ml_assets.learning.training_set.TrainingSetError: there are too few labelled decisions.
         FileNotFoundError: there are no features or no labels yet.
     """
     versions = {name: _version(lake, name) for name in (features_table(usecase), labels_table(usecase))}
+    if memory is not None:
+        refuse_too_large(lake, usecase, training_date, memory)
     outcomes = outcomes_table(usecase)
     if usecase.action.taken and (there := lake.version(outcomes)) is not None:
         versions[outcomes] = there
     source = TrainingSetSource(versions, window.train_cutoff, window.test_first, window.test_last)
-    rows = build_from(lake, usecase, training_date, source)
-    # The source is stored with the rows, so a reader knows it whatever has been written meanwhile.
-    made = rows.append_column(_DATE, pa.array([training_date] * len(rows), pa.date32())).append_column(
-        _SOURCE, pa.array([msgspec.json.encode(source).decode()] * len(rows), pa.string())
-    )
+    cut = _cut(lake, usecase, training_date, source)
+    said = msgspec.json.encode(source).decode()
+
+    def with_source(rows: pa.Table) -> pa.Table:
+        # The source is stored with the rows, so a reader knows it whatever has been written meanwhile.
+        return rows.append_column(_DATE, pa.repeat(pa.scalar(training_date, pa.date32()), len(rows))).append_column(
+            _SOURCE, pa.repeat(said, len(rows))
+        )
+
+    parts = _Rows(lake, usecase, cut, source)
+    made = Batches(with_source(parts.empty).schema, lambda: map(with_source, parts))
     table = training_set_table(usecase)
     version = lake.replace(table, made, "training_date", [training_date])
     return TrainingSetReport(
         parts={
-            part: _describe(part_of(rows, part), getattr(usecase.split, f"{part}_days"))
-            for part in counts_by(rows, "part")
+            part: _describe(part_of(cut, part), getattr(usecase.split, f"{part}_days"))
+            for part in counts_by(cut, "part")
         },
         data_versions={**versions, table: version},
     )
@@ -120,6 +161,11 @@ def build_from(lake: Lake, usecase: UseCase, training_date: date, source: Traini
             were made before one of them was added.
         FileNotFoundError: there are no features or no labels.
     """
+    return pa.concat_tables(_Rows(lake, usecase, _cut(lake, usecase, training_date, source), source)).combine_chunks()
+
+
+def _cut(lake: Lake, usecase: UseCase, training_date: date, source: TrainingSetSource) -> pa.Table:
+    """Return which decisions are in the training set: their keys, label and part, sorted, without features."""
     split, versions = usecase.split, source.data_versions
     decision_days = split.train_days + split.calibration_days + split.test_days
     anchor = min(training_date, source.test_first or training_date)
@@ -128,7 +174,7 @@ def build_from(lake: Lake, usecase: UseCase, training_date: date, source: Traini
     oldest = min((file.partition for file in lake.files(features_table(usecase), "decision_date")), default=anchor)
     while True:
         try:
-            rows = _build_within(lake, usecase, training_date, source, anchor - reach)
+            rows = _cut_within(lake, usecase, training_date, source, anchor - reach)
             if _is_full(rows, split) or anchor - reach <= oldest:
                 break
         except TrainingSetError:
@@ -137,28 +183,18 @@ def build_from(lake: Lake, usecase: UseCase, training_date: date, source: Traini
         reach *= 2
     decided_on = ds.field("decision_date").isin(rows["decision_date"].unique())
     _refuse_older_features(lake, usecase, decided_on, versions[features_table(usecase)])
-    tested = part_of(rows, "test")["decision_date"].unique()
-    described = lake.read(
-        features_table(usecase),
-        columns=["entity_id", "decision_time", "attributes"],
-        where=ds.field("decision_date").isin(tested),
-        version=versions[features_table(usecase)],
-    )
-    return with_slices(usecase, rows, described)
+    return rows
 
 
-def _build_within(
-    lake: Lake, usecase: UseCase, training_date: date, source: TrainingSetSource, first: date
-) -> pa.Table:
-    """Return the training set of a date, of decisions from `first` on."""
+def _cut_within(lake: Lake, usecase: UseCase, training_date: date, source: TrainingSetSource, first: date) -> pa.Table:
+    """Return which decisions from `first` on are in the training set of a date."""
     versions = source.data_versions
     in_reach = (ds.field("decision_date") >= first) & (ds.field("decision_date") <= training_date)
-    columns = [*_KEY_COLUMNS, *(f.name for f in usecase.features if f.name not in _KEY_COLUMNS)]
     table = lake.dataset(features_table(usecase), versions[features_table(usecase)])
-    if table is not None and not set(columns) <= set(table.schema.names):
+    if table is not None and not set(_columns_of(usecase)) <= set(table.schema.names):
         _refuse_older_features(lake, usecase, in_reach, versions[features_table(usecase)])
     features = lake.read(
-        features_table(usecase), columns=columns, where=in_reach, version=versions[features_table(usecase)]
+        features_table(usecase), columns=_CUT_BY, where=in_reach, version=versions[features_table(usecase)]
     )
     labels = lake.read(
         labels_table(usecase),
@@ -181,6 +217,43 @@ def _build_within(
     )
 
 
+class _Rows:
+    """The rows of a training set in order, with features and slices, the decisions of some dates at a time."""
+
+    def __init__(self, lake: Lake, usecase: UseCase, cut: pa.Table, source: TrainingSetSource) -> None:
+        self._usecase, self._cut = usecase, cut
+        version = source.data_versions[features_table(usecase)]
+        self._features = lake.dataset(features_table(usecase), version)
+        self.empty = self._with_features(cut.slice(0, 0))
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        """Yield the rows, whole dates each time and at least `_AT_ONCE` rows but for the last time."""
+        dates = self._cut["decision_date"].to_numpy()
+        ends = [*(np.flatnonzero(dates[1:] != dates[:-1]) + 1).tolist(), len(dates)]
+        start = 0
+        for end in ends:
+            if end - start >= _AT_ONCE or end == len(dates):
+                yield self._with_features(self._cut.slice(start, end - start))
+                start = end
+
+    def _with_features(self, cut: pa.Table) -> pa.Table:
+        assert self._features is not None  # noqa: S101 - the cut was made of it
+        decided_on = ds.field("decision_date").isin(cut["decision_date"].unique())
+        found = self._features.to_table(columns=_columns_of(self._usecase), filter=decided_on)
+        rows = labelled(found, cut, ("label", "label_known_at", "part"))
+        tested = part_of(cut, "test")
+        described = self._features.to_table(
+            columns=["entity_id", "decision_time", "attributes"],
+            filter=ds.field("decision_date").isin(tested["decision_date"].unique()),
+        )
+        return with_slices(self._usecase, rows, described)
+
+
+def _columns_of(usecase: UseCase) -> list[str]:
+    """Return the columns of the features table that a training set has."""
+    return [*_KEY_COLUMNS, *(f.name for f in usecase.features if f.name not in _KEY_COLUMNS)]
+
+
 def closed_labels(lake: Lake, usecase: UseCase, labels: pa.Table, features_version: int) -> pa.Table:
     """Return labels that count from the end of their horizon on, although some outcomes were known before.
 
@@ -201,8 +274,14 @@ def closed_labels(lake: Lake, usecase: UseCase, labels: pa.Table, features_versi
         )
         keys = zip(decided["entity_id"].to_pylist(), decided["decision_time"].to_pylist(), strict=True)
         calendar_of = dict(zip(keys, calendars_of(usecase, decided["attributes"]), strict=True))
-    rows = zip(*(labels[name].to_pylist() for name in ("outcome_date", "entity_id", "decision_time")), strict=True)
-    end = pa.array([ends[day, calendar_of.get((*key,), usecase.calendar)] for day, *key in rows], TIMESTAMP)
+    coded = labels["outcome_date"].combine_chunks().dictionary_encode()
+    usual = pa.array([ends[day, usecase.calendar] for day in coded.dictionary.to_pylist()], TIMESTAMP)
+    end = usual.take(coded.indices)
+    if apart:
+        rows = labels.filter(differs := pc.is_in(coded, pa.array(apart, pa.date32())))
+        each = zip(*(rows[name].to_pylist() for name in ("outcome_date", "entity_id", "decision_time")), strict=True)
+        of_place = [ends[day, calendar_of.get((*key,), usecase.calendar)] for day, *key in each]
+        end = pc.replace_with_mask(end, differs, pa.array(of_place, TIMESTAMP))
     place = labels.column_names.index("label_known_at")
     known = labels["label_known_at"]
     counts_from = pc.if_else(pc.greater(known, end), known, end)
@@ -213,18 +292,63 @@ def _is_full(rows: pa.Table, split: SplitSpec) -> bool:
     return len(part_of(rows, "train")["decision_date"].unique()) >= split.train_days
 
 
-def read_training_set(lake: Lake, usecase: UseCase, training_date: date, version: int | None = None) -> pa.Table:
+def read_training_set(
+    lake: Lake,
+    usecase: UseCase,
+    training_date: date,
+    version: int | None = None,
+    *,
+    parts: Sequence[str] = PARTS,
+    for_models: bool = False,
+) -> pa.Table:
     """Return the training set of a date, in the order in which it was built; `version` is the table's, None the newest.
+
+    Only these parts of it are read. With `for_models` numeric features are float32, as all models read them: it takes
+    half of the memory.
 
     Raises:
         LookupError: there is none.
+        FileNotFoundError: there is none of any date.
     """
-    rows = lake.read(training_set_table(usecase), where=ds.field("training_date") == training_date, version=version)
-    if not rows.num_rows:
+    name = training_set_table(usecase)
+    dataset = lake.dataset(name, _version(lake, name) if version is None else version)
+    found: list[pa.RecordBatch] = []
+    if dataset is not None:
+        columns = [each for each in dataset.schema.names if each not in (_DATE.name, _SOURCE.name)]
+        where = ds.field(_DATE.name) == training_date
+        if set(parts) != set(PARTS):
+            where = where & ds.field("part").isin(list(parts))
+        schema = pa.schema([dataset.schema.field(each) for each in columns])
+        if for_models:
+            schema = _as_models_read(usecase, schema)
+        with np.errstate(over="ignore"):
+            for batch in dataset.to_batches(columns=columns, filter=where, **FEW_AT_ONCE):
+                if batch.num_rows:
+                    found.append(
+                        pa.RecordBatch.from_arrays(
+                            [c.cast(f.type, safe=False) for c, f in zip(batch.columns, schema, strict=True)],
+                            schema=schema,
+                        )
+                    )
+    if not found:
         raise NotFoundError(f"use case {usecase.name} has no training set of {training_date}; materialize it first")
-    return rows.drop_columns([_DATE.name, _SOURCE.name]).sort_by(
-        [("decision_time", "ascending"), ("entity_id", "ascending")]
-    )
+    return _sorted(pa.Table.from_batches(found))
+
+
+def _as_models_read(usecase: UseCase, schema: pa.Schema) -> pa.Schema:
+    numeric = {f.name for f in usecase.features if f.kind == "numeric"} - set(_KEY_COLUMNS)
+    return pa.schema([f.with_type(pa.float32()) if f.name in numeric else f for f in schema])
+
+
+def _sorted(rows: pa.Table) -> pa.Table:
+    """Return rows by decision time and entity; as they are if they lie so, as they were written."""
+    times = rows["decision_time"].cast(pa.int64()).to_numpy()
+    later = times[1:] > times[:-1]
+    if (later | (times[1:] == times[:-1])).all():
+        entities = rows["entity_id"].combine_chunks()
+        if (later | pc.greater_equal(entities[1:], entities[:-1]).to_numpy(zero_copy_only=False)).all():
+            return rows
+    return rows.sort_by([("decision_time", "ascending"), ("entity_id", "ascending")])
 
 
 def training_set_source(lake: Lake, usecase: UseCase, training_date: date, version: int) -> TrainingSetSource:
@@ -259,7 +383,7 @@ def train_candidate(
     """Fit a candidate on the training set of a date and track it; return MLflow run id, model and plots by name."""
     registry.require_experiment(usecase.name)
     version = _version(lake, training_set_table(usecase))
-    rows = read_training_set(lake, usecase, training_date, version)
+    rows = read_training_set(lake, usecase, training_date, version, for_models=True)
     source = training_set_source(lake, usecase, training_date, version)
     fitted = fit_candidate(usecase, candidate, rows, threads=threads)
     test = Window.of(part_of(rows, "test"))
@@ -340,6 +464,14 @@ class Recipe(msgspec.Struct, frozen=True):
     calibration: str
 
 
+# What a process that trains holds: at first (Python, Dagster, MLflow), for each row of the training set (some 460 bytes
+# were measured, in docs/benchmarks-scale.md), and for each row that a model is fitted on: its matrices are in double
+# precision. The last has not been measured to the end of a fit and is a cautious guess.
+_BYTES_AT_FIRST, _BYTES_A_ROW, _BYTES_A_FITTED_ROW = 500 * 2**20, 470, 2000
+# Rows of a training set that are joined to their features at a time.
+_AT_ONCE = 262_144
+# Of the features, what decides which decisions are in a training set.
+_CUT_BY = ["entity_id", "decision_time", "decision_date"]
 _KEY_COLUMNS = ("entity_id", "decision_time", "decision_date", "slot", "outcome_date", "cost_if_fail")
 _DATE = pa.field("training_date", pa.date32(), nullable=False)
 _SOURCE = pa.field("made_from", pa.string(), nullable=False)

@@ -6,7 +6,7 @@ import pyarrow.dataset as ds
 import pytest
 from deltalake.exceptions import CommitFailedError
 
-from ml_assets.lake import Lake, PartitionBusyError, PositionMovedError
+from ml_assets.lake import Batches, Lake, PartitionBusyError, PositionMovedError
 
 MONDAY, TUESDAY = date(2026, 1, 5), date(2026, 1, 6)
 
@@ -28,6 +28,25 @@ def test_replacing_a_partition_leaves_the_others(lake):
     lake.replace("t", rows((MONDAY, 1), (TUESDAY, 2)), "day", [MONDAY, TUESDAY])
     lake.replace("t", rows((TUESDAY, 3)), "day", [TUESDAY])
     assert content(lake) == [(MONDAY, 1), (TUESDAY, 3)]
+
+
+def test_rows_can_be_made_while_they_are_written(lake):
+    """Guards memory: of a table larger than it, some rows at a time are made; and again, if need be."""
+    made = []
+
+    def make():
+        for n, day in enumerate((MONDAY, TUESDAY)):
+            made.append(n)
+            yield rows((day, n), (day, n + 10))
+
+    batches = Batches(rows().schema, make)
+    lake.replace("t", batches, "day", [MONDAY, TUESDAY])
+    version = lake.replace("t", batches, "day", [MONDAY, TUESDAY])
+    assert content(lake) == [(MONDAY, 0), (MONDAY, 10), (TUESDAY, 1), (TUESDAY, 11)]
+    assert made == [0, 1, 0, 1]
+    with pytest.raises(Exception, match="2026-01-06 do not belong"):
+        lake.replace("t", batches, "day", [MONDAY])
+    assert lake.version("t") == version
 
 
 def test_replacing_twice_changes_no_row(lake):

@@ -11,15 +11,16 @@ import pytest
 
 from ml_assets.contracts import TIMESTAMP, to_columns
 from ml_assets.defs.checks.training import judge_leaks
+from ml_assets.errors import InputError
 from ml_assets.features import as_of
-from ml_assets.lake import Lake, curated_table, daily_table, features_table
+from ml_assets.lake import Lake, curated_table, daily_table, features_table, labels_table
 from ml_assets.landing.extent import TopicProgress
 from ml_assets.learning.training_set import TrainingSetError
 from ml_assets.lifecycle import features as features_module
 from ml_assets.lifecycle.audit import audit_training_set
 from ml_assets.lifecycle.features import compute_features, mature_labels
 from ml_assets.lifecycle.lineage import features_again
-from ml_assets.lifecycle.training import assemble_training_set
+from ml_assets.lifecycle.training import assemble_training_set, refuse_too_large
 from ml_assets.spec import DailySpec, Feature
 from ml_assets_tests import late_payments
 
@@ -141,6 +142,22 @@ def test_an_audit_of_nothing_has_not_passed(lake, usecase):
     assert not LeakReport(audited=(), decisions=0).passed
     with pytest.raises(FileNotFoundError, match="materialize"):
         audit_training_set(lake, usecase, DAYS[0] + timedelta(days=700))
+
+
+def test_a_training_that_needs_more_memory_than_there_is_is_refused_before_it_starts(lake, usecase, monkeypatch):
+    """Guards a Job that is killed after an hour, retried with twice the memory, and killed again."""
+    lake.replace(features_table(usecase), _decisions(DAYS[0]), "decision_date", [DAYS[0]])
+    lake.replace(labels_table(usecase), _decisions(DAYS[0]), "decision_date", [DAYS[0]])
+    monkeypatch.setattr(lake, "read", None)
+    says = r"training on 2 decisions of \d+ dates needs about 0.5 GiB, and this process may use 0.3 GiB; give it more: "
+    with pytest.raises(InputError, match=says + "ML_ASSETS_MEMORY_MIB .*SplitSpec"):
+        assemble_training_set(lake, usecase, DAYS[-1], memory=300 * 2**20)
+    refuse_too_large(lake, usecase, DAYS[-1], 600 * 2**20)
+    refuse_too_large(lake, usecase, DAYS[0] - timedelta(days=1), 512 * 2**20)
+
+
+def _decisions(day: date) -> pa.Table:
+    return pa.table({"entity_id": ["a", "b"], "decision_date": pa.array([day] * 2, pa.date32())})
 
 
 def test_sql_that_sees_the_future_on_one_date_is_found(lake, usecase, monkeypatch):

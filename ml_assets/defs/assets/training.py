@@ -24,6 +24,7 @@ from ml_assets.defs.common import (
 )
 from ml_assets.defs.resources import Platform
 from ml_assets.lake import training_set_table
+from ml_assets.memory import memory_allowed
 from ml_assets.spec import Candidate, UseCase
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def training_set_asset(usecase: UseCase) -> dg.AssetsDefinition:
                 test_first=date.fromisoformat(config.test_first) if config.test_first else None,
                 test_last=date.fromisoformat(config.test_last) if config.test_last else None,
             ),
+            memory=memory_allowed(platform.settings.memory_mib),
         )
         leaks = audit_training_set(platform.lake, usecase, training_date, threads=platform.settings.threads)
         return dg.MaterializeResult(

@@ -30,7 +30,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-sec rehearsal rehearsal-sec ui desk serve test test-desk test-end-to-end test-faults test-gcs test-hostile test-k8s test-kafka test-operating test-rehearsal test-release \
 	image push sign verify sbom security audit deploy rollback \
-	smoke model-report check bench bench-features bench-landing bench-alerts backtest-alerts bench-desk bench-monitoring bench-morning bench-serving bench-similar bench-trees reach lock lock-image clean
+	smoke model-report check bench bench-features bench-landing bench-alerts backtest-alerts bench-desk bench-monitoring bench-morning bench-scale bench-serving bench-similar bench-trees reach lock lock-image clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -150,6 +150,10 @@ bench-monitoring: $(INSTALLED) ## drift on planted changes and quiet months, and
 
 bench-morning: $(INSTALLED) ## measure the morning of up to 200,000 open instructions, and write docs/benchmarks-morning.md
 	$(BIN)/python -m benchmarks.bench_morning
+
+bench-scale: $(INSTALLED) ## measure training on 4,000 and 40,000 instructions a day, and write docs/benchmarks-scale.md
+	home=$$(mktemp -d) && trap "ML_ASSETS_HOME=$$home $(BIN)/ml-assets stop; rm -rf $$home" EXIT && \
+		ML_ASSETS_HOME=$$home $(BIN)/ml-assets demo && $(BIN)/python -m benchmarks.bench_scale --home $$home
 
 bench-serving: $(INSTALLED) ## measure the scoring service beside MLflow, BentoML and the bare server, and write docs/benchmarks-serving.md
 	$(BIN)/python -m benchmarks.bench_serving

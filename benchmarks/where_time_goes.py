@@ -29,7 +29,7 @@ KNOWN_ENTITY = (
         "Starlette and FastAPI: middleware, path, request and response objects",
         ("starlette/", "fastapi/", "opentelemetry/"),
     ),
-    Part("uvicorn: parse the request, start its task, write the answer's head", ("uvicorn/protocols/", "heads.py")),
+    Part("uvicorn: parse the request, start its task, write the answer", ("uvicorn/protocols/", "heads.py")),
 )
 WHAT_IF = (
     Part("decode the requests by their contracts", ("decode_what_if (",)),
@@ -38,7 +38,7 @@ WHAT_IF = (
     Part("make decisions and features", ("_made (",)),
     Part("score, and make the answers", ("score_rows (",)),
 )
-REST = "sockets and event loop"
+REST = "event loop: wait for sockets, and read them"
 # Threads that do not answer: they keep tables and models, and send to Kafka.
 _BESIDE = ("_keep (", "serving/recorder.py")
 

@@ -15,7 +15,7 @@ from datetime import UTC, date, datetime, time
 from ml_assets.database.models import Drift, Estimate
 from ml_assets.database.monitoring import rows_between
 from ml_assets.database.promotions import Actor, open_request
-from ml_assets.features.days import weekdays
+from ml_assets.features.days import day_end, weekdays
 from ml_assets.landing.heartbeat import Heartbeats
 from ml_assets.landing.kafka import KafkaConnection
 from ml_assets.landing.landed import Landed, look
@@ -26,6 +26,7 @@ from ml_assets.learning.score_checks import ScoresRefusedError
 from ml_assets.lifecycle.drift import measure_drift
 from ml_assets.lifecycle.evaluation import evaluate_candidates
 from ml_assets.lifecycle.features import compute_features, mature_labels
+from ml_assets.lifecycle.horizons import horizons_of
 from ml_assets.lifecycle.ingestion import curate_dates
 from ml_assets.lifecycle.monitoring import decide_retraining, join_live_outcomes, measure_estimates, measure_performance
 from ml_assets.lifecycle.promotion import approve, promote_challenger
@@ -133,8 +134,11 @@ class Player:
         morning = Morning(number, today, 0)
         self.land(now)
         dates = [before, today] if number else [today]
-        # Also what became known on the day before, in the evening.
-        known = [*weekdays(before, today), today]
+        # Of the day before only what became known after its morning is new.
+        late = horizons_of(self.lake, self.usecase).known_between(
+            datetime.combine(before, MORNING, UTC), day_end(before)
+        )
+        known = [*([before] if late else []), *list(weekdays(before, today))[1:], today]
         with self.timed("features"):
             compute_features(self.lake, self.usecase, dates, until=now, threads=self.threads)
         with self.timed("labels"):
@@ -157,7 +161,7 @@ class Player:
         """Do what the assets of monitoring do, and note what they say."""
         today = morning.date
         with self.timed("outcomes"):
-            join_live_outcomes(self.lake, self.engine, self.usecase, known)
+            join_live_outcomes(self.lake, self.engine, self.usecase, sorted({*dates[:-1], *known}))
         with self.timed("performance"):
             if morning.day % _PERFORMANCE_EVERY == 0:
                 measure_performance(self.lake, self.registry, self.engine, self.usecase, [today], threads=self.threads)

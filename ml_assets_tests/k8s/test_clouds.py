@@ -121,6 +121,7 @@ def test_a_role_of_aws_may_log_in_as_the_users_of_its_pods_only(monkeypatch: pyt
     settings = settings_of("aws", monkeypatch)
     accounts = of_kind(overlay("aws"), "ServiceAccount")
     databases = databases_of("aws")
+    on_kafka = _values(of_kind(overlay("aws"), "NetworkPolicy")["to-kafka"]["spec"]["podSelector"])
     for account in accounts:
         workload = account.removeprefix("ml-assets-")
         policy = policy_of(workload)
@@ -132,4 +133,4 @@ def test_a_role_of_aws_may_log_in_as_the_users_of_its_pods_only(monkeypatch: pyt
         s3 = ROOT / "s3" / f"{workload}.json"
         assert ("kms:Decrypt" in policy) == s3.is_file(), workload
         assert ("kms:GenerateDataKey" in policy) == (s3.is_file() and "s3:PutObject" in s3.read_text()), workload
-        assert ("kafka-cluster:Connect" in policy) == (workload in {"lander", "scoring"}), workload
+        assert ("kafka-cluster:Connect" in policy) == (workload in on_kafka), workload

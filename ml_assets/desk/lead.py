@@ -30,6 +30,8 @@ class WorkedOff:
     """How far a list is: rows that the team is to act on, by what became of them.
 
     `closed` are those on which nobody has acted, and which need nothing any more.
+    `hidden` are those that were shown without their score, and `hidden_acted` those of them that were acted on: beside
+    the share of the others, they tell how far people follow the score.
     `saved` is what acting is expected to have saved, in the currency of the use case: its share of the expected cost of
     the rows acted on, less what acting costs. `results` counts results, `right` and `judged` the reasons.
     """
@@ -40,6 +42,8 @@ class WorkedOff:
     in_work: int
     missed: int
     closed: int
+    hidden: int
+    hidden_acted: int
     saved: float
     results: Mapping[str, int]
     right: int
@@ -51,6 +55,12 @@ class WorkedOff:
     def left(self) -> int:
         """Rows that nobody has taken and that can still be acted on."""
         return max(0, self.listed - self.acted - self.in_work - self.missed - self.closed)
+
+    @property
+    def shown_acted_share(self) -> float | None:
+        """The share that was acted on of the rows shown with their score; None if there are none."""
+        shown = self.listed - self.hidden
+        return (self.acted - self.hidden_acted) / shown if shown else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +108,8 @@ def worked_off(
         ),
         missed=sum(row.cut_off_at <= now for row in open_ones),
         closed=len(untouched) - len(open_ones),
+        hidden=sum(row.hidden for row in listed),
+        hidden_acted=sum(row.hidden for row, _ in of_list),
         saved=sum(usecase.action.effectiveness * row.expected_cost - usecase.action.cost for row, _ in acted),
         results={result: results[result] for result in RESULTS if results[result]},
         right=sum(line is not None and line.value == row.cause for row, line in judged),

@@ -1,4 +1,4 @@
-"""The live table: a row for each decision that is open now, in the slot that applies, as the feature SQL gives it."""
+"""The live table: one row per open decision, in the slot that applies now, as the feature SQL gives it."""
 
 import time
 from collections.abc import Iterable, Mapping, MutableMapping
@@ -18,10 +18,10 @@ _OF_LATE = 600.0
 
 @dataclass(frozen=True)
 class LiveTable:
-    """The open decisions as of `as_of`, in `features_schema`, each entity once; nothing in it changes.
+    """The open decisions as of `as_of`, in `features_schema`, one row per entity; its rows never change.
 
-    `newest_event` is when the newest row of `history`, which it was made of, is known; that may be after `as_of`.
-    `asked` notes of which sets of events what-if requests told, and when the last did (seconds of a monotonic clock).
+    `newest_event` is the time from which the newest row of `history` was known; it may be after `as_of`. `asked` maps
+    each set of events that what-if requests contained to the time of the last such request (seconds, monotonic clock).
     """
 
     rows: pa.Table
@@ -40,7 +40,7 @@ def make_table(
     usecase: UseCase, history: AsOfDatabase, now: datetime, newest_event: datetime | None,
     asked: MutableMapping[frozenset[str], float] | None = None,
 ) -> LiveTable:  # fmt: skip
-    """Return the decisions that are open at a time, and make ready for what-if requests like those `asked` of late.
+    """Return the decisions that are open at a time, prepared for the kinds of what-if requests that came recently.
 
     Raises:
         ValueError: as `AsOfDatabase.features`.
@@ -52,7 +52,7 @@ def make_table(
 
 
 def what_if_rows(usecase: UseCase, table: LiveTable, rows: Mapping[str, pa.Table], entities: Iterable[str]) -> pa.Table:
-    """Return the open decisions of entities as they would be if these rows of events, by name, had been known too.
+    """Return the open decisions of `entities` as they would be if these rows, by event name, had been known too.
 
     Raises:
         ValueError: as `AsOfDatabase.features`.
@@ -62,7 +62,7 @@ def what_if_rows(usecase: UseCase, table: LiveTable, rows: Mapping[str, pa.Table
 
 
 def _first_slot(parts: Iterable[pa.Table]) -> pa.Table:
-    """Return the rows of all slots, of an entity that several list those of the first."""
+    """Return the rows of all slots; if several slots list an entity, its row of the first of them."""
     found: list[pa.Table] = []
     for part in parts:
         for before in found:

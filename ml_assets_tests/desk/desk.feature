@@ -76,6 +76,7 @@ Feature: Analysts work the list until the cut-off, and what they know comes back
     Then a hidden row shows neither score nor reason
     When ana acts on the hidden row for NMAT
     Then the ledger has no score for it, and now the score is shown
+    And the lead sees how many of such rows were acted on, beside the others
 
   Scenario: The lead sees how the list goes
     When ana ticks I1, I2 and I3 and acts on them as suggested

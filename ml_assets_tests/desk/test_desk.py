@@ -304,6 +304,12 @@ def _(desk: Made, pages):
     assert pages["probability"] in desk.person("ana").get(f"{PATH}/row?entity={pages['hidden']}").text
 
 
+@then("the lead sees how many of such rows were acted on, beside the others")
+def _(desk: Made):
+    page = desk.person("lea", "leads").get(f"{PATH}/lead").text
+    assert re.search(r"Shown without score, acted on</dt><dd>1 of \d+ <small>0 % of the others</small>", page)
+
+
 def test_a_row_says_why_there_are_no_similar_cases(desk: Made):
     """Guards a page that fails, or shows nothing, before the first outcomes have come."""
     morning(desk.engine)

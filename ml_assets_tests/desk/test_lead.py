@@ -1,5 +1,6 @@
 """The lead's page: how the list is worked off, and how good the model has been."""
 
+from dataclasses import replace
 from datetime import date, timedelta
 
 import pytest
@@ -40,6 +41,16 @@ def test_rows_count_once_as_acted_in_work_missed_or_left():
     assert work.by_analyst == {"ana": {9: 1, 11: 1}, "ben": {18: 1}}
     assert work.hours == tuple(range(9, 19))
     assert work.saved == pytest.approx(3 * (0.5 * 500 - 5))
+
+
+def test_rows_without_score_are_counted_beside_the_others():
+    """Guards the only figure of how far people follow the score; a row beyond the capacity is in neither share."""
+    listed = [replace(row, hidden=row.entity_id in {"I1", "I2"}) for row in rows(*map(found, range(1, 8)))]
+    said = {name: [line(n, name, "acted", "LACK")] for n, name in enumerate(("I1", "I3", "I4", "I7"))}
+    work = worked_off(USE_CASE, listed, {entity: standing(lines, NOW) for entity, lines in said.items()}, NOW)
+    assert (work.hidden, work.hidden_acted, work.acted, work.listed) == (2, 1, 3, 5)
+    assert work.shown_acted_share == pytest.approx(2 / 3)
+    assert worked_off(USE_CASE, listed[:2], {}, NOW).shown_acted_share is None
 
 
 def test_the_page_tells_alerts_precision_champion_and_verdict(desk: Made):

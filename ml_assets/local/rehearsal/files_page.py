@@ -77,9 +77,10 @@ def goals_of_months(played: Played) -> list[Goal]:
 
 def goals_of_gap(played: Played) -> list[Goal]:
     """Return what was to be reached where nothing was published for years, and what was."""
-    begins, ends = played.gaps[-1]
+    _, ends = played.gaps[-1]
     longest = played.usecase.monitoring.longest_gap
-    within = [one for one in played.mornings if one.date > begins and _says_silent(one)]
+    # The last files before it are published later than its first date; until then, what they hold is awaited too.
+    within = [one for one in played.mornings if one.date > played.published[-2] and _says_silent(one)]
     judged = [one for one in within if one.decision and one.decision.numbers["of"]]
     trained = [one for one in within for _ in one.trainings]
     message = message_after(played)

@@ -150,7 +150,12 @@ def explain_answer(
             "made again; ask the service the same once more"
         )
     slots = usecase.slots_at(said["decision_time"].astimezone(UTC))
-    decision = next(slot for slot in slots if slot.slot == said["slot"])
+    decision = next((slot for slot in slots if slot.slot == said["slot"]), None)
+    if decision is None:
+        raise NotFoundError(
+            f"use case {usecase.name} has no slot {said['slot']!r} any more, by which {entity_id!r} was decided: its "
+            "features cannot be made again; trace it with the code of that time"
+        )
     line_of = canary_of if said["stage"] == "canary" else in_force
     promotion = line_of(engine, usecase.name, said["mlflow_run_id"], said["event_time"])
     scorer = _scorer(registry, said["mlflow_run_id"], promotion, threads)
@@ -220,7 +225,12 @@ def _versions_then(lake: Lake, usecase: UseCase, version: int) -> dict[str, int]
     """Return the versions at which curated and reference tables stood when this version of the features was written."""
     table = lake.table(features_table(usecase), version)
     assert table is not None  # noqa: S101 - its row has just been read
-    written = next(commit["timestamp"] for commit in table.history() if commit["version"] == version)
+    written = next((commit["timestamp"] for commit in table.history() if commit["version"] == version), None)
+    if written is None:
+        raise NotFoundError(
+            f"the log of {features_table(usecase)} no longer tells when version {version} was written: which versions "
+            "its features were made from is not known"
+        )
     found = {}
     for name in _read_by(usecase):
         if (other := lake.table(name)) is None:

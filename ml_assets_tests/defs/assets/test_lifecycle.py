@@ -23,7 +23,7 @@ from ml_assets.database.work_list import next_outcome_date, work_list
 from ml_assets.defs.sensors import landed_data_sensor
 from ml_assets.desk.app import Desk, build_app
 from ml_assets.desk.people import Forms, by_login
-from ml_assets.errors import StateError
+from ml_assets.errors import NotFoundError, StateError
 from ml_assets.governance import PackError
 from ml_assets.lake import (
     curated_table,
@@ -585,6 +585,16 @@ def test_an_answer_of_the_service_is_walked_back_and_made_again(bank, answered, 
     said = printed(found)
     for fact in ("as champion in 1.0 ms", "asked", answered.mlflow_run_id, answered.feature_set_hash, "reproduced"):
         assert fact in said, fact
+
+
+def test_an_answer_by_a_slot_that_is_gone_says_so(bank, answered):
+    """Guards a StopIteration in the walk back from an answer, after a use case has renamed its slots."""
+    of = bank.platform
+    renamed = dataclasses.replace(
+        bank.usecase, slots=tuple(dataclasses.replace(one, name=f"new_{one.name}") for one in bank.usecase.slots)
+    )
+    with pytest.raises(NotFoundError, match=r"has no slot .* any more"):
+        explain_answer(of.lake, of.registry, of.engine, renamed, answered.entity_id, answered.event_id, threads=1)
 
 
 def test_an_answer_is_joined_to_outcomes_as_one_prediction_of_the_stage_online(bank, answered):

@@ -177,17 +177,17 @@ def build_app(
                     at_work -= 1
             except ProblemError as error:
                 response = problem(error, request.url.path, request_id)
-            except MemoryError:
-                log.error("out of memory", verb=verb, request_id=request_id)
-                refused = ProblemError(
-                    503, "the service has not the memory for this now; ask for fewer at a time, or later", retry_after=5
-                )
-                response = problem(refused, request.url.path, request_id)
-            except Exception:
-                log.exception("failed", verb=verb, request_id=request_id)
-                response = problem(
-                    ProblemError(500, "the service failed; its log says why"), request.url.path, request_id
-                )
+            except Exception as error:
+                if _lacks_memory(error):
+                    log.error("out of memory", verb=verb, request_id=request_id)
+                    said = ProblemError(
+                        503, "the service has not the memory for this now; ask for fewer at a time, or later",
+                        retry_after=5,
+                    )  # fmt: skip
+                else:
+                    log.exception("failed", verb=verb, request_id=request_id)
+                    said = ProblemError(500, "the service failed; its log says why")
+                response = problem(said, request.url.path, request_id)
             response.headers["x-request-id"] = request_id
             seconds = time.perf_counter() - begun
             metrics.count(verb, response.status_code)
@@ -350,6 +350,11 @@ def build_app(
     )
     app.openapi = document  # type: ignore[method-assign] # how FastAPI is given a custom document
     return app
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Return whether there was no memory, also for the stack of a new thread, of which Python says only this."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "start new thread" in str(error))
 
 
 class _Endpoint:

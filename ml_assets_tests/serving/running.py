@@ -29,9 +29,12 @@ from ml_assets_tests.serving.filled import SMALL, files_of
 
 def main() -> None:
     home, url, bootstrap, port, drain = sys.argv[1:]
+    # Into a file: a pipe that nobody reads while the service runs would stop it once it is full.
     structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO)
-    )  # nobody reads a line a request
+        processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory((Path(home) / "service.log").open("w", buffering=1)),
+    )
     engine = connect(url)
     recorder = Recorder(KafkaConnection(bootstrap), make_topics=True, idempotent=False)
     recorder.start()

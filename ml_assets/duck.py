@@ -39,8 +39,12 @@ class Room:
     @classmethod
     def of(cls, settings: Settings) -> Room:
         """Return what the settings give."""
-        allowed = memory_allowed(settings.memory_mib)
-        return cls(max(_LEAST, int(allowed * _SHARE)), Path(settings.spill_path), settings.spill_mib * MIB)
+        return cls(_memory_of(memory_allowed(settings.memory_mib)), Path(settings.spill_path), settings.spill_mib * MIB)
+
+
+def _memory_of(allowed: int) -> int:
+    """Return the bytes that DuckDB gets of those that the process may use."""
+    return max(_LEAST, int(allowed * _SHARE))
 
 
 _room: Room | None = None
@@ -56,7 +60,7 @@ def open_duckdb(threads: int = 0) -> duckdb.DuckDBPyConnection:
     """Return an empty database in memory, whose clock is UTC; `threads` 0 means one per core."""
     import duckdb
 
-    room = _room or Room(max(_LEAST, int(memory_allowed() * _SHARE)), Path(tempfile.gettempdir()) / "ml_assets-spill")
+    room = _room or Room(_memory_of(memory_allowed()), Path(tempfile.gettempdir()) / "ml_assets-spill")
     config: dict[str, Any] = {"memory_limit": f"{room.memory}B", "temp_directory": str(room.spill)}
     if threads:
         config["threads"] = threads

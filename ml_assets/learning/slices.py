@@ -1,6 +1,6 @@
 """What a decision is about, beside its features: the value at stake, and the slices in which models are compared."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, date
 from typing import Literal
 
@@ -47,13 +47,16 @@ def described(usecase: UseCase, rows: pa.Table, attributes: pa.Table) -> pa.Tabl
     return with_sources(usecase, rows, attributes, {VALUE_COLUMN: usecase.value}, kind="DOUBLE")
 
 
-def with_feedback(usecase: UseCase, rows: pa.Table, said: Mapping[date, Sequence[Line]]) -> pa.Table:
+def with_feedback(
+    usecase: UseCase, rows: pa.Table, read: Callable[[Collection[date]], Mapping[date, Sequence[Line]]]
+) -> pa.Table:
     """Return described rows with what people had said of them before each decision, in the slices that ask for it.
 
-    `said` has by outcome date the lines of its list, in order.
+    `read` returns the lines of the lists of some outcome dates, by date and in order; it is called if a slice asks.
     """
     if not (names := _of_feedback(usecase)):
         return rows
+    said = read(rows["outcome_date"].unique().to_pylist())
     lines = {(day, entity): own for day, of_day in said.items() for entity, own in by_entity(of_day).items()}
     keys = (rows[name].to_pylist() for name in ("outcome_date", "entity_id", "decision_time"))
     words = pa.array(

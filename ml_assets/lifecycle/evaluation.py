@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -152,7 +153,7 @@ def compare_models(
         LookupError: a candidate has not been trained for this date.
     """
     test = read_training_set(lake, usecase, training_date, parts=["test"], for_models=True)
-    test = with_feedback(usecase, test, feedback_about(engine, usecase.name, test["outcome_date"].unique().to_pylist()))
+    test = with_feedback(usecase, test, partial(feedback_about, engine, usecase.name))
     runs = registry.candidate_runs(usecase.name, training_date)
     if missing := [c.name for c in usecase.candidates if c.name not in runs]:
         raise NotFoundError(

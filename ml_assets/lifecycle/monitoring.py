@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import pyarrow as pa
@@ -118,7 +118,7 @@ def join_live_outcomes(lake: Lake, engine: Engine | str, usecase: UseCase, dates
         features = _together(features, online.features)
         labels = _together(labels, online.labels)
     rows = join_outcomes(usecase, predictions, features, labels, mature)
-    rows = with_feedback(usecase, rows, feedback_about(engine, usecase.name, touched))
+    rows = with_feedback(usecase, rows, partial(feedback_about, engine, usecase.name))
     version = lake.replace(outcomes_table(usecase), rows, "outcome_date", touched)
     replace_dates(engine, Outcome, usecase.name, touched, rows)
     replace_dates(engine, OutcomeCount, usecase.name, touched, outcome_counts(usecase, rows))

@@ -159,6 +159,10 @@ class Lake:
         with self._newest(name) as opened:
             return None if opened is None else opened.version
 
+    def versions(self, names: Iterable[str]) -> dict[str, int]:
+        """Return the newest version of each of these tables that exists."""
+        return {name: version for name in names if (version := self.version(name)) is not None}
+
     def positions(self, name: str, app_ids: Iterable[str]) -> dict[str, int]:
         """Return the position of each application in a table's log; 0 for one never seen."""
         with self._newest(name) as opened:

@@ -275,12 +275,13 @@ def open_history(
             there = set(dataset.schema.names)
             columns = [name for name in columns_read(usecase, event) if name in there or name not in COORDINATES.names]
             events[event.name] = dataset.scanner(columns=columns, filter=wanted, **FEW_AT_ONCE)
-    references = {}
-    for reference in usecase.references:
-        dataset = rows_of(reference_table(usecase, reference))
-        if dataset is not None:
-            references[reference.name] = dataset
-    return AsOfDatabase(usecase, events, references, daily=daily, threads=threads)
+    return AsOfDatabase(usecase, events, references_of(usecase, rows_of), daily=daily, threads=threads)
+
+
+def references_of(usecase: UseCase, rows_of: Callable[[str], ds.Dataset | None]) -> dict[str, ds.Dataset]:
+    """Return the reference tables that are there, by the names that the SQL has for them; `rows_of` reads a table."""
+    found = ((reference.name, rows_of(reference_table(usecase, reference))) for reference in usecase.references)
+    return {name: rows for name, rows in found if rows is not None}
 
 
 def in_reach(history: timedelta, first: date, last: date) -> ds.Expression:

@@ -159,7 +159,7 @@ def explain_answer(
     line_of = canary_of if said["stage"] == "canary" else in_force
     promotion = line_of(engine, usecase.name, said["mlflow_run_id"], said["event_time"])
     scorer = _scorer(registry, said["mlflow_run_id"], promotion, threads)
-    versions = {name: version for name in _read_by(usecase) if (version := lake.version(name)) is not None}
+    versions = lake.versions(_read_by(usecase))
     again = features_again(lake, usecase, entity_id, decision, versions, threads)
     return PredictionLineage(
         prediction=said,
@@ -257,8 +257,7 @@ def events_until(lake: Lake, usecase: UseCase, entity_id: str, decision: Decisio
 
     They are read from the curated tables as these are now.
     """
-    names = [curated_table(usecase, event) for event in usecase.events]
-    versions = {name: version for name in names if (version := lake.version(name)) is not None}
+    versions = lake.versions(curated_table(usecase, event) for event in usecase.events)
     return _sources(lake, usecase, entity_id, decision, versions)
 
 

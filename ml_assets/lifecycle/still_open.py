@@ -18,8 +18,8 @@ import pyarrow.dataset as ds
 from ml_assets.contracts import TIMESTAMP
 from ml_assets.features import AsOfDatabase, columns_read
 from ml_assets.features.sql import use_of
-from ml_assets.lake import Lake, curated_table, reference_table
-from ml_assets.lifecycle.features import in_reach
+from ml_assets.lake import Lake, curated_table
+from ml_assets.lifecycle.features import in_reach, references_of
 from ml_assets.lifecycle.lineage import naming
 from ml_assets.spec import DecisionTime, UseCase
 
@@ -40,8 +40,7 @@ def closed_since(lake: Lake, usecase: UseCase, listed: Mapping[str, Listed], now
     """
     if not use_of(usecase.feature_sql["decisions"]).tables.isdisjoint(table.name.lower() for table in usecase.daily):
         return {}
-    tables = [curated_table(usecase, event) for event in usecase.events]
-    versions = {name: version for name in tables if (version := lake.version(name)) is not None}
+    versions = lake.versions(curated_table(usecase, event) for event in usecase.events)
     news = _news(lake, usecase, listed, now, versions)
     if not news:
         return {}
@@ -50,11 +49,6 @@ def closed_since(lake: Lake, usecase: UseCase, listed: Mapping[str, Listed], now
     events = {
         event.name: of.select([c for c in columns_read(usecase, event) if c in of.column_names]) for event, of in rows
     }
-    references = {
-        reference.name: of
-        for reference in usecase.references
-        if (of := lake.dataset(reference_table(usecase, reference))) is not None
-    }
     groups: dict[tuple[DecisionTime, DecisionTime], set[str]] = {}
     for entity in news:
         decision, until = listed[entity].decision, listed[entity].until
@@ -62,7 +56,7 @@ def closed_since(lake: Lake, usecase: UseCase, listed: Mapping[str, Listed], now
         again = DecisionTime(decision.slot, as_of, decision.decision_date)
         groups.setdefault((decision, again), set()).add(entity)
     closed: set[str] = set()
-    with AsOfDatabase(usecase, events, references, threads=1) as history:
+    with AsOfDatabase(usecase, events, references_of(usecase, lake.dataset), threads=1) as history:
         for (decision, again), entities in groups.items():
             closed |= (entities & history.decided(decision)) - history.decided(again)
     return {entity: news[entity] for entity in sorted(closed)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, Final
@@ -159,14 +159,14 @@ def retire_predictions(where: Engine | str, *, months: int, now: datetime) -> li
         return list(connection.execute(text("SELECT predictions_drop_months(:first)"), {"first": first}).scalars())
 
 
-def scored_data_versions(where: Engine | str, use_case: str) -> list[str]:
-    """Return the Delta versions that the predictions of a use case were made from: JSON, by table, each set once."""
+def scored_data_versions(where: Engine | str, use_case: str) -> list[tuple[date, Mapping[str, int]]]:
+    """Return the Delta versions by table that the predictions of each decision date were made from, each set once."""
     with begin(where) as connection:
         rows = connection.execute(
-            text("SELECT DISTINCT data_versions::text FROM predictions WHERE use_case = :use_case"),
+            text("SELECT DISTINCT decision_date, data_versions FROM predictions WHERE use_case = :use_case"),
             {"use_case": use_case},
         )
-        return [str(versions) for (versions,) in rows]
+        return [(day, versions) for day, versions in rows]
 
 
 def find_prediction(

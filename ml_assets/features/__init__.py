@@ -4,6 +4,7 @@ from ml_assets.features.as_of import AsOfDatabase, DailyParts, daily_days
 from ml_assets.features.catalogue import CatalogueEntry, catalogue, catalogue_page
 from ml_assets.features.sql import use_of
 from ml_assets.features.tables import (
+    DECIDED_SCHEMA,
     DECISION_TIMES_SCHEMA,
     KEYS_SCHEMA,
     LABELS_SCHEMA,
@@ -15,6 +16,7 @@ from ml_assets.features.tables import (
 )
 
 __all__ = [
+    "DECIDED_SCHEMA",
     "DECISION_TIMES_SCHEMA",
     "KEYS_SCHEMA",
     "LABELS_SCHEMA",

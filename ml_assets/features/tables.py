@@ -25,6 +25,11 @@ DECISION_TIMES_SCHEMA = pa.schema(
         for name in ("decision_date", "slot", "decision_time")
     ]
 )
+# Of a decision time also the version of the features table that has its rows, and the tables that these were made from:
+# a JSON object of their Delta versions.
+DECIDED_SCHEMA = DECISION_TIMES_SCHEMA.append(pa.field("features_version", pa.int64())).append(
+    pa.field("made_from", pa.string())
+)
 LABELS_SCHEMA = pa.schema(
     [
         pa.field("entity_id", pa.string(), nullable=False),

@@ -23,6 +23,7 @@ from ml_assets.lake.names import (
     reference_quarantine_table,
     reference_table,
     shadow_table,
+    source_tables,
     tables_of,
     training_set_table,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "reference_quarantine_table",
     "reference_table",
     "shadow_table",
+    "source_tables",
     "tables_of",
     "training_set_table",
 ]

@@ -36,13 +36,19 @@ def daily_table(usecase: UseCase, name: str) -> str:
     return f"daily/{usecase.name}/{name}"
 
 
+def source_tables(usecase: UseCase) -> list[str]:
+    """Return the curated and reference tables that features are made from."""
+    names = [curated_table(usecase, event) for event in usecase.events]
+    return names + [reference_table(usecase, reference) for reference in usecase.references]
+
+
 def features_table(usecase: UseCase) -> str:
     """One row per decision; partitioned by decision_date."""
     return f"features/{usecase.name}"
 
 
 def decision_times_table(usecase: UseCase) -> str:
-    """The decision times at which features were made, also those without decisions; partitioned by decision_date."""
+    """The decision times at which features were made, from what, also those without decisions; partitioned by date."""
     return f"decision_times/{usecase.name}"
 
 

@@ -22,7 +22,7 @@ from ml_assets.learning.drift_reference import evenly
 from ml_assets.learning.plots import drift_plot
 from ml_assets.learning.slices import described, with_sources
 from ml_assets.lifecycle.champion import champion_run
-from ml_assets.lifecycle.features import decided_times
+from ml_assets.lifecycle.decided import decided_times
 from ml_assets.lifecycle.feeds import feed_rows
 from ml_assets.lifecycle.opened_models import OpenedModels
 from ml_assets.monitoring.drift import (

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,7 +12,6 @@ from ml_assets.calendars import BusinessCalendar
 from ml_assets.contracts import TIMESTAMP
 from ml_assets.errors import InputError
 from ml_assets.features import (
-    DECISION_TIMES_SCHEMA,
     KEYS_SCHEMA,
     LABELS_SCHEMA,
     AsOfDatabase,
@@ -22,12 +21,13 @@ from ml_assets.features import (
 )
 from ml_assets.features.days import day_end, day_start
 from ml_assets.features.sound import calendars_of, lacking
-from ml_assets.lake import Lake, curated_table, decision_times_table, features_table, labels_table, reference_table
+from ml_assets.lake import Lake, curated_table, features_table, labels_table, reference_table, source_tables
 from ml_assets.lake.counts import counts_by
 from ml_assets.lake.opened import FEW_AT_ONCE
 from ml_assets.landing.extent import TopicProgress, least
 from ml_assets.landing.schemas import COORDINATES
 from ml_assets.lifecycle.daily import CLOCKS_AHEAD, KeptDays, PartInputs, keep_parts, look_for_parts
+from ml_assets.lifecycle.decided import note_decided
 from ml_assets.lifecycle.horizons import Horizons, Outcome, dates_of, horizons_of, known_time
 from ml_assets.lifecycle.waiting import (
     NotIngested,
@@ -105,7 +105,11 @@ def compute_features(
     inputs = PartInputs(lake, usecase)
     kept = look_for_parts(lake, usecase, inputs, dates) if usecase.daily else KeptDays(DailyParts())
     first = min([*dates, *kept.missing])
-    with open_history(lake, usecase, first, max(dates), daily=kept.parts, threads=threads) as history:
+    versions = lake.versions(source_tables(usecase))
+    history_of_dates = open_history(
+        lake, usecase, first, max(dates), daily=kept.parts, versions=versions, threads=threads
+    )
+    with history_of_dates as history:
         history.make_daily(kept.missing)
         for day in dates:
             due = [decision for decision in usecase.decision_times(day) if until is None or decision.as_of <= until]
@@ -123,7 +127,7 @@ def compute_features(
     features = pa.concat_tables(parts)
     version = lake.replace(features_table(usecase), features, "decision_date", dates)
     # After the features: a decision time that is noted as decided has all its rows there.
-    lake.replace(decision_times_table(usecase), _as_rows(decided), "decision_date", dates)
+    note_decided(lake, usecase, dates, decided, features=version, made_from=versions)
     slowest = least(all_progress(lake, [usecase]).values())
     return DecisionReport(
         features.num_rows,
@@ -138,20 +142,6 @@ def compute_features(
         slowest=str(held_back if waits else slowest),
         impossible=len(never),
     )
-
-
-def decided_times(lake: Lake, usecase: UseCase, dates: Sequence[date], features: pa.Table) -> list[DecisionTime]:
-    """Return the decision times of these dates at which features were made, in order, also those with nothing open.
-
-    `features` are those of the dates: what was made before these times were kept is known by its rows.
-    """
-    kept = [features.select(DECISION_TIMES_SCHEMA.names)]
-    if (dataset := lake.dataset(decision_times_table(usecase))) is not None:
-        kept.append(dataset.to_table(DECISION_TIMES_SCHEMA.names, filter=ds.field("decision_date").isin(list(dates))))
-    rows = pa.concat_tables([rows.cast(DECISION_TIMES_SCHEMA) for rows in kept])
-    times = rows.group_by(["slot", "decision_time"]).aggregate([]).to_pylist()
-    found = [DecisionTime(row["slot"], row["decision_time"].astimezone(UTC)) for row in times]
-    return sorted(found, key=lambda decision: decision.as_of)
 
 
 def mature_labels(lake: Lake, usecase: UseCase, known_dates: Sequence[date], *, threads: int = 0) -> DecisionReport:
@@ -289,13 +279,6 @@ def in_reach(history: timedelta, first: date, last: date) -> ds.Expression:
     day = ds.field("business_date")
     # Where a clock runs ahead, what was known in time has a later business date.
     return (day >= first - history) & (day <= last + CLOCKS_AHEAD)
-
-
-def _as_rows(decided: Sequence[DecisionTime]) -> pa.Table:
-    return pa.Table.from_pylist(
-        [{"decision_date": one.decision_date, "slot": one.slot, "decision_time": one.as_of} for one in decided],
-        schema=DECISION_TIMES_SCHEMA,
-    )
 
 
 def _why(

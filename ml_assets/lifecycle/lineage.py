@@ -22,9 +22,10 @@ from ml_assets.database.predictions import find_prediction
 from ml_assets.database.promotions import LedgerEntry, canary_of, in_force
 from ml_assets.errors import NotFoundError, StateError
 from ml_assets.features import daily_days
-from ml_assets.lake import Lake, curated_table, features_table, landing_table, reference_table
+from ml_assets.lake import Lake, curated_table, features_table, landing_table, source_tables
 from ml_assets.landing.schemas import EVENT
 from ml_assets.learning.scorer import Scorer
+from ml_assets.lifecycle.decided import made_from
 from ml_assets.lifecycle.features import in_reach, open_history
 from ml_assets.registry import CandidateRun, ModelRegistry
 from ml_assets.spec import DecisionTime, EventSpec, UseCase
@@ -54,7 +55,7 @@ class PredictionLineage:
 
     `prediction` is its row in PostgreSQL, or the answer of the service as it has landed. `promotion` is the ledger's
     line by which its model was champion when it scored. `features` are the values that were scored; `features_again`
-    those that the feature SQL gives today from the curated tables as they stood when the features were written
+    those that the feature SQL gives today from the versions of the curated tables from which these were made
     (`curated_versions`). `probability_again` is what the saved model gives for `features`, `probability_anew` for
     `features_again`.
 
@@ -113,7 +114,9 @@ def explain_prediction(
     rows = decided_row(lake, usecase, entity_id, decision, version)
     promotion = in_force(engine, usecase.name, prediction["mlflow_run_id"], prediction["scored_at"])
     scorer = _scorer(registry, prediction["mlflow_run_id"], promotion, threads)
-    curated = _versions_then(lake, usecase, version)
+    # Of features from before this was noted: what became known later is not seen in what is there now.
+    noted = made_from(lake, usecase, [(decision.decision_date, version)])
+    curated = {table: one for table, (one,) in noted.items()} or lake.versions(source_tables(usecase))
     again = features_again(lake, usecase, entity_id, decision, curated, threads)
     names = scorer.manifest.features.all
     return PredictionLineage(
@@ -159,7 +162,7 @@ def explain_answer(
     line_of = canary_of if said["stage"] == "canary" else in_force
     promotion = line_of(engine, usecase.name, said["mlflow_run_id"], said["event_time"])
     scorer = _scorer(registry, said["mlflow_run_id"], promotion, threads)
-    versions = lake.versions(_read_by(usecase))
+    versions = lake.versions(source_tables(usecase))
     again = features_again(lake, usecase, entity_id, decision, versions, threads)
     return PredictionLineage(
         prediction=said,
@@ -202,12 +205,6 @@ def _scorer(registry: ModelRegistry, run_id: str, promotion: LedgerEntry | None,
     return Scorer.from_files(registry.download_model(run_id, approved), threads=threads)
 
 
-def _read_by(usecase: UseCase) -> list[str]:
-    """Return the curated and reference tables that features are made from."""
-    names = [curated_table(usecase, event) for event in usecase.events]
-    return names + [reference_table(usecase, reference) for reference in usecase.references]
-
-
 def decided_row(lake: Lake, usecase: UseCase, entity_id: str, decision: DecisionTime, version: int) -> pa.Table:
     """Return the row of the features table, at the version that was scored."""
     where = (ds.field("decision_date") == decision.decision_date) & (ds.field("entity_id") == entity_id)
@@ -219,26 +216,6 @@ def decided_row(lake: Lake, usecase: UseCase, entity_id: str, decision: Decision
             f"{entity_id!r} at {decision.as_of}; the version may have been vacuumed"
         )
     return rows
-
-
-def _versions_then(lake: Lake, usecase: UseCase, version: int) -> dict[str, int]:
-    """Return the versions at which curated and reference tables stood when this version of the features was written."""
-    table = lake.table(features_table(usecase), version)
-    assert table is not None  # noqa: S101 - its row has just been read
-    written = next((commit["timestamp"] for commit in table.history() if commit["version"] == version), None)
-    if written is None:
-        raise NotFoundError(
-            f"the log of {features_table(usecase)} no longer tells when version {version} was written: which versions "
-            "its features were made from is not known"
-        )
-    found = {}
-    for name in _read_by(usecase):
-        if (other := lake.table(name)) is None:
-            continue
-        before = [commit["version"] for commit in other.history() if commit["timestamp"] <= written]
-        if before:
-            found[name] = int(max(before))
-    return found
 
 
 def features_again(

@@ -18,7 +18,7 @@ from ml_assets.lake import Lake, features_table, predictions_table
 from ml_assets.learning.score_checks import DateVerdict
 from ml_assets.learning.scorer import Scorer
 from ml_assets.lifecycle.champion import settle
-from ml_assets.lifecycle.features import decided_times
+from ml_assets.lifecycle.decided import decided_times
 from ml_assets.lifecycle.training import RunOrigin
 from ml_assets.predictions.score import Provenance, predictions_for, retain_provenance, score
 from ml_assets.registry import ModelRegistry, ModelVersion

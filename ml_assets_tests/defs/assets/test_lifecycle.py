@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 import msgspec
+import pyarrow.compute as pc
 import pytest
 from rich.console import Console
 from sqlalchemy import text
@@ -51,6 +52,7 @@ from ml_assets.lifecycle.evaluation import (
     read_model_evidence,
 )
 from ml_assets.lifecycle.lineage import explain_answer, explain_prediction
+from ml_assets.lifecycle.maintenance import maintain_lake
 from ml_assets.lifecycle.monitoring import join_live_outcomes
 from ml_assets.lifecycle.registration import register_challenger
 from ml_assets.lifecycle.reproduce import CannotReproduceError, reproduce
@@ -477,6 +479,28 @@ def test_a_prediction_is_walked_back_to_its_offsets_and_made_again(bank):
     (invoice,) = (source for source in found.sources if source.event == "invoices")
     at = {(e["kafka_partition"], e["kafka_offset"]): e for e in landed if e["invoice_id"] == row["entity_id"]}
     assert at[invoice.kafka_partition, invoice.kafka_offset]["event_id"] == invoice.event_id
+
+
+def test_a_prediction_is_made_again_from_what_it_was_made_from_after_a_repair_and_housekeeping(bank):
+    """Guards versions that were guessed from commit times, and that housekeeping took away after a week."""
+    engine, name = bank.platform.engine, bank.usecase.name
+    (row,) = work_list(engine, name, next_outcome_date(engine, name), 1)
+    table = curated_table(bank.usecase, bank.usecase.event("invoices"))
+    rows = bank.lake.read(table)
+    names_it = pc.equal(rows["invoice_id"], row["entity_id"])
+    (day,) = rows.filter(names_it)["business_date"].to_pylist()
+    of_day = rows.filter(pc.equal(rows["business_date"], day))
+    bank.lake.replace(
+        table, of_day.filter(pc.not_equal(of_day["invoice_id"], row["entity_id"])), "business_date", [day]
+    )
+    try:
+        maintain_lake(bank.lake, bank.platform.registry, engine, [bank.usecase], keep_hours=0)
+        found = explain_prediction(bank.lake, bank.platform.registry, engine, bank.usecase, row["entity_id"], threads=1)
+        assert found.reproduced
+        assert found.curated_versions[table] < bank.lake.version(table)
+        assert "invoices" in {source.event for source in found.sources}
+    finally:
+        bank.lake.replace(table, of_day, "business_date", [day])
 
 
 def test_the_desk_shows_its_events_and_computes_it_again(bank):

@@ -49,8 +49,10 @@ class _File:
         before = frozenset[str]().union(*(parts.parts[name] for name in self._follow))
         # Of those that move by themselves: where something follows from them alone, it pays to compare them.
         self._compared = [name for name in moving if compare and name not in self._follow and name in before]
-        # The tables of parts, by part; and what each compared one is without added rows.
+        # The tables of parts, by part; and of each compared one the SQL of what tells it from others, and what that is
+        # without added rows.
         self._tables: dict[str, str] = {}
+        self._telling: dict[str, str] = {}
         self._prints: dict[str, tuple[Any, ...]] = {}
         self._written: dict[frozenset[str], str] = {}
 
@@ -67,20 +69,17 @@ class _File:
             table = f"part_{number}_of_{self.stem}"
             ask(f"CREATE TEMP TABLE {table} AS {self._parts.alone(name, self._tables)}")
             self._tables[name] = table
-        self._prints = {name: self._print(ask, name) for name in self._compared}
+        steady = {name: table for name, table in self._tables.items() if name in self._steady}
+        self._telling = {name: _told_apart(self._parts.alone(name, steady)) for name in self._compared}
+        self._prints = {name: ask(sql)[0] for name, sql in self._telling.items()}
 
     def sql(self, ask: "_Asking") -> str:
         """Return the SQL for what the connection sees now."""
-        same = frozenset(name for name in self._compared if self._print(ask, name) == self._prints[name])
+        same = frozenset(name for name, sql in self._telling.items() if ask(sql)[0] == self._prints[name])
         if same not in self._written:
             free = self._same(same)
             self._written[same] = self._parts.reading({n: table for n, table in self._tables.items() if n in free})
         return self._written[same]
-
-    def _print(self, ask: "_Asking", name: str) -> tuple[Any, ...]:
-        """Return what tells the rows of a part from others, in whatever order: two sums of 64-bit hashes."""
-        rows = self._parts.alone(name, {n: table for n, table in self._tables.items() if n in self._steady})
-        return ask(f"SELECT count(*), sum(hash(now)), sum(hash(now, 1)) FROM ({rows}) AS now")[0]
 
     def _same(self, compared: frozenset[str]) -> frozenset[str]:
         """Return the parts that are the same if these of the compared ones are."""
@@ -94,6 +93,11 @@ class _File:
         """Return those of the same parts that anything else names."""
         others = (self._parts.parts[name] for name in self._parts.parts if name not in same)
         return same & self._parts.named.union(*others)
+
+
+def _told_apart(rows: str) -> str:
+    """Return the SQL of what tells rows from others, in whatever order they come: two sums of 64-bit hashes."""
+    return f"SELECT count(*), sum(hash(now)), sum(hash(now, 1)) FROM ({rows}) AS now"
 
 
 class _Asking:

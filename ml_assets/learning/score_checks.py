@@ -108,14 +108,14 @@ def _conditions(
         unknown_shares(names, texts, reference.categories),
         expected.unknown,
         spec.max_unknown,
-        "the model has learned the categories of",
+        "categories that the model has not learned, of",
     )
     yield _worst(
         "missing_features",
         missing_shares(names, numbers, texts),
         expected.missing,
         spec.max_missing,
-        "there are values of",
+        "missing values of",
     )
 
 

@@ -12,7 +12,7 @@ key = $(if $(wildcard $($(1))),$($(1)),env://$(1))
 # Nothing of a bank's image goes into the public log of signatures.
 PRIVATE = --tlog-upload=false
 PUSHED = $(or $(filter-out ml-assets:dev,$(IMAGE)),$(shell cat dist/image 2>/dev/null))
-WORKLOADS = $(addprefix deployment/ml-assets-,webserver webserver-writable alerts daemon code-location mlflow scoring desk) statefulset/ml-assets-lander
+PART = app.kubernetes.io/part-of=ml-assets
 ASK = kubectl -n ml-assets exec
 get = import urllib.request; print(urllib.request.urlopen('$(1)', timeout=30).read().decode())
 # Asked by a client of MLflow's, which checks its certificate.
@@ -129,8 +129,11 @@ smoke: ## ask what is deployed whether it is well
 	$(ASK) deployment/ml-assets-desk -c desk -- python -c "$(call get,http://localhost:3000/health/ready)"
 
 rollback: ## back to the rollout before; the schema stays, see docs/operating.md
-	for each in $(WORKLOADS); do kubectl -n ml-assets rollout undo $$each || exit 1; done
-	for each in $(WORKLOADS); do kubectl -n ml-assets rollout status $$each --timeout=600s || exit 1; done
+	# What came with this release has nothing before it, and stays.
+	for each in $$(kubectl -n ml-assets get deployments,statefulsets -l $(PART) -o name); do \
+		said=$$(kubectl -n ml-assets rollout undo $$each 2>&1) || [[ $$said == *"no rollout history"* ]] || { echo "$$said" >&2; exit 1; }; \
+		echo "$$said"; done
+	kubectl -n ml-assets rollout status deployments,statefulsets -l $(PART) --timeout=600s
 
 model-report: $(INSTALLED) ## what a change does to the models it touches: make model-report AGAINST=origin/main DATA=<folder>
 	$(BIN)/ml-assets model-report --against $(or $(AGAINST),origin/main) $(if $(DATA),--data "$(DATA)")

@@ -226,16 +226,24 @@ class Platform:
 
     def metadata(self, asset: list[str], partition: str | None = None) -> dict[str, Any]:
         """Metadata of the newest materialization of an asset, or of a partition of it."""
-        found = self.graphql(
+        made = self._made(asset, partition)
+        assert made, f"{asset} of {partition} has not been materialized"
+        entries = {e["label"]: e.get("intValue") or e.get("text") for e in made[0]["metadataEntries"]}
+        return {"run": made[0]["runId"], **entries}
+
+    def is_made(self, asset: list[str], partition: str) -> bool:
+        """Whether a partition of an asset has been materialized."""
+        return bool(self._made(asset, partition))
+
+    def _made(self, asset: list[str], partition: str | None) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.graphql(
             """query($key: AssetKeyInput!, $partitions: [String!]) { assetNodeOrError(assetKey: $key) {
                  ... on AssetNode { assetMaterializations(partitions: $partitions, limit: 1) { runId metadataEntries {
                    label ... on IntMetadataEntry { intValue } ... on TextMetadataEntry { text } } } } } }""",
             key={"path": asset},
             partitions=[partition] if partition else None,
         )["assetNodeOrError"]["assetMaterializations"]
-        assert found, f"{asset} of {partition} has not been materialized"
-        entries = {e["label"]: e.get("intValue") or e.get("text") for e in found[0]["metadataEntries"]}
-        return {"run": found[0]["runId"], **entries}
+        return found
 
 
 _ROWS = """

@@ -59,6 +59,11 @@ def first_day() -> str:
     return "2026-01-05"
 
 
+def newest_day() -> str:
+    """The last day of the market: its decisions are open by the clock of the service, which is the newest event's."""
+    return USE_CASE.calendar.add(date.fromisoformat(first_day()), DAYS - 1).isoformat()
+
+
 def test_everything_runs_under_a_user_that_nobody_chose(platform: Platform) -> None:
     for pod in platform.get("pods")["items"]:
         name = pod["metadata"]["name"]
@@ -253,8 +258,7 @@ def test_the_schedule_retrains_through_mlflow(platform: Platform) -> None:
         )
         (tick,) = ticks["scheduleOrError"]["scheduleState"]["ticks"]
         assert "not a business day" in tick["skipReason"]
-        newest = USE_CASE.calendar.add(date.fromisoformat(first_day()), DAYS - 1)
-        platform.launch_job(f"{USE_CASE.name}_retrain", newest.isoformat())
+        platform.launch_job(f"{USE_CASE.name}_retrain", newest_day())
 
     def retrained() -> dict[str, Any] | None:
         """The newest that has ended; those that came before enough dates had landed have failed for want of them."""
@@ -276,8 +280,8 @@ def test_the_schedule_retrains_through_mlflow(platform: Platform) -> None:
 
 def test_a_champion_scores_in_a_pod(platform: Platform) -> None:
     """A person asks, or the nightly run has if the gate said yes; another one approves; a Job scores."""
-    (trained,) = [run for run in platform.runs(f"{USE_CASE.name}_retrain") if run["status"] == "SUCCESS"]
-    day = tag(trained, "dagster/partition")
+    day = newest_day()
+    until("its features", lambda: platform.is_made(FEATURES, day), PATIENCE)
     asked = platform.command_line("promote", USE_CASE.name, "--override", "rehearsal on a small market", actor="ana")
     assert "awaiting approval" in asked
     assert "promoted by ben" in platform.command_line("approve", USE_CASE.name, actor="ben", login="ben")
@@ -399,7 +403,7 @@ def locked(platform: Platform, table: str) -> Iterator[None]:
 
 
 def test_a_pod_that_fills_its_disk_is_put_out_by_the_kubelet_and_retried(platform: Platform) -> None:
-    day = tag(platform.runs(f"{USE_CASE.name}_retrain")[0], "dagster/partition")
+    day = newest_day()
     scored = f"SELECT count(*), sum(probability) FROM predictions WHERE decision_date = '{day}'"
     before = platform.sql(scored)
     small = json.dumps({"container_config": {"resources": {"limits": {"ephemeral-storage": "20Mi"}}}})
@@ -494,7 +498,7 @@ def test_passwords_of_the_database_are_rotated(platform: Platform) -> None:
     for login, database in logins.items():
         assert "password authentication failed" in platform.sql("SELECT 1", old[login], check=False)
         assert platform.sql("SELECT 1", platform.url(login).replace("/ml_assets", f"/{database}")) == "1"
-    day = tag(platform.runs(f"{USE_CASE.name}_retrain")[0], "dagster/partition")
+    day = newest_day()
     run = platform.launch(PREDICTIONS, day)  # Dagster's database, the application's and MLflow's
     assert platform.wait_for_run(run) == "SUCCESS", platform.why(run)
 

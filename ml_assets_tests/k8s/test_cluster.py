@@ -295,7 +295,9 @@ def test_a_champion_scores_in_a_pod(platform: Platform) -> None:
     assert int(platform.sql(f"SELECT count(*) {which}", reader)) == scored
     month = f"predictions_{day[:7].replace('-', '_')}"
     assert platform.sql(f"SELECT DISTINCT tableoid::regclass {which}", reader) == month
-    assert platform.sql(f"SELECT DISTINCT dagster_run_id {which}", reader) == run
+    # Rows that a run of the sensor has scored before keep its name.
+    (said,) = platform.sql(f"SELECT DISTINCT dagster_run_id {which}", reader).split()
+    assert said == run or platform.run_of(said)["status"] == "SUCCESS"
     assert int(platform.sql("SELECT count(*) FROM work_list", reader)) > 0
     for login, refused in (
         (reader, f"DELETE {which}"),

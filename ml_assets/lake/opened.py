@@ -8,6 +8,7 @@ life of a table, and if it is not the same any more, all is read again.
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -22,11 +23,14 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from deltalake.fs import DeltaStorageHandler
 
+from ml_assets.lake.at_rest import before_the_end
+
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
 # Of a scan that is read as a stream: a few ten thousand rows are in memory, where Arrow's default are millions.
 FEW_AT_ONCE = {"batch_size": 65_536, "batch_readahead": 4, "fragment_readahead": 2}
+atexit.register(before_the_end)
 # Modification time and size of a commit file.
 _Stamp = tuple[int | None, int | None]
 

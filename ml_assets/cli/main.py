@@ -24,6 +24,7 @@ from ml_assets.cli.opened import read_settings
 from ml_assets.cli.promotions import add_promotions_commands
 from ml_assets.cli.reports import add_reports_commands
 from ml_assets.cli.serve import add_serve
+from ml_assets.cli.small_blocks import keep_small_blocks
 from ml_assets.cli.stages import add_stages_commands
 from ml_assets.cli.ui import add_ui
 from ml_assets.cli.usecase import add_usecase_commands
@@ -61,6 +62,8 @@ for add in (
 
 def main() -> None:
     """Run the command line; an error that a person can act on is one line, a bug of ours is a traceback."""
+    if sys.argv[1:2] == ["serve"]:
+        keep_small_blocks()
     try:
         app()
     except Exception as error:

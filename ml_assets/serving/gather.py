@@ -5,8 +5,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Generic, TypeVar
 
-# How long a request waits for others.
+# How long a request waits for others; and how often at most, as long as others come: after a call all whom it answered
+# may ask again, and each takes a moment to be read.
 _GATHER_SECONDS = 0.003
+_MOST_WAITS = 4
 State = TypeVar("State")
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -44,7 +46,12 @@ class Gatherer(Generic[State, Request, Answer]):
         async with self._free:
             # Now and not before the call that runs has ended: whoever it answered may ask again, and should share the
             # next call, not wait for it.
-            await asyncio.sleep(_GATHER_SECONDS)
+            there = 0
+            for _ in range(_MOST_WAITS):
+                if there == len(self._waiting[id(state)]):
+                    break
+                there = len(self._waiting[id(state)])
+                await asyncio.sleep(_GATHER_SECONDS)
             taken = self._waiting.pop(id(state))
             asked = [request for request, _ in taken]
             try:

@@ -45,6 +45,29 @@ def test_what_comes_while_a_call_runs_goes_through_the_next_one(pool: ThreadPool
     assert calls == [("old", [1]), ("old", [2, 3, 4, 5, 6, 7]), ("new", [8])]
 
 
+def test_a_call_waits_while_others_come_and_not_for_ever(
+    pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards those who were read a moment too late, and waited for two calls."""
+    monkeypatch.setattr("ml_assets.serving.gather._GATHER_SECONDS", 0.2)
+    calls: list[list[int]] = []
+
+    def ask(_: str, requests: Sequence[int]) -> list[int]:
+        calls.append(list(requests))
+        return list(requests)
+
+    async def story() -> None:
+        gatherer, asked = Gatherer(ask, pool), []
+        for number in range(6):
+            asked.append(asyncio.create_task(gatherer.ask("s", [number])))
+            await asyncio.sleep(0.19)
+        await asyncio.gather(*asked)
+
+    asyncio.run(story())
+    assert len(calls[0]) >= 4
+    assert len(calls) >= 2
+
+
 def test_an_error_is_raised_in_all_who_shared_the_call_and_in_no_other(pool: ThreadPoolExecutor) -> None:
     def ask(_: str, requests: Sequence[int]) -> list[int]:
         if 2 in requests:

@@ -58,9 +58,9 @@ def test_a_call_waits_while_others_come_and_not_for_ever(
 
     async def story() -> None:
         gatherer, asked = Gatherer(ask, pool), []
-        for number in range(6):
+        for number in range(12):
             asked.append(asyncio.create_task(gatherer.ask("s", [number])))
-            await asyncio.sleep(0.19)
+            await asyncio.sleep(0.1)
         await asyncio.gather(*asked)
 
     asyncio.run(story())

@@ -10,19 +10,24 @@ import pyarrow as pa
 from pyarrow import csv
 from sqlalchemy import Connection
 
+# Rows whose text is in memory at a time; a prediction with its reasons takes a kilobyte.
+_AT_ONCE = 16_384
+
 
 def copy_rows(connection: Connection, table: str, rows: pa.Table) -> None:
     """Append rows to a table whose columns they have.
 
-    They are sent as CSV: Arrow writes it without a Python object per value, a null as nothing and a string in quotes.
+    They are sent as CSV, some at a time: Arrow writes it without a Python object per value, a null as nothing and a
+    string in quotes.
 
     Raises:
         psycopg.DataError: PostgreSQL refuses a value; the message has column and line.
     """
-    buffer = io.BytesIO()
-    csv.write_csv(rows, buffer, csv.WriteOptions(include_header=False))
     raw: Any = connection.connection.driver_connection
     assert isinstance(raw, psycopg.Connection)  # noqa: S101 - `connect` makes no other
     statement = f"COPY {table} ({', '.join(rows.column_names)}) FROM STDIN (FORMAT csv)"
     with raw.cursor() as cursor, cursor.copy(statement.encode()) as copy:
-        copy.write(buffer.getbuffer())
+        for batch in rows.to_batches(max_chunksize=_AT_ONCE):
+            buffer = io.BytesIO()
+            csv.write_csv(batch, buffer, csv.WriteOptions(include_header=False))
+            copy.write(buffer.getbuffer())

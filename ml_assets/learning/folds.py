@@ -4,17 +4,29 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from ml_assets.learning.training_set import part_of
+from ml_assets.learning.training_set import chosen_of, part_of
 from ml_assets.spec import SplitSpec
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Rows to fit on, and later rows to measure on."""
+    """Rows, which of them to fit on, and which later ones to measure on (masks, (n,)): no row is kept twice."""
 
-    train: pa.Table
-    validation: pa.Table
+    rows: pa.Table
+    trained: NDArray[np.bool_]
+    validated: NDArray[np.bool_]
+
+    @property
+    def train(self) -> pa.Table:
+        """The rows to fit on."""
+        return chosen_of(self.rows, pa.array(self.trained))
+
+    @property
+    def validation(self) -> pa.Table:
+        """The rows to measure on."""
+        return chosen_of(self.rows, pa.array(self.validated))
 
 
 def walk_forward(training_set: pa.Table, split: SplitSpec) -> list[Fold]:
@@ -37,5 +49,5 @@ def walk_forward(training_set: pa.Table, split: SplitSpec) -> list[Fold]:
         known_by = decided[validated].min() - np.timedelta64(split.embargo)
         trained = (day < first) & (known <= known_by)
         if all(len(np.unique(labels[mask])) == 2 for mask in (trained, validated)):
-            folds.append(Fold(rows.filter(pa.array(trained)), rows.filter(pa.array(validated))))
+            folds.append(Fold(rows, trained, validated))
     return folds

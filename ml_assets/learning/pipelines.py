@@ -24,16 +24,26 @@ _AT_ONCE = 262_144
 
 
 def fit_pipeline(
-    usecase: UseCase, candidate: Candidate, rows: pa.Table, parameters: Mapping[str, Any], *, threads: int = 1
+    usecase: UseCase,
+    candidate: Candidate,
+    rows: pa.Table,
+    parameters: Mapping[str, Any],
+    *,
+    threads: int = 1,
+    among: NDArray[np.bool_] | None = None,
 ) -> Pipeline:
     """Return the candidate's pipeline fitted on labelled rows; `parameters` override those of its last step.
 
-    If there are more rows than `SplitSpec.fit_rows`, it is fitted on a weighted sample of them.
+    With `among` (a mask, (n,)) only those rows count. If there are more rows than `SplitSpec.fit_rows`, it is fitted on
+    a weighted sample of them.
 
     Raises:
         TrainingSetError: the rows have only one outcome.
     """
     y = rows["label"].to_numpy()
+    chosen = None if among is None else np.flatnonzero(among)
+    if chosen is not None:
+        y = y[chosen]
     if len(np.unique(y)) < 2:
         raise TrainingSetError(
             f"use case {usecase.name}: all {len(y)} labels of the train part are alike; there is nothing to "
@@ -47,10 +57,12 @@ def fit_pipeline(
     sample = weighted_sample(y, usecase.split.fit_rows, seed=usecase.seed)
     weights = {}
     if sample is not None:
-        rows, y = rows.take(pa.array(sample.rows)), y[sample.rows]
+        chosen, y = sample.rows if chosen is None else chosen[sample.rows], y[sample.rows]
         weights[f"{estimator.steps[-1][0]}__sample_weight"] = sample.weights
+    names = FeatureNames.of(usecase.features)
+    frame = model_frame(names, rows if chosen is None else rows.select(names.all).take(pa.array(chosen)))
     with limited_threads(threads):
-        estimator.fit(model_frame(FeatureNames.of(usecase.features), rows), y, **weights)
+        estimator.fit(frame, y, **weights)
     return estimator
 
 

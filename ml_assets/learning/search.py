@@ -115,9 +115,10 @@ def score_fold(
     usecase: UseCase, candidate: Candidate, fold: Fold, parameters: Mapping[str, Value], *, threads: int = 1
 ) -> float:
     """Return the gate's metric of a candidate fitted on the past of a fold, uncalibrated, on the days after."""
-    estimator = fit_pipeline(usecase, candidate, fold.train, parameters, threads=threads)
-    p = predict_rows(estimator, FeatureNames.of(usecase.features), fold.validation)
-    return metric_value(Window.of(fold.validation), p, usecase.gate.metric)
+    estimator = fit_pipeline(usecase, candidate, fold.rows, parameters, threads=threads, among=fold.trained)
+    validation = fold.validation
+    p = predict_rows(estimator, FeatureNames.of(usecase.features), validation)
+    return metric_value(Window.of(validation), p, usecase.gate.metric)
 
 
 def _own_parameters(usecase: UseCase, candidate: Candidate, search: SearchSpec) -> dict[str, Any]:

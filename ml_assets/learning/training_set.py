@@ -91,12 +91,16 @@ def build_training_set(
 
 def part_of(training_set: pa.Table, *parts: str) -> pa.Table:
     """Return the rows of the parts, in their order; where they lie together, as in a training set, none is copied."""
-    mask = pc.is_in(training_set["part"], pa.array(parts))
-    rows = int(pc.sum(mask).as_py() or 0)
+    return chosen_of(training_set, pc.is_in(training_set["part"], pa.array(parts)))
+
+
+def chosen_of(rows: pa.Table, mask: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Return the rows that a mask chooses, in their order; where they lie together, none is copied."""
+    number = int(pc.sum(mask).as_py() or 0)
     first = pc.index(mask, pa.scalar(True)).as_py()
-    if rows and pc.all(mask.slice(first, rows)).as_py():
-        return training_set.slice(first, rows)
-    return training_set.filter(mask)
+    if number and pc.all(mask.slice(first, number)).as_py():
+        return rows.slice(first, number)
+    return rows.filter(mask)
 
 
 def labelled(features: pa.Table, labels: pa.Table, columns: Sequence[str] = ("label", "label_known_at")) -> pa.Table:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ml_assets.duck import open_duckdb
 from ml_assets.errors import InputError
 from ml_assets.spec import SplitSpec
 
@@ -104,17 +105,21 @@ def chosen_of(rows: pa.Table, mask: pa.Array | pa.ChunkedArray) -> pa.Table:
 
 
 def labelled(features: pa.Table, labels: pa.Table, columns: Sequence[str] = ("label", "label_known_at")) -> pa.Table:
-    """Return the decisions that have a label, with these columns of it, sorted by decision time and entity."""
-    keys = ["entity_id", "decision_time"]
-    rows = features.join(labels.select([*keys, *columns]), keys=keys, join_type="inner")
+    """Return the decisions that have a label, with these columns of it, sorted by decision time and entity.
+
+    DuckDB joins and sorts them within its limit of memory, where Arrow would hold several copies of all.
+    """
     fields = {f.name: f for f in [*labels.schema, *features.schema]}
     schema = pa.schema([fields[name] for name in [*features.column_names, *columns]])
-    return (
-        rows.select(schema.names)
-        .sort_by([("decision_time", "ascending"), ("entity_id", "ascending")])
-        .cast(schema)
-        .combine_chunks()
-    )
+    of_label = ", ".join(f'labels."{name}"' for name in columns)
+    with open_duckdb() as db:
+        db.register("features", features)
+        db.register("labels", labels)
+        rows: pa.Table = db.sql(
+            f"SELECT features.*, {of_label} FROM features JOIN labels USING (entity_id, decision_time) "
+            "ORDER BY decision_time, entity_id"
+        ).to_arrow_table()
+    return rows.cast(schema)
 
 
 @dataclass(frozen=True)

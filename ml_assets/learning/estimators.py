@@ -28,9 +28,9 @@ class AsinhScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # typ
         x = self._validate(X, reset=True)
         missing = np.isnan(x)
         self.magnitude_ = np.array([_typical_magnitude(column) for column in x.T])
-        z = np.arcsinh(x / self.magnitude_)
+        z = self._unscaled(x)
         self.fill_ = np.array([np.median(c[~m]) if not m.all() else 0.0 for c, m in zip(z.T, missing.T, strict=True)])
-        z = np.where(missing, self.fill_, z)
+        np.copyto(z, self.fill_, where=missing)
         self.mean_ = z.mean(axis=0)
         deviation = z.std(axis=0)
         self.scale_ = np.where(deviation > 1e-9, deviation, 1.0)
@@ -41,9 +41,16 @@ class AsinhScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # typ
         """Return the scaled columns, then the indicators: (n, columns + indicators)."""
         check_is_fitted(self)
         x = self._validate(X, reset=False)
-        z = np.arcsinh(x / self.magnitude_)
-        z = (np.where(np.isnan(x), self.fill_, z) - self.mean_) / self.scale_
+        z = self._unscaled(x)
+        np.copyto(z, self.fill_, where=np.isnan(x))
+        z -= self.mean_
+        z /= self.scale_
         return np.hstack([z, np.isnan(x[:, self.indicator_]).astype(np.float64)])
+
+    def _unscaled(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return asinh(x / magnitude), within one array."""
+        z = x / self.magnitude_
+        return np.asarray(np.arcsinh(z, out=z))
 
     def _validate(self, X: ArrayLike, *, reset: bool) -> NDArray[np.float64]:  # noqa: N803
         x = validate_data(self, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan")

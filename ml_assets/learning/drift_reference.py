@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ml_assets.learning.calibration import log_odds
-from ml_assets.learning.frames import FeatureNames, model_arrays
+from ml_assets.learning.frames import FeatureNames, model_arrays, numbered
 from ml_assets.learning.stability import expected_by_chance, group_edges, shares_of, stability_index
 from ml_assets.learning.window import SLICE_PREFIX
 
@@ -114,7 +114,7 @@ def drift_reference(
     Up to `DAY_ROWS` decisions of each day are looked at, evenly spread.
     """
     every, at_day = np.unique(rows["decision_date"].to_numpy(), return_inverse=True)
-    slots, at_slot = _coded(rows["slot"])
+    slots, at_slot = numbered(rows["slot"])
     volume = np.bincount(at_slot * len(every) + at_day, minlength=len(slots) * len(every)).reshape(len(slots), -1)
     chosen = _some(at_day, DAY_ROWS)
     rows, cells = rows.take(pa.array(chosen)), _Cells(every, slots, at_day[chosen], at_slot[chosen])
@@ -167,7 +167,7 @@ class _Cells:
     """The day and slot of each row, as numbers."""
 
     def __init__(
-        self, days: NDArray[np.datetime64], slots: NDArray[np.str_], day: NDArray[np.int64], slot: NDArray[np.int64]
+        self, days: NDArray[np.datetime64], slots: Sequence[str], day: NDArray[np.int64], slot: NDArray[np.int64]
     ) -> None:
         self.days, self.slots, self.day, self.slot = days, slots, day, slot
 
@@ -307,13 +307,3 @@ def _groups(edges: Sequence[float], values: Sequence[str] | None) -> int:
 
 def _rounded(values: Floats) -> tuple[float, ...]:
     return tuple(np.round(values, _DIGITS).tolist())
-
-
-def _coded(column: pa.ChunkedArray) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
-    """Return the distinct texts in order, and the number of the text of each row: (n,)."""
-    coded = pc.dictionary_encode(column).unify_dictionaries().combine_chunks()
-    texts = np.asarray(coded.dictionary.to_pylist(), dtype=str)
-    order = np.argsort(texts)
-    number = np.empty(len(order), dtype=np.int64)
-    number[order] = np.arange(len(order))
-    return texts[order], number[coded.indices.to_numpy()]

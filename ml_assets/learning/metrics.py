@@ -68,11 +68,7 @@ def by_group(
 ) -> pd.DataFrame:
     """Return `evaluate` of each month (such as 2021-01), slot or date: one row per group, in order, indexed by it."""
     p = checked(window, probabilities)
-    keys = {
-        "month": window.dates.astype("datetime64[M]").astype(str),
-        "slot": window.slots.astype(str),
-        "date": window.dates.astype("datetime64[D]").astype(str),
-    }[by]
+    keys = window.slots if by == "slot" else window.dates.astype(f"datetime64[{by[0].upper()}]")
     groups = {str(key): keys == key for key in np.unique(keys)}
     rows = [evaluate(window.take(mask), p[mask], capacity=capacity, action=action) for mask in groups.values()]
     return pd.DataFrame(rows, index=pd.Index(groups, name=by, dtype=object))

@@ -113,8 +113,14 @@ class Scorer:
         return self.manifest.calibration.apply(self._run(numbers, categories))
 
     def score_uncalibrated(self, rows: pd.DataFrame | pa.Table) -> NDArray[np.float64]:
-        """Return the probabilities as the ONNX model gives them: (n,)."""
-        return self._run(*model_arrays(self.manifest.features, rows))
+        """Return the probabilities as the ONNX model gives them: (n,). Of many rows, some at a time become arrays."""
+        if len(rows) <= _BATCH:
+            return self._run(*model_arrays(self.manifest.features, rows))
+        parts = (
+            rows.slice(start, _BATCH) if isinstance(rows, pa.Table) else rows.iloc[start : start + _BATCH]
+            for start in range(0, len(rows), _BATCH)
+        )
+        return np.concatenate([self._run(*model_arrays(self.manifest.features, part)) for part in parts])
 
     def _run(self, numbers: NDArray[np.float32], categories: NDArray[np.object_]) -> NDArray[np.float64]:
         given = {"numeric": numbers, "categorical": categories}

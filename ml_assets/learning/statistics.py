@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml_assets.errors import InputError
+from ml_assets.learning.frames import numbered
 from ml_assets.learning.window import Window
 from ml_assets.spec import ActionSpec
 
@@ -184,8 +185,9 @@ def decision_statistics(window: Window, chosen: NDArray[np.bool_], action: Actio
     """
     days = _days(window)
     failed = window.labels == 1
-    acted = _first_listings(window, chosen)
-    every = np.unique(_subjects(window), return_index=True)[1]
+    subjects = _subjects(window)
+    acted = _first_listings(window, chosen, subjects)
+    every = np.unique(subjects, return_index=True)[1]
     caught, lost = acted[failed[acted]], every[failed[every]]
     until = action.until.hour + action.until.minute / 60
     lead = (window.outcome_dates[caught].astype("datetime64[m]") - window.decision_times[caught]).astype(
@@ -266,15 +268,15 @@ def _days(window: Window) -> int:
     return int(window.days.max(initial=-1)) + 1
 
 
-def _first_listings(window: Window, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _first_listings(window: Window, chosen: NDArray[np.bool_], subjects: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the rows in which an entity is chosen for the first time before its outcome."""
     rows = np.flatnonzero(chosen)
     rows = rows[np.argsort(window.decision_times[rows], kind="stable")]
-    return np.asarray(rows[np.unique(_subjects(window)[rows], return_index=True)[1]])
+    return np.asarray(rows[np.unique(subjects[rows], return_index=True)[1]])
 
 
 def _subjects(window: Window) -> NDArray[np.int64]:
     """Return a number for each row that is the same for decisions about the same outcome of the same entity."""
-    _, entity = np.unique(window.entity_ids.astype(str), return_inverse=True)
+    _, entity = numbered(window.entity_ids)
     _, outcome = np.unique(window.outcome_dates, return_inverse=True)
     return np.asarray(entity * (int(outcome.max(initial=0)) + 1) + outcome, dtype=np.int64)

@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ml_assets.learning.frames import numbered, texts_of
+
 # Columns of a training set beside keys, features and label: the value at stake, and one column per slice.
 VALUE_COLUMN, SLICE_PREFIX = "value_at_stake", "slice__"
 
@@ -47,13 +49,13 @@ class Window:
             entity_ids=rows["entity_id"].to_numpy(),
             decision_times=rows["decision_time"].to_numpy(),
             dates=rows["decision_date"].to_numpy(),
-            slots=rows["slot"].to_numpy(),
+            slots=texts_of(rows["slot"]),
             labels=rows["label"].to_numpy().astype(np.int8),
             costs=rows["cost_if_fail"].to_numpy().astype(np.float64),
             outcome_dates=rows["outcome_date"].to_numpy(),
             values=rows[VALUE_COLUMN].to_numpy().astype(np.float64) if known_value else np.full(len(rows), np.nan),
             slices={
-                name.removeprefix(SLICE_PREFIX): np.array(rows[name].to_pylist(), dtype=object)
+                name.removeprefix(SLICE_PREFIX): texts_of(rows[name])
                 for name in rows.column_names
                 if name.startswith(SLICE_PREFIX)
             },
@@ -89,7 +91,7 @@ class Window:
     @property
     def groups(self) -> NDArray[np.int64]:
         """The number of the (date, slot) that each row belongs to; one work-list each."""
-        slots, slot = np.unique(self.slots.astype(str), return_inverse=True)
+        slots, slot = numbered(self.slots)
         return np.asarray(self.days * max(1, len(slots)) + slot, dtype=np.int64)
 
 

@@ -23,6 +23,7 @@ from ml_assets.lake import Batches, Lake, features_table, labels_table, outcomes
 from ml_assets.lake.counts import counts_by
 from ml_assets.lake.opened import FEW_AT_ONCE
 from ml_assets.learning.fit import FittedCandidate, fit_candidate
+from ml_assets.learning.frames import CODED
 from ml_assets.learning.golden import GOLDEN_SAMPLE, golden_sample
 from ml_assets.learning.metrics import by_group, confusion_at_capacity
 from ml_assets.learning.plots import confusion_plot, importance_plot, reliability_plot
@@ -97,7 +98,7 @@ def refuse_too_large(lake: Lake, usecase: UseCase, training_date: date, memory: 
         if file.partition <= training_date:
             by_date[file.partition] = by_date.get(file.partition, 0) + file.rows
     rows = sum(by_date[day] for day in sorted(by_date)[-days:])
-    needed = _BYTES_AT_FIRST + rows * _BYTES_A_ROW + min(rows, split.fit_rows or rows) * _BYTES_A_FITTED_ROW
+    needed = memory_needed(rows, split)
     if needed > memory:
         raise InputError(
             f"use case {usecase.name}: training on {rows:,} decisions of {days} dates needs about "
@@ -105,6 +106,14 @@ def refuse_too_large(lake: Lake, usecase: UseCase, training_date: date, memory: 
             to_do="give it more: ML_ASSETS_MEMORY_MIB if that is set, else the memory of its Job (`retrain` in "
             "ml_assets/defs/jobs/pods.py). Or let it need less: SplitSpec(train_days=..., fit_rows=...) in usecase.py",
         )
+
+
+def memory_needed(rows: int, split: SplitSpec) -> int:
+    """Return how many bytes a process holds at most that trains on so many rows, of train, calibration and test.
+
+    MEASURED
+    """
+    return _BYTES_AT_FIRST + rows * _BYTES_A_ROW + min(rows, split.fit_rows or rows) * _BYTES_A_FITTED_ROW
 
 
 def assemble_training_set(
@@ -303,8 +312,8 @@ def read_training_set(
 ) -> pa.Table:
     """Return the training set of a date, in the order in which it was built; `version` is the table's, None the newest.
 
-    Only these parts of it are read. With `for_models` numeric features are float32, as all models read them: it takes
-    half of the memory.
+    Only these parts of it are read. With `for_models` numeric features are float32, as all models read them, and texts
+    other than the entity are codes of a dictionary: it takes a third of the memory.
 
     Raises:
         LookupError: there is none.
@@ -332,23 +341,36 @@ def read_training_set(
                     )
     if not found:
         raise NotFoundError(f"use case {usecase.name} has no training set of {training_date}; materialize it first")
-    return _sorted(pa.Table.from_batches(found))
+    return _sorted(pa.Table.from_batches(found).unify_dictionaries())
 
 
 def _as_models_read(usecase: UseCase, schema: pa.Schema) -> pa.Schema:
     numeric = {f.name for f in usecase.features if f.kind == "numeric"} - set(_KEY_COLUMNS)
-    return pa.schema([f.with_type(pa.float32()) if f.name in numeric else f for f in schema])
+
+    def narrow(field: pa.Field) -> pa.Field:
+        if field.name in numeric:
+            return field.with_type(pa.float32())
+        text = pa.types.is_string(field.type) and field.name != "entity_id"
+        return field.with_type(CODED) if text else field
+
+    return pa.schema([narrow(field) for field in schema])
 
 
 def _sorted(rows: pa.Table) -> pa.Table:
     """Return rows by decision time and entity; as they are if they lie so, as they were written."""
-    times = rows["decision_time"].cast(pa.int64()).to_numpy()
-    later = times[1:] > times[:-1]
-    if (later | (times[1:] == times[:-1])).all():
-        entities = rows["entity_id"].combine_chunks()
-        if (later | pc.greater_equal(entities[1:], entities[:-1]).to_numpy(zero_copy_only=False)).all():
-            return rows
-    return rows.sort_by([("decision_time", "ascending"), ("entity_id", "ascending")])
+    order = [("decision_time", "ascending"), ("entity_id", "ascending")]
+    last: pa.Table | None = None
+    for batch in rows.select([name for name, _ in order]).to_batches():
+        keys = pa.Table.from_batches([batch])
+        if last is not None:
+            keys = pa.concat_tables([last, keys]).combine_chunks()
+        times, entities = (keys[name].chunk(0) for name, _ in order)
+        later = pc.greater(times[1:], times[:-1])
+        alike = pc.and_(pc.equal(times[1:], times[:-1]), pc.greater_equal(entities[1:], entities[:-1]))
+        if not pc.all(pc.or_(later, alike), min_count=0).as_py():
+            return rows.sort_by(order)
+        last = keys.slice(keys.num_rows - 1)
+    return rows
 
 
 def training_set_source(lake: Lake, usecase: UseCase, training_date: date, version: int) -> TrainingSetSource:

@@ -51,7 +51,7 @@ def build_training_set(
             short or has a gap, fewer than half of `train_days` are left to train on, or the base rate of a date or part
             leaves `split.base_rate_band`.
     """
-    known = labels.filter(pc.less_equal(labels["label_known_at"], pa.scalar(as_of, pa.timestamp("us", tz="UTC"))))
+    known = chosen_of(labels, pc.less_equal(labels["label_known_at"], pa.scalar(as_of, pa.timestamp("us", tz="UTC"))))
     rows = labelled(features, known)
     dates, day = np.unique(rows["decision_date"].to_numpy(), return_inverse=True)
     if not len(dates):

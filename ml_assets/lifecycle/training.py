@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,9 @@ def refuse_too_large(lake: Lake, usecase: UseCase, training_date: date, memory: 
 def memory_needed(rows: int, split: SplitSpec) -> int:
     """Return how many bytes a process holds at most that trains on so many rows, of train, calibration and test.
 
-    MEASURED
+    As measured by `make bench-scale` on settlement_fails (docs/benchmarks-scale.md), with a margin: Python, Dagster and
+    MLflow; for each row its keys when the set is cut, and what models read of it (142 bytes) with probabilities and
+    window; for each row of the sample that is fitted on, the matrices of a logistic regression, which are the largest.
     """
     return _BYTES_AT_FIRST + rows * _BYTES_A_ROW + min(rows, split.fit_rows or rows) * _BYTES_A_FITTED_ROW
 
@@ -243,6 +246,7 @@ class _Rows:
         for end in ends:
             if end - start >= _AT_ONCE or end == len(dates):
                 yield self._with_features(self._cut.slice(start, end - start))
+                pa.default_memory_pool().release_unused()
                 start = end
 
     def _with_features(self, cut: pa.Table) -> pa.Table:
@@ -321,27 +325,25 @@ def read_training_set(
     """
     name = training_set_table(usecase)
     dataset = lake.dataset(name, _version(lake, name) if version is None else version)
-    found: list[pa.RecordBatch] = []
+    columns: dict[str, list[pa.Array]] = {}
     if dataset is not None:
-        columns = [each for each in dataset.schema.names if each not in (_DATE.name, _SOURCE.name)]
+        schema = pa.schema([f for f in dataset.schema if f.name not in (_DATE.name, _SOURCE.name)])
         where = ds.field(_DATE.name) == training_date
         if set(parts) != set(PARTS):
             where = where & ds.field("part").isin(list(parts))
-        schema = pa.schema([dataset.schema.field(each) for each in columns])
         if for_models:
             schema = _as_models_read(usecase, schema)
         with np.errstate(over="ignore"):
-            for batch in dataset.to_batches(columns=columns, filter=where, **FEW_AT_ONCE):
-                if batch.num_rows:
-                    found.append(
-                        pa.RecordBatch.from_arrays(
-                            [c.cast(f.type, safe=False) for c, f in zip(batch.columns, schema, strict=True)],
-                            schema=schema,
-                        )
-                    )
-    if not found:
+            for batch in dataset.to_batches(columns=schema.names, filter=where, **FEW_AT_ONCE):
+                for column, field in zip(batch.columns if batch.num_rows else (), schema, strict=False):
+                    columns.setdefault(field.name, []).append(column.cast(field.type, safe=False))
+    if not columns:
         raise NotFoundError(f"use case {usecase.name} has no training set of {training_date}; materialize it first")
-    return _sorted(pa.Table.from_batches(found).unify_dictionaries())
+    # Column by column, so that of one alone there are codes by two dictionaries.
+    whole = [pa.chunked_array(columns.pop(f.name), f.type).unify_dictionaries() for f in schema]
+    rows = _sorted(pa.table(whole, schema=schema))
+    pa.default_memory_pool().release_unused()  # what reading needed beside the rows
+    return rows
 
 
 def _as_models_read(usecase: UseCase, schema: pa.Schema) -> pa.Schema:
@@ -357,20 +359,39 @@ def _as_models_read(usecase: UseCase, schema: pa.Schema) -> pa.Schema:
 
 
 def _sorted(rows: pa.Table) -> pa.Table:
-    """Return rows by decision time and entity; as they are if they lie so, as they were written."""
+    """Return rows by decision time and entity. They were written so, but whole runs of them may have changed places.
+
+    Runs are put back without a copy.
+    """
     order = [("decision_time", "ascending"), ("entity_id", "ascending")]
-    last: pa.Table | None = None
-    for batch in rows.select([name for name, _ in order]).to_batches():
-        keys = pa.Table.from_batches([batch])
-        if last is not None:
-            keys = pa.concat_tables([last, keys]).combine_chunks()
-        times, entities = (keys[name].chunk(0) for name, _ in order)
-        later = pc.greater(times[1:], times[:-1])
-        alike = pc.and_(pc.equal(times[1:], times[:-1]), pc.greater_equal(entities[1:], entities[:-1]))
-        if not pc.all(pc.or_(later, alike), min_count=0).as_py():
-            return rows.sort_by(order)
-        last = keys.slice(keys.num_rows - 1)
-    return rows
+    keys = rows.select([name for name, _ in order])
+    starts = [0, *_falls(keys)]
+    runs = [slice(*ends) for ends in pairwise([*starts, rows.num_rows])]
+
+    def key_at(position: int) -> tuple[Any, ...]:
+        return tuple(column[position].as_py() for column in keys.columns)
+
+    if len(runs) > _RUNS:
+        return rows.sort_by(order)
+    runs.sort(key=lambda run: key_at(run.start))
+    if any(key_at(one.stop - 1) > key_at(other.start) for one, other in pairwise(runs)):
+        return rows.sort_by(order)
+    return pa.concat_tables(rows.slice(run.start, run.stop - run.start) for run in runs)
+
+
+def _falls(keys: pa.Table) -> Iterator[int]:
+    """Yield the positions of the rows, sorted by two keys, that belong before the row before them."""
+    last, start = keys.slice(0, 0), 0
+    for batch in keys.to_batches():
+        both = pa.concat_tables([last, pa.Table.from_batches([batch])]).combine_chunks()
+        times, entities = (column.chunk(0) for column in both.columns)
+        before, after = (slice(None, -1), slice(1, None))
+        falls = pc.or_(
+            pc.less(times[after], times[before]),
+            pc.and_(pc.equal(times[after], times[before]), pc.less(entities[after], entities[before])),
+        )
+        yield from (np.flatnonzero(falls.to_numpy(zero_copy_only=False)) + 1 + start - last.num_rows).tolist()
+        last, start = both.slice(both.num_rows - 1), start + batch.num_rows
 
 
 def training_set_source(lake: Lake, usecase: UseCase, training_date: date, version: int) -> TrainingSetSource:
@@ -486,10 +507,10 @@ class Recipe(msgspec.Struct, frozen=True):
     calibration: str
 
 
-# What a process that trains holds: at first (Python, Dagster, MLflow), for each row of the training set (some 460 bytes
-# were measured, in docs/benchmarks-scale.md), and for each row that a model is fitted on: its matrices are in double
-# precision. The last has not been measured to the end of a fit and is a cautious guess.
-_BYTES_AT_FIRST, _BYTES_A_ROW, _BYTES_A_FITTED_ROW = 500 * 2**20, 470, 2000
+# See `memory_needed`.
+_BYTES_AT_FIRST, _BYTES_A_ROW, _BYTES_A_FITTED_ROW = 500 * 2**20, 400, 800
+# Runs of sorted rows that are put in order one by one, not row by row.
+_RUNS = 10_000
 # Rows of a training set that are joined to their features at a time.
 _AT_ONCE = 262_144
 # Of the features, what decides which decisions are in a training set.

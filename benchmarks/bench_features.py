@@ -29,7 +29,7 @@ from ml_assets.lake import Lake, curated_table, reference_table
 from ml_assets.learning.candidates import rule
 from ml_assets.lifecycle.features import compute_features
 from ml_assets.local.simulation.market import MarketConfig, simulate
-from ml_assets.spec import EventSpec, Feature, LabelSpec, Slot, SplitSpec, UseCase
+from ml_assets.spec import DecisionTime, EventSpec, Feature, LabelSpec, Slot, SplitSpec, UseCase
 from ml_assets.usecases import discover
 from ml_assets_tests.usecases.settlement import curated_market, references
 
@@ -74,17 +74,17 @@ class AsOfResult:
 
 def measure_as_of(folder: Path, *, decisions: int = DECISIONS, feast: bool = True) -> AsOfResult:
     """Return the times of an as-of training set: the newest known quote of each decision's entity, over a year."""
-    usecase = _usecase(folder)
-    asks, quotes = _events(decisions)
+    usecase = as_of_usecase(folder)
+    asks, quotes = as_of_events(decisions)
     ours: list[float] = []
     peer: list[float] = []
     for _ in range(ROUNDS):
         started = perf_counter()
-        expected = _merge_asof(asks, quotes)
+        expected = merge_asof(asks, quotes)
         peer.append(perf_counter() - started)
         made, seconds = _ours(usecase, asks, quotes)
         ours.append(seconds)
-    _same(made, expected)
+    same_answers(made, expected)
     taken, why_not = _feast(folder, asks, quotes, expected) if feast else ({}, "not asked for")
     return AsOfResult(ours, peer, taken, why_not)
 
@@ -93,9 +93,13 @@ def _ours(usecase: UseCase, asks: pa.Table, quotes: pa.Table) -> tuple[pd.DataFr
     """Return the training set's features, and the seconds that loading and making them took."""
     started = perf_counter()
     with AsOfDatabase(usecase, {"asks": asks, "quotes": quotes}, {}) as db:
-        days = CALENDAR.between(*YEAR)
-        made = db.features_at([decision for day in days for decision in usecase.decision_times(day)])
+        made = db.features_at(as_of_decisions(usecase))
     return made.select(["entity_id", "a", "b"]).to_pandas(), perf_counter() - started
+
+
+def as_of_decisions(usecase: UseCase) -> list[DecisionTime]:
+    """Return the decision times of the year."""
+    return [decision for day in CALENDAR.between(*YEAR) for decision in usecase.decision_times(day)]
 
 
 def measure_cost_curve(folder: Path, *, per_day: int = 500) -> dict[int, list[float]]:
@@ -150,7 +154,8 @@ def report(as_of: AsOfResult, curve: dict[int, list[float]], decisions: int = DE
     ]
 
 
-def _usecase(folder: Path) -> UseCase:
+def as_of_usecase(folder: Path) -> UseCase:
+    """Return the use case whose features are the newest known quote; its SQL is written into the folder."""
     files = {
         "decisions": """
             SELECT event_id AS entity_id, business_date AS outcome_date, 1.0 AS cost_if_fail,
@@ -191,7 +196,7 @@ def _usecase(folder: Path) -> UseCase:
     )
 
 
-def _events(decisions: int) -> tuple[pa.Table, pa.Table]:
+def as_of_events(decisions: int) -> tuple[pa.Table, pa.Table]:
     """Return asks and quotes; a quote is known up to two days after it happened, and no two at the same time."""
     rng = np.random.default_rng(1)
     days = np.array(list(CALENDAR.between(*YEAR)), dtype="datetime64[D]")
@@ -231,7 +236,8 @@ def _asked(asks: pa.Table) -> pd.DataFrame:
     return frame
 
 
-def _merge_asof(asks: pa.Table, quotes: pa.Table) -> pd.DataFrame:
+def merge_asof(asks: pa.Table, quotes: pa.Table) -> pd.DataFrame:
+    """Return by pandas what our features are."""
     told = quotes.select(["entity", "known_at", "a", "b"]).to_pandas().sort_values("known_at")
     joined = pd.merge_asof(
         _asked(asks).sort_values("decision_time"), told, left_on="decision_time", right_on="known_at", by="entity"
@@ -239,7 +245,8 @@ def _merge_asof(asks: pa.Table, quotes: pa.Table) -> pd.DataFrame:
     return joined.rename(columns={"event_id": "entity_id"})[["entity_id", "a", "b"]]
 
 
-def _same(one: pd.DataFrame, other: pd.DataFrame) -> None:
+def same_answers(one: pd.DataFrame, other: pd.DataFrame) -> None:
+    """Refuse answers that differ."""
     first, second = (frame.sort_values("entity_id").reset_index(drop=True) for frame in (one, other))
     pd.testing.assert_frame_equal(first, second, check_dtype=False)
 
@@ -309,7 +316,7 @@ def _feast(folder: Path, asks: pa.Table, quotes: pa.Table, expected: pd.DataFram
         made = pd.read_parquet(folder / f"{kind}.parquet").rename(columns={"event_id": "entity_id"})
         # Of decisions about one entity at one time the default store answers one.
         assert count * 0.9 < len(made) <= count, f"Feast's {kind} store answered {len(made)} of {count} decisions"
-        _same(made, expected[expected["entity_id"].isin(made["entity_id"])])
+        same_answers(made, expected[expected["entity_id"].isin(made["entity_id"])])
     return json.loads(said.strip().splitlines()[-1]), ""
 
 

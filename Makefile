@@ -154,8 +154,10 @@ bench-monitoring: $(INSTALLED) ## drift on planted changes and quiet months, and
 bench-morning: $(INSTALLED) ## measure the morning of up to 200,000 open instructions, and write docs/benchmarks-morning.md
 	$(BIN)/python -m benchmarks.bench_morning
 
-bench-scale: $(INSTALLED) ## measure training and scoring as the market grows, and write docs/benchmarks-scale.md
+bench-scale: $(INSTALLED) ## measure training and scoring as the market grows, and a backfill by two processes, and write docs/benchmarks-scale.md and -backfill.md
 	$(BIN)/python -m benchmarks.bench_scale
+	home=$$(mktemp -d) && trap "ML_ASSETS_HOME=$$home $(BIN)/ml-assets stop; rm -rf $$home" EXIT && \
+		ML_ASSETS_HOME=$$home $(BIN)/ml-assets demo && $(BIN)/python -m benchmarks.bench_backfill --home $$home
 
 bench-serving: $(INSTALLED) ## measure the scoring service beside MLflow, BentoML and the bare server, and write docs/benchmarks-serving.md
 	$(BIN)/python -m benchmarks.bench_serving

@@ -278,6 +278,10 @@ class Settings(BaseSettings):
     )
     usd_per_gib_hour: float = Field(0.0045, ge=0, description="price of an hour of a GiB of memory, for the same")
     max_concurrent_runs: int = Field(2, ge=1, description="Dagster runs at a time; the others wait in the queue")
+    backfill_runs: int = Field(
+        1, ge=1, description="runs of backfills that make dates of one use case at a time, out of max_concurrent_runs"
+    )
+    backfill_dates: int = Field(20, ge=1, description="dates in one run of a backfill of curated events to labels")
     traceback: bool = Field(False, description="show the traceback of an error of the command line")
     actor: str = Field("", description="who acts on the command line; empty: the login name of the operating system")
     code_version: str = Field("", description="git commit of the running code; empty: asked from git")

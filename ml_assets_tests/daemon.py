@@ -5,7 +5,7 @@ Dagster has no public API for this. Everything that reaches into its inside for 
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -14,6 +14,8 @@ from dagster._core.scheduler.instigation import InstigatorTick
 from dagster._core.test_utils import create_test_daemon_workspace_context, freeze_time
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget
+from dagster._daemon.auto_run_reexecution.event_log_consumer import EventLogConsumerDaemon
+from dagster._daemon.backfill import execute_backfill_iteration
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 from dagster._daemon.sensor import execute_sensor_iteration
 from dagster._scheduler.scheduler import launch_scheduled_runs
@@ -23,7 +25,7 @@ _RUN_SECONDS = 400.0  # a retraining on a busy machine
 
 
 class Daemon:
-    """Ticks of the sensors, of the schedules and of the run queue."""
+    """Ticks of the sensors, of the schedules, of backfills and of the run queue."""
 
     def __init__(self, workspace: WorkspaceProcessContext) -> None:
         self.workspace = workspace
@@ -50,6 +52,19 @@ class Daemon:
         (repository,) = location.get_repositories().values()
         found = repository.get_schedule(name) if repository.has_schedule(name) else repository.get_sensor(name)
         return self.instance.get_ticks(found.get_remote_origin_id(), found.selector_id, limit=1)[0]
+
+    @contextmanager
+    def ticking(self) -> Iterator[Callable[[], None]]:
+        """Yield a function that lets the daemon look once at backfills, lost runs and the queue."""
+        retries = EventLogConsumerDaemon()
+        with QueuedRunCoordinatorDaemon(interval_seconds=1) as coordinator:
+
+            def tick() -> None:
+                list(execute_backfill_iteration(self.workspace, _LOG))
+                list(retries.run_iteration(self.workspace))
+                list(coordinator.run_iteration(self.workspace))
+
+            yield tick
 
     def run_queue(self, *, seconds: float = _RUN_SECONDS) -> list[dg.DagsterRun]:
         """Launch what is queued, each run in a process of its own, and return the runs when they have ended."""

@@ -18,7 +18,9 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 
 from ml_assets import markdown
 from ml_assets.defs.resources import Platform
+from ml_assets.lifecycle.daily import CLOCKS_AHEAD
 from ml_assets.lifecycle.training import RunOrigin
+from ml_assets.settings import Settings
 from ml_assets.spec import EventSpec, UseCase
 
 P = ParamSpec("P")
@@ -108,21 +110,50 @@ def common(usecase: UseCase, stage: str) -> dict[str, Any]:
     return {"group_name": stage, "owners": [f"team:{usecase.owner}"], "tags": {"use_case": usecase.name}}
 
 
-def by_date(usecase: UseCase, stage: str) -> dict[str, Any]:
-    """Return the arguments of an asset that is made date by date: one run makes all dates that it is asked for."""
+def side_by_side(asset_key: dg.AssetKey) -> bool:
+    """Return whether runs of a backfill may make dates of an asset beside each other.
+
+    What such an asset looks back on is the partition mapping of its dependency (`seen_from`, `all_of`): by that a
+    backfill keeps its order.
+    """
+    return asset_key.path[1:2] in (["curated"], ["features"], ["labels"])
+
+
+def by_date(usecase: UseCase, stage: str, *, several_runs: bool = False) -> dict[str, Any]:
+    """Return the arguments of an asset that is made date by date: one run makes all dates that it is asked for.
+
+    A backfill is one run, or `several_runs` of `backfill_dates` each: so are those that are made `side_by_side`.
+    """
+    per_run = Settings().backfill_dates
     return {
         "partitions_def": partitions(usecase),
-        "backfill_policy": dg.BackfillPolicy.single_run(),
+        "backfill_policy": dg.BackfillPolicy.multi_run(per_run) if several_runs else dg.BackfillPolicy.single_run(),
         "retry_policy": RETRY,
         **common(usecase, stage),
     }
 
 
+def seen_from(usecase: UseCase, event: EventSpec) -> dg.AssetDep:
+    """Return the dependency on an event's curated dates that the decisions of a date can see."""
+    weeks, days = divmod(usecase.look_back(event).days, 7)
+    window = dg.TimeWindowPartitionMapping(
+        start_offset=-(5 * weeks + min(days, 5) + 1),
+        end_offset=CLOCKS_AHEAD.days,
+        allow_nonexistent_upstream_partitions=True,
+    )
+    return dg.AssetDep(key(usecase, "curated", event.name), partition_mapping=window)
+
+
+def all_of(asset_key: dg.AssetKey) -> dg.AssetDep:
+    """Return the dependency on all dates of an asset: how far back is in the data, and no window holds it."""
+    return dg.AssetDep(asset_key, partition_mapping=dg.AllPartitionMapping())
+
+
 def lake_pool(usecase: UseCase) -> str:
     """Return the pool of the assets that change with what has landed: their runs go one after the other.
 
-    Features must not overtake the curated events that they look back on, whoever starts the run: a sensor, a backfill,
-    or a person who selects assets. The limit is `concurrency` in dagster.yaml.
+    Features must not overtake the curated events that they look back on, whoever starts the run: a sensor, or a person
+    who selects assets. The runs of a backfill have their own order and go side by side (`jobs/queue.py`).
     """
     return f"{usecase.name}_lake"
 

@@ -9,6 +9,7 @@ from ml_assets.lake.lake import (
     PartitionBusyError,
     PositionMovedError,
     RangedFile,
+    in_turn,
 )
 from ml_assets.lake.names import (
     curated_table,
@@ -41,6 +42,7 @@ __all__ = [
     "daily_table",
     "decision_times_table",
     "features_table",
+    "in_turn",
     "labels_table",
     "landing_table",
     "outcomes_table",

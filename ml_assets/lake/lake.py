@@ -240,16 +240,32 @@ class Lake:
                 found.append((str(fragment.path), lacking))
         return sorted(found)
 
-    def replace(self, name: str, rows: pa.Table | Batches, partition_column: str, partitions: Iterable[date]) -> int:
+    def stand(self, name: str) -> int:
+        """Return the version at which a table stands, for `since` of `replace`; 0 if it has not been made."""
+        return self.version(name) or 0
+
+    def replace(
+        self,
+        name: str,
+        rows: pa.Table | Batches,
+        partition_column: str,
+        partitions: Iterable[date],
+        *,
+        since: int | None = None,
+    ) -> int:
         """Replace whole partitions in one atomic commit, also by nothing, and return the new version.
 
         `rows` must lie within `partitions`; partitions without rows end up empty. Of `Batches` some are in memory.
 
         If another writer of the same partitions is faster, this waits and writes everything again: the last one stays.
+        With `since`, what `stand` said before anything was read of which the rows are made, it gives up instead: the
+        other one may have seen more. Whoever made the rows makes them again (`in_turn`). Writers of other partitions
+        are in nobody's way.
 
         Raises:
             ValueError: a row lies outside the partitions.
             PartitionBusyError: other writers were faster each time; nothing was written.
+            CommitFailedError: some of the partitions have been replaced after `since`; nothing was written.
             ForeignTableError: somebody else has changed the table so that it cannot be written.
         """
         days = sorted(set(partitions))
@@ -268,6 +284,9 @@ class Lake:
         def write() -> int:
             with self._newest(name) as opened:
                 table = opened.table if opened else self.create(name, rows.schema, [partition_column])
+                if since is not None and since != table.version():
+                    # The format's own check of conflicts begins at the version of the table that is written to.
+                    table = DeltaTable(self.uri(name), version=since, storage_options=self.options)
                 _refuse_foreign_columns(name, table, rows.schema)
                 write_deltalake(
                     table,
@@ -280,7 +299,9 @@ class Lake:
                 return int(table.version())  # it stands at this very commit
 
         if days:
-            return _in_turn(write, f"{name}, {partition_column} {days[0]}{f' to {days[-1]}' if days[1:] else ''}")
+            if since is not None:
+                return write()
+            return in_turn(write, f"{name}, {partition_column} {days[0]}{f' to {days[-1]}' if days[1:] else ''}")
         return int(self.create(name, rows.schema, [partition_column]).version())
 
     def create(self, name: str, schema: pa.Schema, partition_by: Sequence[str]) -> DeltaTable:
@@ -311,7 +332,7 @@ class Lake:
                 writer_properties=_WRITER,
             )
 
-        _in_turn(write, name)
+        in_turn(write, name)
         version = self.version(name)
         assert version is not None  # noqa: S101 - it has just been written
         return version
@@ -332,12 +353,14 @@ class Lake:
         """Return a writer that appends to a table each row once; see `Appender`."""
         return Appender(self, name, partition_by)
 
-    def file_names(self, name: str, partition_column: str | None = None) -> dict[date | None, list[str]]:
+    def file_names(
+        self, name: str, partition_column: str | None = None, *, version: int | None = None
+    ) -> dict[date | None, list[str]]:
         """Return the names of a table's files by partition (all below None if no column is given), from the log alone.
 
         A file never changes: the same names are the same rows.
         """
-        snapshot = self._snapshot(name)
+        snapshot = self._snapshot(name, version)
         columns = [f"partition.{partition_column}"] if partition_column else []
         found: dict[date | None, list[str]] = {}
         for file in () if snapshot is None else snapshot.logged(["path", *columns]):
@@ -415,8 +438,10 @@ class PartitionBusyError(StateError):
     """Other writers of the same partition were faster, again and again: nothing was written."""
 
 
-def _in_turn(write: Callable[[], _T], what: str) -> _T:
+def in_turn(write: Callable[[], _T], what: str) -> _T:
     """Write, and return what that returns; where another writer was faster, wait a moment and write again.
+
+    A stage that passes `since` to `Lake.replace` is such a writer as a whole: it reads again too.
 
     Raises:
         PartitionBusyError: that was so each time.

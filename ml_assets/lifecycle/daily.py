@@ -57,10 +57,11 @@ class KeptDays:
 
 
 class PartInputs:
-    """What the parts of a use case's daily tables are made of, as the lake is now."""
+    """What the parts of a use case's daily tables are made of, as the lake is now, or was at the versions of tables."""
 
-    def __init__(self, lake: Lake, usecase: UseCase) -> None:
+    def __init__(self, lake: Lake, usecase: UseCase, versions: Mapping[str, int] | None = None) -> None:
         self._lake = lake
+        self._versions = versions
         self._usecase = usecase
         self._sources: dict[str, list[EventSpec | ReferenceSpec]] = {}
         # Taken first: if a table changes before its rows are read, the next look finds other files and compares rows.
@@ -77,8 +78,10 @@ class PartInputs:
             ]
             for source in self._sources[name]:
                 column = "business_date" if isinstance(source, EventSpec) else None
-                for day, files in lake.file_names(self._table(source), column).items():
-                    self._files[source.name, day] = _digest(files)
+                table = self._table(source)
+                if versions is None or table in versions:
+                    for day, files in lake.file_names(table, column, version=self._version(table)).items():
+                        self._files[source.name, day] = _digest(files)
         # Number and sum of hashes of the rows of a partition, by the day on which they became known.
         self._known: dict[tuple[str, _Key], dict[date, tuple[int, int]]] = {}
 
@@ -100,6 +103,9 @@ class PartInputs:
         if isinstance(source, EventSpec):
             return curated_table(self._usecase, source)
         return reference_table(self._usecase, source)
+
+    def _version(self, table: str) -> int | None:
+        return None if self._versions is None else self._versions[table]
 
     def _visible(self, name: str, day: date) -> Iterator[_Key]:
         """Yield the partitions that the part of a day can see."""
@@ -126,10 +132,12 @@ class PartInputs:
             if isinstance(source, EventSpec):
                 columns = columns_named(source, [self._usecase.daily_sql[name]])
                 wanted = ds.field("business_date").isin([day for _, day in mine])
-                rows = self._lake.read(self._table(source), columns=columns, where=wanted)
+                table = self._table(source)
+                rows = self._lake.read(table, columns=columns, where=wanted, version=self._version(table))
                 partition = "business_date"
             else:
-                rows, partition = self._lake.read(self._table(source)), "NULL::DATE"
+                table, partition = self._table(source), "NULL::DATE"
+                rows = self._lake.read(table, version=self._version(table))
             with open_duckdb(1) as db:
                 db.register("rows", rows)
                 for day, known_at, count, total in db.execute(

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from ml_assets.features import DECIDED_SCHEMA, DECISION_TIMES_SCHEMA
-from ml_assets.lake import Lake, decision_times_table
+from ml_assets.lake import Lake, decision_times_table, in_turn
 from ml_assets.spec import DecisionTime, UseCase
 
 
@@ -42,8 +42,14 @@ def note_decided(
         }
         for one in decided
     ]
-    noted = pa.concat_tables([_noted(lake, usecase, dates), pa.Table.from_pylist(rows, schema=DECIDED_SCHEMA)])
-    lake.replace(decision_times_table(usecase), noted, "decision_date", dates)
+    table, new = decision_times_table(usecase), pa.Table.from_pylist(rows, schema=DECIDED_SCHEMA)
+
+    def add() -> int:
+        before = lake.stand(table)
+        noted = pa.concat_tables([_noted(lake, usecase, dates), new])
+        return lake.replace(table, noted, "decision_date", dates, since=before)
+
+    in_turn(add, f"{table}, {min(dates)} to {max(dates)}")
 
 
 def decided_times(lake: Lake, usecase: UseCase, dates: Sequence[date], features: pa.Table) -> list[DecisionTime]:

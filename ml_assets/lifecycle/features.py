@@ -21,7 +21,15 @@ from ml_assets.features import (
 )
 from ml_assets.features.days import day_end, day_start
 from ml_assets.features.sound import calendars_of, lacking
-from ml_assets.lake import Lake, curated_table, features_table, labels_table, reference_table, source_tables
+from ml_assets.lake import (
+    Lake,
+    curated_table,
+    features_table,
+    in_turn,
+    labels_table,
+    reference_table,
+    source_tables,
+)
 from ml_assets.lake.counts import counts_by
 from ml_assets.lake.opened import FEW_AT_ONCE
 from ml_assets.landing.extent import TopicProgress, least
@@ -95,22 +103,40 @@ def compute_features(
 
     Raises:
         ValueError: the SQL fails, or no decision of a date can ever be labelled.
+        PartitionBusyError: other runs made some of the dates each time while this one did; they have seen more.
     """
+    return in_turn(
+        lambda: _compute_features(lake, usecase, dates, until, threads, progress),
+        f"{features_table(usecase)}, {min(dates)} to {max(dates)}",
+    )
+
+
+def _compute_features(
+    lake: Lake,
+    usecase: UseCase,
+    dates: Sequence[date],
+    until: datetime | None,
+    threads: int,
+    progress: Callable[[date], None],
+) -> DecisionReport:
+    before = lake.stand(features_table(usecase))
     parts = [features_schema(usecase.features).empty_table()]
     decided: list[DecisionTime] = []
     undecided: list[DecisionTime] = []
     never: list[Refused] = []
     held_back = daily_progress(lake, usecase) if usecase.daily else None
     waits = False
-    inputs = PartInputs(lake, usecase)
+    versions = lake.versions(source_tables(usecase))
+    inputs = PartInputs(lake, usecase, versions)
     kept = look_for_parts(lake, usecase, inputs, dates) if usecase.daily else KeptDays(DailyParts())
     first = min([*dates, *kept.missing])
-    versions = lake.versions(source_tables(usecase))
     history_of_dates = open_history(
         lake, usecase, first, max(dates), daily=kept.parts, versions=versions, threads=threads
     )
     with history_of_dates as history:
         history.make_daily(kept.missing)
+        if usecase.daily:  # at once: a run of other dates beside this one need not make them too
+            keep_parts(lake, usecase, inputs, kept, history)
         for day in dates:
             due = [decision for decision in usecase.decision_times(day) if until is None or decision.as_of <= until]
             if due and not reached(held_back, day_start(day)):
@@ -121,11 +147,9 @@ def compute_features(
             never += impossible
             parts.append(made)
             progress(day)
-        if usecase.daily:
-            keep_parts(lake, usecase, inputs, kept, history)
         refused = tuple(history.refused)
     features = pa.concat_tables(parts)
-    version = lake.replace(features_table(usecase), features, "decision_date", dates)
+    version = lake.replace(features_table(usecase), features, "decision_date", dates, since=before)
     # After the features: a decision time that is noted as decided has all its rows there.
     note_decided(lake, usecase, dates, decided, features=version, made_from=versions)
     slowest = least(all_progress(lake, [usecase]).values())
@@ -150,7 +174,16 @@ def mature_labels(lake: Lake, usecase: UseCase, known_dates: Sequence[date], *, 
     An outcome is left for later while the topics that the label waits for have not landed up to the time at which it is
     known: judged too early, every trade would have failed. An outcome that label.sql says became known before its
     horizon is over is written to the date on which it did.
+
+    Raises:
+        PartitionBusyError: other runs made some of the dates each time while this one did; they have seen more.
     """
+    what = f"{labels_table(usecase)}, {min(known_dates)} to {max(known_dates)}"
+    return in_turn(lambda: _mature_labels(lake, usecase, known_dates, threads), what)
+
+
+def _mature_labels(lake: Lake, usecase: UseCase, known_dates: Sequence[date], threads: int) -> DecisionReport:
+    before = lake.stand(labels_table(usecase))
     slowest = label_progress(lake, usecase)
     horizons = horizons_of(lake, usecase)
     outcomes = [(known, outcome) for known in known_dates for outcome in horizons.known_on(known)]
@@ -188,7 +221,7 @@ def mature_labels(lake: Lake, usecase: UseCase, known_dates: Sequence[date], *, 
     labels = pa.concat_tables(parts)
     # Known before the decision: there was nothing to decide.
     labels = labels.filter(pc.greater(labels["label_known_at"], labels["decision_time"]))
-    version = lake.replace(labels_table(usecase), labels, "known_date", known_dates)
+    version = lake.replace(labels_table(usecase), labels, "known_date", known_dates, since=before)
     return DecisionReport(
         labels.num_rows,
         counts_by(labels, "known_date"),

@@ -7,7 +7,14 @@ from datetime import date, datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_assets.lake import Lake, curated_table, quarantine_table, reference_quarantine_table, reference_table
+from ml_assets.lake import (
+    Lake,
+    curated_table,
+    in_turn,
+    quarantine_table,
+    reference_quarantine_table,
+    reference_table,
+)
 from ml_assets.lake.counts import counts_by
 from ml_assets.landing.curate import NOT_DECODABLE, curate, read_landed
 from ml_assets.landing.landed import landed_until
@@ -101,12 +108,23 @@ class ReferenceReport:
 
 
 def curate_dates(lake: Lake, usecase: UseCase, event: EventSpec, dates: Sequence[date]) -> IngestionReport:
-    """Make the curated and the quarantine partitions of these business dates from what has landed for them."""
+    """Make the curated and the quarantine partitions of these business dates from what has landed for them.
+
+    Raises:
+        PartitionBusyError: other runs made some of the dates each time while this one did; they have seen more.
+    """
+    what = f"{curated_table(usecase, event)}, {min(dates)} to {max(dates)}"
+    return in_turn(lambda: _curate_dates(lake, usecase, event, dates), what)
+
+
+def _curate_dates(lake: Lake, usecase: UseCase, event: EventSpec, dates: Sequence[date]) -> IngestionReport:
+    quarantine, curated = quarantine_table(usecase, event), curated_table(usecase, event)
+    before = {name: lake.stand(name) for name in (quarantine, curated)}
     landed_at = landed_until(lake, event, dates)  # before reading: what lands in between has not been seen
     landed, dead = read_landed(lake, event, dates)
     result = curate(event, landed, dead)
-    lake.replace(quarantine_table(usecase, event), result.quarantine, "business_date", dates)
-    lake.replace(curated_table(usecase, event), result.curated, "business_date", dates)
+    lake.replace(quarantine, result.quarantine, "business_date", dates, since=before[quarantine])
+    lake.replace(curated, result.curated, "business_date", dates, since=before[curated])
     return IngestionReport(
         rows=result.curated.num_rows,
         rows_by_date=counts_by(result.curated, "business_date"),

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,6 +158,26 @@ class Platform:
     def launch_job(self, job: str, partition: str) -> str:
         """Launch a job for a partition, as the UI does; return the id of the run."""
         return self._launch({"jobName": job}, {"dagster/partition": partition})
+
+    def launch_backfill(self, asset: list[str], partitions: Sequence[str]) -> str:
+        """Start a backfill of an asset, as the UI does; return its id."""
+        launched = self.graphql(
+            """mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
+                 __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }""",
+            params={"assetSelection": [{"path": asset}], "partitionNames": list(partitions), "tags": []},
+        )["launchPartitionBackfill"]
+        assert launched["__typename"] == "LaunchBackfillSuccess", launched
+        return str(launched["backfillId"])
+
+    def backfill(self, backfill_id: str) -> dict[str, Any]:
+        """A backfill's status, and of each asset how many partitions were asked for, are made, and have failed."""
+        found = self.graphql(
+            """query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status
+                 assetBackfillData { assetBackfillStatuses { ... on AssetPartitionsStatusCounts {
+                   numPartitionsTargeted numPartitionsMaterialized numPartitionsFailed } } } } } }""",
+            id=backfill_id,
+        )["partitionBackfillOrError"]
+        return {"status": found["status"], "assets": found["assetBackfillData"]["assetBackfillStatuses"]}
 
     def _launch(self, selected: dict[str, Any], names: dict[str, str | None]) -> str:
         tags = [{"key": name, "value": value} for name, value in names.items() if value]

@@ -11,10 +11,13 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
+from ml_assets.defs.common import partitions
 from ml_assets.defs.jobs.launcher import CAUSE, doubled, with_memory
 from ml_assets.lake import features_table
+from ml_assets.settings import Settings
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE
 from ml_assets_tests.k8s.asking import THREADS, Client
 from ml_assets_tests.k8s.image import IMAGE, NEXT
@@ -225,6 +228,56 @@ def test_a_run_that_is_out_of_memory_is_retried_with_twice_as_much(platform: Pla
     (container,) = platform.job_of(again["runId"])["spec"]["template"]["spec"]["containers"]
     assert container["resources"]["limits"]["memory"] == doubled(TOO_LITTLE)
     assert platform.rows_of(features_table(USE_CASE), first_day()) == before
+
+
+@contextlib.contextmanager
+def at_a_time(platform: Platform, runs: int) -> Iterator[None]:
+    """Let the daemon run that many at a time, all of them of a backfill if need be."""
+    names = ("ML_ASSETS_MAX_CONCURRENT_RUNS", "ML_ASSETS_BACKFILL_RUNS")
+    daemon = "deployment/ml-assets-daemon"
+    try:
+        platform.kubectl("set", "env", daemon, *(f"{name}={runs}" for name in names))
+        platform.kubectl("rollout", "status", daemon, "--timeout=300s")
+        yield
+    finally:
+        platform.kubectl("set", "env", daemon, *(f"{name}-" for name in names))
+        platform.kubectl("rollout", "status", daemon, "--timeout=300s")
+
+
+def test_a_backfill_is_two_jobs_at_a_time_and_survives_a_lost_pod(platform: Platform) -> None:
+    """Guards a backfill that was one Job, whatever its dates, and what a lost pod leaves of it."""
+    newest = USE_CASE.calendar.add(date.fromisoformat(first_day()), DAYS - 1)
+    span = dg.PartitionKeyRange(first_day(), newest.isoformat())
+    days = list(partitions(USE_CASE).get_partition_keys_in_range(span))
+    looked_at = [first_day(), LONG_ENOUGH, newest.isoformat()]
+    before = {day: platform.rows_of(features_table(USE_CASE), day) for day in looked_at}
+    counted: list[int] = []
+
+    def started(backfill: str) -> list[str]:
+        runs = [run for run in platform.runs() if tag(run, "dagster/backfill") == backfill]
+        found = [run["runId"] for run in runs if run["status"] == "STARTED"]
+        counted.append(len([run for run in runs if run["status"] in {"STARTING", "STARTED"}]))
+        return found
+
+    with at_a_time(platform, 2):
+        backfill = platform.launch_backfill(FEATURES, days)
+        lost, _ = until("two Jobs at a time", lambda: len(found := started(backfill)) == 2 and found)
+        delete(platform, platform.pod_of(lost)["metadata"]["name"])
+
+        def ended() -> dict[str, Any] | None:
+            started(backfill)
+            said = platform.backfill(backfill)
+            return None if said["status"] == "REQUESTED" else said
+
+        said = until("the end of the backfill", ended, 2 * PATIENCE)
+    assert said["status"] == "COMPLETED_SUCCESS", said
+    everything = {"numPartitionsTargeted": len(days), "numPartitionsMaterialized": len(days), "numPartitionsFailed": 0}
+    assert said["assets"] == [everything]
+    assert max(counted) == 2
+    runs = [run for run in platform.runs() if tag(run, "dagster/backfill") == backfill]
+    assert len(runs) == -(-len(days) // Settings().backfill_dates) + 1, "one for each twenty dates, and the retry"
+    assert [run["status"] for run in runs if run["parentRunId"] == lost] == ["SUCCESS"]
+    assert {day: platform.rows_of(features_table(USE_CASE), day) for day in looked_at} == before
 
 
 def test_a_cancelled_run_leaves_no_job(platform: Platform) -> None:

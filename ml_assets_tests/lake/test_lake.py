@@ -6,7 +6,7 @@ import pyarrow.dataset as ds
 import pytest
 from deltalake.exceptions import CommitFailedError
 
-from ml_assets.lake import Batches, Lake, PartitionBusyError, PositionMovedError
+from ml_assets.lake import Batches, Lake, PartitionBusyError, PositionMovedError, in_turn
 
 MONDAY, TUESDAY = date(2026, 1, 5), date(2026, 1, 6)
 
@@ -203,6 +203,37 @@ def test_writers_of_one_partition_take_turns(lake):
     found = lake.read("t")["writer"].to_pylist()
     assert len(found) == 3, "each replaces the whole partition"
     assert len(set(found)) == 1
+
+
+def test_what_was_made_of_older_data_replaces_nothing_newer(lake):
+    """Guards a backfill beside a sensor's run: the slower one had read before an event landed late, and wrote last."""
+    assert lake.stand("t") == 0
+    before = lake.stand("t")
+    lake.replace("t", rows((MONDAY, 2)), "day", [MONDAY])
+    with pytest.raises(CommitFailedError):
+        lake.replace("t", rows((MONDAY, 1), (TUESDAY, 1)), "day", [MONDAY, TUESDAY], since=before)
+    with pytest.raises(CommitFailedError):
+        lake.replace("t", rows(), "day", [MONDAY], since=before)
+    assert content(lake) == [(MONDAY, 2)]
+    lake.replace("t", rows((TUESDAY, 1)), "day", [TUESDAY], since=before)
+    assert content(lake) == [(MONDAY, 2), (TUESDAY, 1)], "another partition is another matter"
+    lake.replace("t", rows((MONDAY, 3)), "day", [MONDAY], since=lake.stand("t"))
+    assert content(lake) == [(MONDAY, 3), (TUESDAY, 1)]
+
+
+def test_whoever_was_overtaken_reads_again(lake):
+    lake.replace("t", rows((MONDAY, 1)), "day", [MONDAY])
+    faster = iter([5, None])
+
+    def add_one() -> int:
+        before = lake.stand("t")
+        (seen,) = lake.read("t")["n"].to_pylist()
+        if (number := next(faster)) is not None:
+            lake.replace("t", rows((MONDAY, number)), "day", [MONDAY])
+        return lake.replace("t", rows((MONDAY, seen + 1)), "day", [MONDAY], since=before)
+
+    in_turn(add_one, "t")
+    assert content(lake) == [(MONDAY, 6)]
 
 
 def test_a_partition_that_is_always_being_written_is_refused_in_plain_words(lake, monkeypatch):

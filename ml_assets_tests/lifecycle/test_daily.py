@@ -1,8 +1,11 @@
 """Daily tables: a day's features from kept parts are those of all history, and only what has changed is made again."""
 
 import dataclasses
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 
 from ml_assets.contracts import TIMESTAMP, roll_to_weekday
 from ml_assets.features import AsOfDatabase, features_schema
-from ml_assets.lake import Lake, curated_table, daily_table, features_table, reference_table
+from ml_assets.lake import Lake, curated_table, daily_table, features_table, reference_table, source_tables
+from ml_assets.lifecycle.daily import PartInputs, PartOrigin
 from ml_assets.lifecycle.features import compute_features
 from ml_assets.local.simulation.market import MarketConfig
 from ml_assets.spec import UseCase
@@ -251,3 +255,41 @@ def test_another_definition_makes_all_parts_anew(tmp_path, events, market_refere
     assert compute_features(lake, changed, [days[-1]], threads=1).daily_made == first
     assert changed.feature_set_hash != USE_CASE.feature_set_hash
     assert features_schema(changed.features) == features_schema(USE_CASE.features)
+
+
+def make_dates(root: str, dates: list[date]) -> None:
+    compute_features(Lake(root), USE_CASE, dates, threads=1)
+
+
+def parts_of(lake: Lake) -> tuple[list[str], dict[date, object]]:
+    """The rows of the kept parts, and what each was made of, by the day."""
+    rows = lake.read(daily_table(USE_CASE, "outcomes"))
+    heads = rows.filter(pc.is_valid(rows["origin"])).to_pylist()
+    origins = {head["known_date"]: msgspec.json.decode(head["origin"], type=PartOrigin) for head in heads}
+    assert len(origins) == len(heads), "each part is kept once"
+    known = {day: {key: one.known for key, one in of.inputs.items()} for day, of in origins.items()}
+    return sorted(map(repr, rows.filter(pc.is_null(rows["origin"])).to_pylist())), known
+
+
+def test_two_processes_that_share_the_dates_make_what_one_makes(tmp_path, events, market_references, days):
+    """Guards a backfill side by side: rows and kept parts are the same to the last bit, whoever makes a part first."""
+    one, two = (lake_of(tmp_path / name, events, market_references) for name in ("one", "two"))
+    make_dates(one.root, days[2:])
+    chunks = [days[at : at + 4] for at in range(2, DAYS, 4)]
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as processes:
+        list(processes.map(make_dates, [two.root] * len(chunks), chunks))
+    made = [sorted(map(repr, lake.read(features_table(USE_CASE)).to_pylist())) for lake in (one, two)]
+    assert len(made[0]) > 300
+    assert made[0] == made[1]
+    assert parts_of(one) == parts_of(two)
+    assert parts_of(one)[0]
+
+
+def test_a_part_is_noted_as_made_of_what_it_was_made_of(tmp_path, market, events, market_references, days):
+    """Guards a part of old rows that was kept as one of the new rows that an ingestion beside it had just written."""
+    lake = lake_of(tmp_path, events, market_references)
+    versions = lake.versions(source_tables(USE_CASE))
+    before = PartInputs(lake, USE_CASE, versions).origin("outcomes", days[9])
+    write(lake, failing(events, days[8], datetime.combine(days[8], datetime.max.time(), UTC)), [days[8]])
+    assert PartInputs(lake, USE_CASE, versions).origin("outcomes", days[9]) == before
+    assert PartInputs(lake, USE_CASE).origin("outcomes", days[9]) != before

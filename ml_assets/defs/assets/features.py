@@ -9,6 +9,7 @@ import dagster as dg
 
 from ml_assets.defs.checks.features import feature_checks, judge_features
 from ml_assets.defs.common import (
+    all_of,
     by_date,
     counts,
     dates_of,
@@ -16,6 +17,7 @@ from ml_assets.defs.common import (
     key,
     lake_pool,
     retrying_outages_only,
+    seen_from,
     table,
 )
 from ml_assets.defs.resources import Platform
@@ -51,7 +53,7 @@ def features_asset(usecase: UseCase) -> dg.AssetsDefinition:
     @dg.asset(
         key=key(usecase, "features"),
         deps=[
-            *(key(usecase, "curated", event.name) for event in usecase.events),
+            *(seen_from(usecase, event) for event in usecase.events),
             *(key(usecase, "reference", reference.name) for reference in usecase.references),
         ],
         kinds={"duckdb", "deltalake"},
@@ -65,7 +67,7 @@ def features_asset(usecase: UseCase) -> dg.AssetsDefinition:
         freshness_policy=freshness(usecase),
         check_specs=feature_checks(key(usecase, "features")),
         pool=lake_pool(usecase),
-        **by_date(usecase, "features"),
+        **by_date(usecase, "features", several_runs=True),
     )
     @retrying_outages_only
     def features(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
@@ -90,14 +92,14 @@ def labels_asset(usecase: UseCase) -> dg.AssetsDefinition:
     @dg.asset(
         key=key(usecase, "labels"),
         deps=[
-            key(usecase, "features"),
+            all_of(key(usecase, "features")),
             *(key(usecase, "curated", event.name) for event in usecase.events),
         ],
         kinds={"duckdb", "deltalake"},
         description=f"{usecase.label.description} A partition holds the outcomes that became known on its date.",
         metadata={"dagster/table_name": labels_table(usecase)},
         pool=lake_pool(usecase),
-        **by_date(usecase, "features"),
+        **by_date(usecase, "features", several_runs=True),
     )
     @retrying_outages_only
     def labels(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:

@@ -104,7 +104,7 @@ def curated_asset(usecase: UseCase, event: EventSpec) -> dg.AssetsDefinition:
         metadata={"dagster/table_name": curated_table(usecase, event), "dagster/column_schema": schema},
         check_specs=curation_checks(key(usecase, "curated", event.name), event),
         pool=lake_pool(usecase),
-        **by_date(usecase, "ingestion"),
+        **by_date(usecase, "ingestion", several_runs=True),
     )
     @retrying_outages_only
     def curated(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:

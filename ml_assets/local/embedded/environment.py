@@ -91,6 +91,7 @@ def environment_for(settings: Settings) -> Mapping[str, str]:
         "ML_ASSETS_DAGSTER_POSTGRES_URL": database,
         "ML_ASSETS_DAGSTER_LOCAL_DIR": str(local),
         "ML_ASSETS_MAX_CONCURRENT_RUNS": str(settings.max_concurrent_runs),
+        "ML_ASSETS_BACKFILL_RUNS": str(settings.backfill_runs),
     }
 
 

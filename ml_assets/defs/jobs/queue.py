@@ -10,7 +10,7 @@ depend on. One run may go beside the others: what is made of older data never re
 (`since` of `Lake.replace`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 from dagster import DagsterRun, Field, IntSource, QueuedRunCoordinator
@@ -62,16 +62,24 @@ class RunQueue(QueuedRunCoordinator):
         run = context.dagster_run
         pools = sorted((run.run_op_concurrency.all_pools if run.run_op_concurrency else None) or ())
         if pools:
-            storage = self._instance.event_log_storage
-            known = {pool.name: pool for pool in storage.get_pool_limits()}
-            for name in pools:
-                # The daemon would give a pool its default limit only after it has met it.
-                if name not in known or known[name].from_default:
-                    storage.initialize_concurrency_limit_to_default(name)
+            self._make(pools)
             kind = BACKFILL if _goes_beside_others(run) else IN_TURN
             after_others = {PRIORITY_TAG: "-1"} if kind == BACKFILL else {}
             self._instance.add_run_tags(run.run_id, {**after_others, **{tag_of(name): kind for name in pools}})
         return super().submit_run(context)
+
+    def _make(self, pools: Iterable[str]) -> None:
+        """Give pools the default limit, as the daemon does once it has met them; what a person has set stays."""
+        storage = self._instance.event_log_storage
+        known = {pool.name: pool for pool in storage.get_pool_limits()}
+        default = self._instance.global_op_concurrency_default_limit
+        for name in pools:
+            pool = known.get(name)
+            if pool is not None and pool.from_default and pool.limit != default:  # that of an earlier version
+                storage.delete_concurrency_limit(name)
+                pool = None
+            if pool is None:
+                storage.initialize_concurrency_limit_to_default(name)
 
 
 def _goes_beside_others(run: DagsterRun) -> bool:

@@ -65,6 +65,7 @@ def test_runs_that_write_one_lake_go_one_after_the_other(daemon: Daemon) -> None
     The pools are new here: what is queued before the daemon has met them must wait too.
     """
     features, other = ["first_case", "features"], ["second_case", "features"]
+    daemon.instance.event_log_storage.set_concurrency_slots("second_case_lake", 3)
     wanted = {
         launch(daemon, features): {"first"},
         launch(daemon, features, ["first_case", "labels"]): {"first"},
@@ -78,3 +79,16 @@ def test_runs_that_write_one_lake_go_one_after_the_other(daemon: Daemon) -> None
         assert all(record.start_time and record.end_time for record in records)  # of nothing landed, a run may fail
         for before, after in itertools.pairwise(records):  # in the order in which they were asked for
             assert before.end_time <= after.start_time
+
+
+@pytest.mark.end_to_end
+def test_a_pool_has_todays_default_limit_or_what_a_person_has_set(daemon: Daemon) -> None:
+    """Guards an upgrade: pools keep in the database the default with which they were made."""
+    storage = daemon.instance.event_log_storage
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(daemon.instance), "global_op_concurrency_default_limit", 1)
+        storage.delete_concurrency_limit("first_case_lake")
+        storage.initialize_concurrency_limit_to_default("first_case_lake")
+    launch(daemon, ["first_case", "features"])
+    limits = {pool.name: pool.limit for pool in storage.get_pool_limits()}
+    assert limits == {"first_case_lake": daemon.instance.global_op_concurrency_default_limit, "second_case_lake": 3}

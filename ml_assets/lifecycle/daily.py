@@ -57,12 +57,15 @@ class KeptDays:
 
 
 class PartInputs:
-    """What the parts of a use case's daily tables are made of, as the lake is now, or was at the versions of tables."""
+    """What the parts of a use case's daily tables are made of, as the lake is now.
+
+    With `versions` it is as these tables stood then; one that is not among them was not there.
+    """
 
     def __init__(self, lake: Lake, usecase: UseCase, versions: Mapping[str, int] | None = None) -> None:
         self._lake = lake
-        self._versions = versions
         self._usecase = usecase
+        self._versions = versions
         self._sources: dict[str, list[EventSpec | ReferenceSpec]] = {}
         # Taken first: if a table changes before its rows are read, the next look finds other files and compares rows.
         self._files: dict[_Key, str] = {}

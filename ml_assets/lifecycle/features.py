@@ -1,9 +1,18 @@
-"""Curated events to features, and matured outcomes to labels."""
+"""Curated events to features, and matured outcomes to labels.
 
-from collections.abc import Callable, Mapping, Sequence
+Features are made in three steps: `due_of` says what is due, a `FeatureMaker` makes the rows and writes only parts of
+daily tables, and `write_features` writes them. `lifecycle.backfill` can take the second step elsewhere.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from functools import cached_property
+from types import TracebackType
+from typing import Self
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -22,6 +31,7 @@ from ml_assets.features import (
 from ml_assets.features.days import day_end, day_start
 from ml_assets.features.sound import calendars_of, lacking
 from ml_assets.lake import (
+    Batches,
     Lake,
     curated_table,
     features_table,
@@ -119,52 +129,161 @@ def _compute_features(
     threads: int,
     progress: Callable[[date], None],
 ) -> DecisionReport:
-    before = lake.stand(features_table(usecase))
-    parts = [features_schema(usecase.features).empty_table()]
-    decided: list[DecisionTime] = []
-    undecided: list[DecisionTime] = []
-    never: list[Refused] = []
-    held_back = daily_progress(lake, usecase) if usecase.daily else None
-    waits = False
-    versions = lake.versions(source_tables(usecase))
-    inputs = PartInputs(lake, usecase, versions)
-    kept = look_for_parts(lake, usecase, inputs, dates) if usecase.daily else KeptDays(DailyParts())
-    first = min([*dates, *kept.missing])
-    history_of_dates = open_history(
-        lake, usecase, first, max(dates), daily=kept.parts, versions=versions, threads=threads
-    )
-    with history_of_dates as history:
-        history.make_daily(kept.missing)
-        if usecase.daily:  # at once: a run of other dates beside this one need not make them too
-            keep_parts(lake, usecase, inputs, kept, history)
+    due = due_of(lake, usecase, dates, until=until)
+    made, parts = [], [features_schema(usecase.features).empty_table()]
+    with FeatureMaker(lake, usecase, due, threads=threads) as maker:
+        daily_made = maker.keep_daily()  # at once: a run of other dates beside this one need not make them too
         for day in dates:
-            due = [decision for decision in usecase.decision_times(day) if until is None or decision.as_of <= until]
-            if due and not reached(held_back, day_start(day)):
-                due, waits = [], True
-            undecided += [decision for decision in usecase.decision_times(day) if decision not in due]
-            decided += due
-            made, impossible = _without_impossible(usecase, day, history.features_at(due))
-            never += impossible
-            parts.append(made)
+            said, rows = maker.make(day)
+            made.append(said)
+            parts.append(rows)
             progress(day)
-        refused = tuple(history.refused)
-    features = pa.concat_tables(parts)
-    version = lake.replace(features_table(usecase), features, "decision_date", dates, since=before)
+    return write_features(lake, usecase, due, made, pa.concat_tables(parts), daily_made=daily_made)
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What is to be made of some dates: the decision times of each that are due, and the versions of what they see.
+
+    `since` is where the features stood before: rows that are made of this replace nothing that came later. `undecided` are those that are left for later. `waits_for` is the topic that holds some of them back, if one does.
+    """
+
+    times: Mapping[date, tuple[DecisionTime, ...]]
+    versions: Mapping[str, int]
+    since: int
+    undecided: tuple[DecisionTime, ...] = ()
+    waits_for: str = ""
+
+    def of(self, dates: Iterable[date]) -> "Due":
+        """Return what is to be made of some of the dates."""
+        return Due({day: self.times[day] for day in dates}, self.versions, self.since)
+
+
+def due_of(lake: Lake, usecase: UseCase, dates: Iterable[date], *, until: datetime | None = None) -> Due:
+    """Return what is to be made of these decision dates as the lake is now, of decision times up to `until`."""
+    since = lake.stand(features_table(usecase))
+    held_back = daily_progress(lake, usecase) if usecase.daily else None
+    times: dict[date, tuple[DecisionTime, ...]] = {}
+    undecided: list[DecisionTime] = []
+    waits = False
+    for day in dates:
+        due = [decision for decision in usecase.decision_times(day) if until is None or decision.as_of <= until]
+        if due and not reached(held_back, day_start(day)):
+            due, waits = [], True
+        undecided += [decision for decision in usecase.decision_times(day) if decision not in due]
+        times[day] = tuple(due)
+    versions = lake.versions(source_tables(usecase))
+    return Due(times, versions, since, tuple(undecided), str(held_back) if waits else "")
+
+
+class MadeDate(msgspec.Struct, frozen=True):
+    """What is to be said of the rows of a date; `refused` and `impossible` are the decisions that were left out.
+
+    The features of a `refused` one are unsound; the outcome of an `impossible` one can never be known in time.
+    """
+
+    day: date
+    rows: int
+    refused: tuple[Refused, ...] = ()
+    impossible: tuple[Refused, ...] = ()
+    lacking: dict[str, int] = {}
+
+
+class FeatureMaker:
+    """Makes the rows of dates that are due, in this process, from the lake as it stood at the versions of `due`.
+
+    It takes the parts of daily tables that the lake keeps and makes those that it lacks; only `keep_daily` writes.
+    """
+
+    def __init__(self, lake: Lake, usecase: UseCase, due: Due, *, threads: int = 0) -> None:
+        self._lake, self._usecase, self._due, self._threads = lake, usecase, due, threads
+        self._kept = KeptDays(DailyParts())
+        if usecase.daily:
+            self._inputs = PartInputs(lake, usecase, due.versions)
+            self._kept = look_for_parts(lake, usecase, self._inputs, list(due.times))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if "_history" in vars(self):
+            self._history.__exit__(kind, error, trace)
+
+    @cached_property
+    def _history(self) -> AsOfDatabase:
+        due, missing = self._due, self._kept.missing
+        history = open_history(
+            self._lake, self._usecase, min([*due.times, *missing]), max(due.times),
+            daily=self._kept.parts, versions=due.versions, threads=self._threads,
+        )  # fmt: skip
+        try:
+            history.make_daily(missing)
+        except BaseException:
+            history.__exit__(None, None, None)
+            raise
+        return history
+
+    def make(self, day: date) -> tuple[MadeDate, pa.Table]:
+        """Return the rows of a date, in `features_schema`, and what is to be said of them.
+
+        Raises:
+            ValueError: the SQL fails, or no decision of the date can ever be labelled.
+        """
+        times = self._due.times[day]
+        rows, impossible = _without_impossible(self._usecase, day, self._history.features_at(times))
+        moments = {decision.as_of for decision in times}
+        refused = tuple(one for one in self._history.refused if one[0] in moments)
+        return MadeDate(day, rows.num_rows, refused, tuple(impossible), lacking(self._usecase, rows)), rows
+
+    def keep_daily(self) -> tuple[date, ...]:
+        """Write the parts of daily tables that the lake lacked, and return their days.
+
+        Raises:
+            ValueError: the SQL of a daily table fails.
+        """
+        if self._kept.missing or any(self._kept.origins.values()):
+            keep_parts(self._lake, self._usecase, self._inputs, self._kept, self._history)
+        return self._kept.missing
+
+
+def write_features(
+    lake: Lake,
+    usecase: UseCase,
+    due: Due,
+    made: Sequence[MadeDate],
+    rows: pa.Table | Batches,
+    *,
+    daily_made: tuple[date, ...] = (),
+) -> DecisionReport:
+    """Replace the feature partitions of the dates that were made by their rows, and note what they were made from.
+
+    Raises:
+        CommitFailedError: some of the dates have been made by somebody else since they were looked at (`Due.since`).
+    """
+    dates = [one.day for one in made]
+    version = lake.replace(features_table(usecase), rows, "decision_date", dates, since=due.since)
+    decided = [decision for day in dates for decision in due.times[day]]
     # After the features: a decision time that is noted as decided has all its rows there.
-    note_decided(lake, usecase, dates, decided, features=version, made_from=versions)
+    note_decided(lake, usecase, dates, decided, features=version, made_from=due.versions)
     slowest = least(all_progress(lake, [usecase]).values())
+    lacks = Counter[str]()
+    for one in made:
+        lacks.update(one.lacking)
+    impossible = [each for one in made for each in one.impossible]
     return DecisionReport(
-        features.num_rows,
-        counts_by(features, "decision_date"),
+        sum(one.rows for one in made),
+        {one.day: one.rows for one in sorted(made, key=lambda one: one.day) if one.rows},
         version,
         landed_until=slowest.until if slowest else None,
         newest_decision=max((decision.as_of for decision in decided), default=None),
-        undecided=tuple(undecided),
-        daily_made=kept.missing,
-        refused=(*refused, *never),
-        lacking=lacking(usecase, features),
-        slowest=str(held_back if waits else slowest),
-        impossible=len(never),
+        undecided=due.undecided,
+        daily_made=daily_made,
+        refused=(*sorted(each for one in made for each in one.refused), *impossible),
+        lacking=dict(lacks),
+        slowest=due.waits_for or str(slowest),
+        impossible=len(impossible),
     )
 
 

@@ -38,13 +38,13 @@ def code_with(usecase: UseCase, configured: str = "") -> str:
     ignored = _git(usecase.folder, "check-ignore", "usecase.py")
     if there and changed == "" and not ignored:
         return code if here == there else f"{code}, {usecase.name} {_git_commit(usecase.folder)}"
-    return f"{code}, {usecase.name} modified, files {_digest(usecase.folder)}"
+    return f"{code}, {usecase.name} modified, files {digest_of(usecase.folder)}"
 
 
-def _digest(folder: Path) -> str:
-    """Return twelve hex digits of the names and contents of all files of a folder."""
+def digest_of(folder: Path, pattern: str = "*") -> str:
+    """Return twelve hex digits of the names and contents of all files of a folder whose names match a pattern."""
     digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*")):
+    for file in sorted(folder.rglob(pattern)):
         if file.is_file() and "__pycache__" not in file.parts:
             content = file.read_bytes()
             digest.update(f"{file.relative_to(folder).as_posix()}\0{len(content)}\0".encode() + content)

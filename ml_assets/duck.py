@@ -8,7 +8,7 @@ settings say there is room. All is set before a configuration is locked, and nob
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,13 @@ class Room:
     @classmethod
     def of(cls, settings: Settings) -> Room:
         """Return what the settings give."""
-        return cls(_memory_of(memory_allowed(settings.memory_mib)), Path(settings.spill_path), settings.spill_mib * MIB)
+        room = cls.within(memory_allowed(settings.memory_mib), Path(settings.spill_path))
+        return replace(room, spill_bytes=settings.spill_mib * MIB)
+
+    @classmethod
+    def within(cls, allowed: int, spill: Path) -> Room:
+        """Return DuckDB's share of the bytes that the process may use, with a folder for the rest."""
+        return cls(_memory_of(allowed), spill)
 
 
 def _memory_of(allowed: int) -> int:
@@ -60,7 +66,7 @@ def open_duckdb(threads: int = 0) -> duckdb.DuckDBPyConnection:
     """Return an empty database in memory, whose clock is UTC; `threads` 0 means one per core."""
     import duckdb
 
-    room = _room or Room(_memory_of(memory_allowed()), Path(tempfile.gettempdir()) / "ml_assets-spill")
+    room = _room or Room.within(memory_allowed(), Path(tempfile.gettempdir()) / "ml_assets-spill")
     config: dict[str, Any] = {"memory_limit": f"{room.memory}B", "temp_directory": str(room.spill)}
     if threads:
         config["threads"] = threads

@@ -303,6 +303,11 @@ def test_backfill(site: Site) -> None:
     scored = site.predictions()
     site.run("backfill", FIRST=first, LAST=last)
     assert sorted(map(repr, site.lake.read(name).to_pylist())) == before
+    version = site.lake.version(name)
+    said = site.run("backfill-features", FIRST=first, LAST=last)
+    assert f"backfill of {NAME}: 4 dates, {first} to {last}" in said
+    assert site.lake.version(name) == version + 1
+    assert sorted(map(repr, site.lake.read(name).to_pylist())) == before
     assert set(scored) < set(site.predictions())
     with site.connect("reader") as connection:
         dates = connection.execute("SELECT DISTINCT decision_time::date FROM predictions").fetchall()

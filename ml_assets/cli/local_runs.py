@@ -14,12 +14,15 @@ from ml_assets.cli.foreseen import foreseen_names
 from ml_assets.definitions import build_definitions
 from ml_assets.defs.assets.alerts import ALERTS
 from ml_assets.defs.assets.alerts import JOB as ALERTS_JOB
+from ml_assets.defs.assets.features import features_metadata
+from ml_assets.defs.checks.features import judge_features
 from ml_assets.defs.checks.training import NO_LEAK
-from ml_assets.defs.common import partitions
+from ml_assets.defs.common import key, partitions
 from ml_assets.defs.jobs import Verb, job_name
 from ml_assets.defs.jobs.executor import metered
 from ml_assets.defs.resources import Platform
 from ml_assets.errors import StateError
+from ml_assets.lifecycle.features import DecisionReport
 from ml_assets.local.embedded.environment import environment_for
 from ml_assets.settings import Settings
 from ml_assets.spec import UseCase
@@ -86,6 +89,32 @@ class LocalRuns:
             said += _said(self.run(verb, chunk, ops=ops))
             progress(len(chunk))
         return said
+
+
+def record_features(
+    instance: dg.DagsterInstance, usecase: UseCase, report: DecisionReport, dates: Sequence[date]
+) -> Mapping[str, Any]:
+    """Record features that no run has made as materialized, with their checks, and return the metadata.
+
+    The UI shows them, and what follows from them is requested, as if a run had made them.
+    """
+    asset, metadata = key(usecase, "features"), features_metadata(usecase, report)
+    for day in dates:
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization(asset, partition=day.isoformat(), metadata=metadata)
+        )
+    for judged in judge_features(usecase, report, dates):
+        assert judged.check_name is not None  # noqa: S101 - a result that names no check is for an asset with one
+        instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(
+                asset_key=asset,
+                check_name=judged.check_name,
+                passed=judged.passed,
+                metadata=judged.metadata,
+                severity=judged.severity,
+            )
+        )
+    return {name: entry.value for name, entry in dg.AssetMaterialization(asset, metadata=metadata).metadata.items()}
 
 
 def run_alerts(instance: dg.DagsterInstance, usecases: Sequence[UseCase], platform: Platform) -> Mapping[str, Any]:

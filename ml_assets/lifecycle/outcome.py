@@ -43,6 +43,12 @@ def refuse_idle(lake: Lake, engine: Engine, usecase: UseCase, verb: str, days: S
                 f"nothing has landed of {', '.join(topics)}: is there such a topic on the broker? `ml-assets land` "
                 "lands what it holds"
             )
+    elif verb == "backfill":
+        if all(lake.version(curated_table(usecase, event)) is None for event in usecase.events):
+            raise NotFoundError(
+                f"{usecase.name} has no curated events to make features of: `ml-assets ingest {usecase.name} --from "
+                f"{days[0]} --to {days[-1]}` makes them, of what has landed"
+            )
     elif verb == "score":
         made = _rows(lake, features_table(usecase), "decision_date", None)
         if not made.keys() & set(days):
@@ -85,6 +91,8 @@ def came_out(
     """Yield what a run made, as lines; `told` is the metadata of the assets of features, labels and training set."""
     if verb == "ingest":
         yield from _ingested(lake, usecase, days, told)
+    elif verb == "backfill":
+        yield from _backfilled(lake, usecase, days, told)
     elif verb == "retrain":
         yield from _trained_on(told)
         yield from _retrained(registry, engine, usecase)
@@ -107,6 +115,28 @@ def _ingested(lake: Lake, usecase: UseCase, days: Sequence[date], told: Sequence
     decided = sum(_rows(lake, features_table(usecase), "decision_date", days).values())
     labelled = sum(_rows(lake, labels_table(usecase), "known_date", days).values())
     yield f"  {decided:,} decisions with features; {labelled:,} outcomes became known"
+    yield from _decided(told)
+    if late := known_too_late(lake, usecase, max(days)):
+        yield f"  {late}"
+    elif not decided:
+        yield (
+            "  No decision was made. Are the events of these dates known by then? `land --replay` takes the broker's "
+            "times; without it everything is known since it landed"
+        )
+
+
+def _backfilled(lake: Lake, usecase: UseCase, days: Sequence[date], told: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    made = _rows(lake, features_table(usecase), "decision_date", days)
+    yield f"  {sum(made.values()):,} decisions with features on {len(made)} of {len(days)} dates"
+    yield from _decided(told)
+    yield (
+        "  Labels are as they were. Where a date decides other entities than before, they and the scores follow: "
+        f"`ml-assets ingest {usecase.name}`, then `ml-assets score {usecase.name}`"
+    )
+
+
+def _decided(told: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield which decisions were left out, lack something or wait."""
     number = {name: sum(one.get(name, 0) for one in told) for name in _COUNTED}
     if number["impossible"]:
         yield f"  {number['impossible']:,} decisions were left out: they can never be labelled; the asset says why"
@@ -122,13 +152,6 @@ def _ingested(lake: Lake, usecase: UseCase, days: Sequence[date], told: Sequence
     yield from (f"  {count:,} decisions, {what}" for what, count in sorted(lacks.items()))
     for waits in dict.fromkeys(one["waits for"] for one in told if "waits for" in one):
         yield f"  What is not there yet waits for {waits}"
-    if late := known_too_late(lake, usecase, max(days)):
-        yield f"  {late}"
-    elif not decided:
-        yield (
-            "  No decision was made. Are the events of these dates known by then? `land --replay` takes the broker's "
-            "times; without it everything is known since it landed"
-        )
 
 
 def _trained_on(told: Sequence[Mapping[str, Any]]) -> Iterator[str]:

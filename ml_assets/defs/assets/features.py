@@ -75,15 +75,20 @@ def features_asset(usecase: UseCase) -> dg.AssetsDefinition:
             platform.lake, usecase, dates_of(context), until=datetime.now(UTC), threads=platform.settings.threads
         )
         return dg.MaterializeResult(
-            metadata={
-                **_show(report),
-                "feature_set": usecase.feature_set_hash,
-                "catalogue": table([dataclasses.asdict(entry) for entry in catalogue(usecase)]),
-            },
+            metadata=features_metadata(usecase, report),
             check_results=judge_features(usecase, report, dates_of(context)),
         )
 
     return features
+
+
+def features_metadata(usecase: UseCase, report: DecisionReport) -> dict[str, Any]:
+    """Return what is said of features that were made."""
+    return {
+        **_show(report),
+        "feature_set": usecase.feature_set_hash,
+        "catalogue": table([dataclasses.asdict(entry) for entry in catalogue(usecase)]),
+    }
 
 
 def labels_asset(usecase: UseCase) -> dg.AssetsDefinition:

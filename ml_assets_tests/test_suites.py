@@ -12,7 +12,7 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 MARKERS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["markers"]
 SUITES = sorted({marker.split(":")[0] for marker in MARKERS} - {"long"})
 # These are run before a release: they build what they need, and with them CI would take over an hour.
-NOT_IN_CI = {"gcs", "k8s", "release"}
+NOT_IN_CI = {"gcs", "k8s", "release", "spark"}
 
 
 def target_of(suite: str) -> str:

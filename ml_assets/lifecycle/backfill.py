@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -21,7 +22,7 @@ from deltalake.exceptions import DeltaError
 
 from ml_assets.errors import ActionableError
 from ml_assets.features import features_schema
-from ml_assets.lake import Batches, Lake
+from ml_assets.lake import Batches, Lake, features_table, in_turn
 from ml_assets.lifecycle.features import DecisionReport, Due, FeatureMaker, MadeDate, due_of, write_features
 from ml_assets.spec import UseCase
 
@@ -82,22 +83,34 @@ def backfill(
 
     Raises:
         ValueError: the SQL of a daily table fails.
+        PartitionBusyError: other runs made some of the dates each time while this one did; they have seen more.
     """
     days = sorted(set(dates))
     for start in range(0, len(days), at_once):
         some = tuple(days[start : start + at_once])
-        due = due_of(lake, usecase, some, until=until)
-        with FeatureMaker(lake, usecase, due, threads=threads) as maker:
-            daily_made = maker.keep_daily()
-        with engine.make(lake, usecase, due) as made:
-            good = [one for one in made.dates if isinstance(one, MadeDate)]
-            failed = tuple(one for one in made.dates if isinstance(one, FailedDate))
-            report = None
-            if good:
-                report = write_features(lake, usecase, due, good, made.rows, daily_made=daily_made)
-        yield Written(some, report, failed)
-        if not good:
+        # Where a run of somebody else makes some of them meanwhile, they are made again: it may have seen more.
+        written = in_turn(
+            partial(_make_some, lake, usecase, some, engine, until, threads),
+            f"{features_table(usecase)}, {some[0]} to {some[-1]}",
+        )
+        yield written
+        if written.report is None:
             return
+
+
+def _make_some(
+    lake: Lake, usecase: UseCase, dates: tuple[date, ...], engine: Engine, until: datetime | None, threads: int
+) -> Written:
+    due = due_of(lake, usecase, dates, until=until)
+    with FeatureMaker(lake, usecase, due, threads=threads) as maker:
+        daily_made = maker.keep_daily()
+    with engine.make(lake, usecase, due) as made:
+        good = [one for one in made.dates if isinstance(one, MadeDate)]
+        failed = tuple(one for one in made.dates if isinstance(one, FailedDate))
+        report = None
+        if good:
+            report = write_features(lake, usecase, due, good, made.rows, daily_made=daily_made)
+    return Written(dates, report, failed)
 
 
 def make_dates(

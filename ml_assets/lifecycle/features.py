@@ -145,7 +145,8 @@ def _compute_features(
 class Due:
     """What is to be made of some dates: the decision times of each that are due, and the versions of what they see.
 
-    `since` is where the features stood before: rows that are made of this replace nothing that came later. `undecided` are those that are left for later. `waits_for` is the topic that holds some of them back, if one does.
+    `since` is where the features stood before: rows that are made of this replace nothing that came later. `undecided`
+    are the times that are left for later. `waits_for` is the topic that holds some of them back, if one does.
     """
 
     times: Mapping[date, tuple[DecisionTime, ...]]

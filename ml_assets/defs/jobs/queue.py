@@ -40,7 +40,8 @@ class RunQueue(QueuedRunCoordinator):
     @classmethod
     def config_type(cls) -> UserConfigSchema:
         """As Dagster's queue, and how many runs of backfills may write one lake at a time."""
-        return {**super().config_type(), "backfill_runs": Field(IntSource, is_required=False, default_value=1)}
+        dagsters: Any = super().config_type()
+        return {**dagsters, "backfill_runs": Field(IntSource, is_required=False, default_value=1)}
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]) -> Self:

@@ -2,10 +2,12 @@
 
 It has the rows that a batch would read if it ran now. A business date with landed rows that are not in the curated
 table yet is curated here, by the function that curates it for the lake, and so is each date that lands from now on.
-Only business dates that have changed are read again.
+Only business dates that have changed are read again. If reading fails halfway, all is forgotten and read anew: what was
+noted of a change before it was read would hide it for ever.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 
 import pyarrow as pa
@@ -31,10 +33,13 @@ class LiveHistory:
 
     def __init__(self, lake: Lake, usecase: UseCase, *, threads: int = 1) -> None:
         self._lake, self._usecase, self._threads = lake, usecase, threads
+        self._forget()
+
+    def _forget(self) -> None:
         self._versions: dict[str, int | None] = {}
         self._landed: dict[str, Landed] = {}
         self._curated: dict[str, dict[date, list[str]]] = {}
-        self._events: dict[str, dict[date, pa.Table]] = {event.name: {} for event in usecase.events}
+        self._events: dict[str, dict[date, pa.Table]] = {event.name: {} for event in self._usecase.events}
         self._references: dict[str, pa.Table] = {}
         self._first: date | None = None
         self._parts = DailyParts()
@@ -43,6 +48,23 @@ class LiveHistory:
 
     def look(self, day: date) -> bool:
         """Load what has changed, for decisions of `day`; return whether a database opened before is out of date."""
+        with self._all_or_nothing():
+            return self._look(day)
+
+    def database(self) -> AsOfDatabase:
+        """Return the history as a database; it is the same one until something has changed."""
+        with self._all_or_nothing():
+            return self._database()
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._forget()
+            raise
+
+    def _look(self, day: date) -> bool:
         begun = self._first is not None
         if day != self._day:
             self._begin(day)
@@ -52,8 +74,7 @@ class LiveHistory:
             self._open = None
         return self._open is None
 
-    def database(self) -> AsOfDatabase:
-        """Return the history as a database; it is the same one until something has changed."""
+    def _database(self) -> AsOfDatabase:
         assert self._day is not None and self._first is not None  # noqa: S101, PT018 - `look` comes first
         if self._open is None:
             days = daily_days(self._usecase, [self._day]) if self._usecase.daily else []

@@ -77,6 +77,8 @@ class Served:
         self._history = LiveHistory(lake, usecase, threads=threads)
         self.table: LiveTable | None = None
         self._slots: tuple[Any, ...] = ()
+        # What has moved since the table was made; if making it fails this stays.
+        self._moved = True
         self._lock = threading.Lock()
 
     def look_at_data(self) -> bool:
@@ -84,14 +86,14 @@ class Served:
         now = self._never_back(self._clock())
         slots = self.usecase.slots_at(now)
         order = tuple((slot.slot, slot.decision_date) for slot in slots)
-        moved = self._history.look(slots[0].decision_date)
+        self._moved |= self._history.look(slots[0].decision_date)
         table = self.table
-        if not moved and table is not None and order == self._slots and not _has_aged(table, now):
+        if not self._moved and table is not None and order == self._slots and not _has_aged(table, now):
             self.made_at = time.monotonic()  # it says how things are: its clock may stand, as that of a replay does
             return False
         asked = table.asked if table is not None else None
         self.table = make_table(self.usecase, self._history.database(), now, self._history.newest, asked)
-        self._slots, self.table_trouble, self.made_at = order, "", time.monotonic()
+        self._slots, self.table_trouble, self.made_at, self._moved = order, "", time.monotonic(), False
         progress = daily_progress(self._lake, self.usecase) if self.usecase.daily else None
         self.stale = (
             "" if reached(progress, day_start(slots[0].decision_date)) else f"the track record waits: {progress}"

@@ -32,9 +32,15 @@ SMALL: UseCase = replace(
 )
 
 
-def fill(home: Path, market: Market, events: Mapping[str, pa.Table], references: Mapping[str, pa.Table]) -> Lake:
-    """Fill a lake below a folder with a market, and save two models that were fitted on it; return the lake."""
-    lake = Lake(str(home / "lake"))
+def fill(
+    home: Path,
+    market: Market,
+    events: Mapping[str, pa.Table],
+    references: Mapping[str, pa.Table],
+    lake: Lake | None = None,
+) -> Lake:
+    """Fill a lake, by default below a folder, with a market, and save two models fitted on it; return the lake."""
+    lake = lake or Lake(str(home / "lake"))
     for event in SMALL.events:
         rows = events[event.name]
         lake.replace(curated_table(SMALL, event), rows, "business_date", rows["business_date"].unique().to_pylist())

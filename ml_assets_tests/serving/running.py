@@ -2,7 +2,8 @@
 
 python -m ml_assets_tests.serving.running <home> <database URL> <bootstrap> <port> <drain seconds>
 
-It is as late as the file `now` in its home says.
+It is as late as the file `now` in its home says. Its lake is in its home, or where the file `lake.json` there says:
+an address and options of a store.
 
 When it has ended it prints how many answers were recorded and dropped.
 """
@@ -38,8 +39,10 @@ def main() -> None:
     engine = connect(url)
     recorder = Recorder(KafkaConnection(bootstrap), make_topics=True, idempotent=False)
     recorder.start()
+    elsewhere = Path(home) / "lake.json"
+    where, options = json.loads(elsewhere.read_text()) if elsewhere.exists() else (str(Path(home) / "lake"), {})
     scoring = Scoring(
-        Lake(str(Path(home) / "lake")), lambda: engine, [SMALL], lambda run, _: files_of(Path(home), run),
+        Lake(where, options), lambda: engine, [SMALL], lambda run, _: files_of(Path(home), run),
         clock=lambda: datetime.fromisoformat((Path(home) / "now").read_text()), every=0.1,
     )  # fmt: skip
     server = DrainingServer(

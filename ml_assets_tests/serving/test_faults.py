@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from http.client import HTTPConnection, HTTPException
@@ -18,15 +19,18 @@ from typing import Any
 
 import psutil
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pytest
 
-from ml_assets.lake import Lake
+from ml_assets.lake import Lake, curated_table
 from ml_assets.learning.scorer import Scorer
 from ml_assets.local.embedded.broker import broker_for, stop_broker
 from ml_assets.local.embedded.postgres import server_for, stop_server
 from ml_assets.local.simulation.market import Market
 from ml_assets.serving.history import LiveHistory
 from ml_assets.serving.table import make_table
+from ml_assets_tests.faults.proxy import DATA, Action, Fault, FaultProxy
+from ml_assets_tests.s3 import S3Server
 from ml_assets_tests.serving.filled import MARKET as SMALL_MARKET
 from ml_assets_tests.serving.filled import NAME, SMALL, files_of, fill, last_afternoon, open_ledger, promote
 
@@ -46,11 +50,12 @@ class Client:
     decided: list[str] = field(default_factory=list)  # the decision time of each answer
     wrong: list[Any] = field(default_factory=list)
     elsewhere: threading.Event = field(default_factory=threading.Event)  # the balancer leads no new connection here
+    stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
         body = json.dumps({"entity_ids": sorted(self.expected[1])})
         connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
-        while connection.sock is not None or not self.elsewhere.is_set():
+        while not self.stop.is_set() and (connection.sock is not None or not self.elsewhere.is_set()):
             self.asked += 1
             try:
                 connection.request("POST", f"/v1/{NAME}/score", body)
@@ -60,6 +65,7 @@ class Client:
                 self.wrong.append(repr(error))
                 connection.close()
             time.sleep(0.01)
+        connection.close()
 
     def _judge(self, status: int, read: bytes) -> None:
         said = json.loads(read)
@@ -105,6 +111,12 @@ def lake(tmp_path: Path, market: Market, events: dict[str, pa.Table], market_ref
 @pytest.fixture
 def service(lake: Lake, tmp_path: Path, market: Market) -> Iterator[Service]:
     """A service on a database and a broker of its own, which can be stopped."""
+    with started(tmp_path, market) as running:
+        yield running
+
+
+@contextmanager
+def started(tmp_path: Path, market: Market) -> Iterator[Service]:
     home = Path(mkdtemp(prefix="ml_assets_"))  # not below pytest's: as root the server is another user
     url = server_for(home).url("ml_assets")
     open_ledger(url)
@@ -191,6 +203,48 @@ def test_no_request_is_lost_and_no_score_is_wrong_while_all_around_fails(
 
 
 @pytest.mark.hostile
+def test_a_store_that_hangs_stops_nobody_and_what_changed_while_it_failed_is_seen(
+    s3: S3Server, bucket: str, tmp_path: Path, market: Market, events: dict[str, pa.Table],
+    market_references: dict[str, pa.Table],
+) -> None:  # fmt: skip
+    """Guards changes that were noted and then could not be read: nobody looked for them again.
+
+    The store hangs: all are answered with what there is. It lists a commit but gives no file of it: the same. Once it
+    is well, what was in that commit is known: an instruction that was cancelled is no open decision any more.
+    """
+    lake = fill(tmp_path, market, events, market_references, s3.lake(f"{bucket}/lake"))
+    at = last_afternoon(market)
+    expected = {1: scores_of(lake, tmp_path, 1, at)}
+    with FaultProxy(s3).running() as proxy:
+        (tmp_path / "lake.json").write_text(json.dumps([lake.root, proxy.server.lake_options]))
+        with started(tmp_path, market) as service:
+            wait(lambda: service.ready()[0] == 200, 120)
+            client = Client(service.port, expected)
+            thread = threading.Thread(target=client.run)
+            thread.start()
+            try:
+                wait(lambda: len(client.answered) > 10)
+                hangs = proxy.inject(Fault(Action.HANG))
+                assert hangs.wait()
+                before = answers([client])
+                wait(lambda: answers([client]) > before + 30)
+                proxy.lift_all()
+
+                lost = proxy.inject(Fault(Action.UNAVAILABLE, path=DATA))
+                cancelled = min(expected[1])
+                cancel(lake, events["settlement_status"], cancelled, at - timedelta(hours=1))
+                assert lost.wait()
+                before = answers([client])
+                wait(lambda: answers([client]) > before + 30)
+            finally:
+                proxy.lift_all()
+                client.stop.set()
+                thread.join(30)
+            assert client.wrong == []
+            wait(lambda: still_open(service, sorted(expected[1])) == sorted({*expected[1]} - {cancelled}), 120)
+
+
+@pytest.mark.hostile
 def test_at_the_limit_of_its_memory_it_refuses_and_says_nothing_wrong(
     service: Service, lake: Lake, events: dict[str, pa.Table], tmp_path: Path, market: Market
 ) -> None:
@@ -255,6 +309,28 @@ def scores_of(lake: Lake, home: Path, version: int, at: datetime) -> dict[str, f
     rows = make_table(SMALL, history.database(), at, history.newest).rows
     given = Scorer.from_files(files_of(home, f"run{version}").folder).score(rows)
     return dict(zip(rows["entity_id"].to_pylist(), given.tolist(), strict=True))
+
+
+def cancel(lake: Lake, statuses: pa.Table, instruction: str, known: datetime) -> None:
+    """Let a status of an instruction be known that cancels it, in the curated table of its business date."""
+    event, row = SMALL.event("settlement_status"), statuses.slice(0, 1)
+    said = {"instruction_id": instruction, "status": "CANC", "event_id": "it is cancelled", "event_time": known,
+            "known_at": known, "broker_time": known, "business_date": known.date()}  # fmt: skip
+    for name, value in said.items():
+        at = row.schema.get_field_index(name)
+        row = row.set_column(at, row.schema.field(name), pa.array([value], row.schema.field(name).type))
+    there = lake.read(curated_table(SMALL, event), where=ds.field("business_date") == known.date())
+    rows = pa.concat_tables([there.cast(statuses.schema), row])
+    lake.replace(curated_table(SMALL, event), rows, "business_date", [known.date()])
+
+
+def still_open(service: Service, entities: list[str]) -> list[str]:
+    """Which of these are open decisions, by the service."""
+    connection = HTTPConnection("127.0.0.1", service.port, timeout=20)
+    connection.request("POST", f"/v1/{NAME}/score", json.dumps({"entity_ids": entities}))
+    said = json.loads(connection.getresponse().read())
+    connection.close()
+    return sorted(one["entity_id"] for one in said["scores"])
 
 
 def set_clock(home: Path, now: datetime) -> None:

@@ -17,6 +17,7 @@ import pandas as pd
 from dagster._core.errors import DagsterExecutionInterruptedError
 
 from ml_assets import markdown
+from ml_assets.defs.look_back import WholeMapping, WindowMapping
 from ml_assets.defs.resources import Platform
 from ml_assets.lifecycle.daily import CLOCKS_AHEAD
 from ml_assets.lifecycle.training import RunOrigin
@@ -136,7 +137,7 @@ def by_date(usecase: UseCase, stage: str, *, several_runs: bool = False) -> dict
 def seen_from(usecase: UseCase, event: EventSpec) -> dg.AssetDep:
     """Return the dependency on an event's curated dates that the decisions of a date can see."""
     weeks, days = divmod(usecase.look_back(event).days, 7)
-    window = dg.TimeWindowPartitionMapping(
+    window = WindowMapping(
         start_offset=-(5 * weeks + min(days, 5) + 1),
         end_offset=CLOCKS_AHEAD.days,
         allow_nonexistent_upstream_partitions=True,
@@ -146,7 +147,7 @@ def seen_from(usecase: UseCase, event: EventSpec) -> dg.AssetDep:
 
 def all_of(asset_key: dg.AssetKey) -> dg.AssetDep:
     """Return the dependency on all dates of an asset: how far back is in the data, and no window holds it."""
-    return dg.AssetDep(asset_key, partition_mapping=dg.AllPartitionMapping())
+    return dg.AssetDep(asset_key, partition_mapping=WholeMapping())
 
 
 def lake_pool(usecase: UseCase) -> str:

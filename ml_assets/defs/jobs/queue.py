@@ -11,7 +11,7 @@ depend on. One run may go beside the others: what is made of older data never re
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from dagster import DagsterRun, Field, IntSource, QueuedRunCoordinator
 from dagster._config.config_schema import UserConfigSchema
@@ -40,8 +40,8 @@ class RunQueue(QueuedRunCoordinator):
     @classmethod
     def config_type(cls) -> UserConfigSchema:
         """As Dagster's queue, and how many runs of backfills may write one lake at a time."""
-        dagsters: Any = super().config_type()
-        return {**dagsters, "backfill_runs": Field(IntSource, is_required=False, default_value=1)}
+        queue = cast("Mapping[str, Any]", super().config_type())
+        return {**queue, "backfill_runs": Field(IntSource, is_required=False, default_value=1)}
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]) -> Self:

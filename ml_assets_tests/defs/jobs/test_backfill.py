@@ -159,10 +159,10 @@ def kill(run: dg.DagsterRun, instance: dg.DagsterInstance) -> bool:
         if dg.DagsterEventType.STEP_SUCCESS in kinds:
             return False
         if dg.DagsterEventType.STEP_START in kinds:
-            said = [
-                one.engine_event_data.metadata for one in logs if one.event_type is dg.DagsterEventType.ENGINE_EVENT
-            ]
-            os.kill(next(int(str(one["pid"].value)) for one in reversed(said) if "pid" in one), signal.SIGKILL)
+            told = [one.engine_event_data.metadata for one in logs if one.is_engine_event]
+            pid = next(int(str(one["pid"].value)) for one in reversed(told) if "pid" in one)
+            assert pid != os.getpid(), "the daemon is this process; a run has its own"
+            os.kill(pid, signal.SIGKILL)
             return True
         time.sleep(0.01)
     raise TimeoutError(f"run {run.run_id} does not come to its step")
@@ -183,6 +183,10 @@ def test_a_backfill_side_by_side_is_one_run_of_all_dates(site: Site, tmp_path: P
     """
     instance, killed, landed = site.daemon.instance, [], []
     backfill = site.launch(["curated", "invoices"], ["curated", "payments"], ["features"], ["labels"])
+
+    asked = instance.get_backfill(backfill).asset_backfill_data.target_subset.partitions_subsets_by_asset_key
+    days = [str(day) for day in site.days]
+    assert [sorted(dates.get_partition_keys()) for dates in asked.values()] == [days] * 4, "what was asked for, no more"
 
     def meanwhile() -> None:
         working = [run for run in site.runs(backfill) if run.status in AT_WORK and is_features(run)]

@@ -4,14 +4,18 @@ With Dagster's own mappings a backfill also takes in each later date that could 
 the months after it, and of labels all there are. Which of them change is known to the sensor alone. Here a date brings
 along itself and no other; it still waits for all that it looks back on.
 
-Web server and daemon read these mappings too, and know the classes by the run queue of dagster.yaml, which imports them.
+Web server and daemon read these mappings too. They know the classes since dagster.yaml names this module as that of the
+scheduler, which is Dagster's own: an instance loads it before any asset graph.
 """
 
 from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.partitions.subset.partitions_subset import PartitionsSubset
+from dagster._core.scheduler import DagsterDaemonScheduler
 from dagster._serdes import whitelist_for_serdes
+
+__all__ = ["DagsterDaemonScheduler", "WholeMapping", "WindowMapping"]
 
 
 class _BringsAlongItself(dg.PartitionMapping):

@@ -30,10 +30,10 @@ class _BringsAlongItself(dg.PartitionMapping):
 
 
 @whitelist_for_serdes
-class WindowMapping(_BringsAlongItself, dg.TimeWindowPartitionMapping):  # type: ignore[misc]
+class WindowMapping(_BringsAlongItself, dg.TimeWindowPartitionMapping):
     """A date looks back on a window of dates."""
 
 
 @whitelist_for_serdes
-class WholeMapping(_BringsAlongItself, dg.AllPartitionMapping):  # type: ignore[misc]
+class WholeMapping(_BringsAlongItself, dg.AllPartitionMapping):
     """A date looks back on all dates."""

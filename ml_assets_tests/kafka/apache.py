@@ -29,6 +29,7 @@ from pydantic import SecretStr
 
 from ml_assets.landing.kafka import KafkaConnection
 from ml_assets_tests.kafka.certificates import Certificates, issue
+from ml_assets_tests.maven import fetch_jars
 
 _HERE = Path(__file__).parent
 _POM = _HERE / "pom.xml"
@@ -79,23 +80,7 @@ def jars() -> Path:
     """
     if lacking := missing_tools():
         raise MissingToolError(lacking)
-    folder = _cached()
-    if folder.is_dir():
-        return folder
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}")
-    command = [
-        "mvn", "--quiet", "--batch-mode", "--file", str(_POM), "dependency:copy-dependencies",
-        f"-DoutputDirectory={partial}", "-DincludeScope=runtime",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    if done.returncode:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise RuntimeError(f"Maven could not fetch Apache Kafka {kafka_version()}: {done.stdout[-3000:]}")
-    try:
-        partial.rename(folder)
-    except OSError:  # another process was faster
-        shutil.rmtree(partial)
-    return folder
+    return fetch_jars(f"Apache Kafka {kafka_version()}", _POM, _cached())
 
 
 class ApacheKafka:

@@ -7,10 +7,10 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 from ml_assets_tests.kafka.apache import MissingToolError
+from ml_assets_tests.maven import fetch_jars
 
 _HERE = Path(__file__).parent
 _POM = _HERE / "pom.xml"
@@ -36,23 +36,9 @@ def jars() -> list[Path]:
     """
     if lacking := missing_tools():
         raise MissingToolError(lacking)
-    folder = _cached()
-    if not folder.is_dir():
-        partial = folder.with_name(f"{folder.name}.{os.getpid()}")
-        # What Spark brings itself is left out.
-        command = [
-            "mvn", "--quiet", "--batch-mode", "--strict-checksums", "--file", str(_POM),
-            "dependency:copy-dependencies", f"-DoutputDirectory={partial}", "-DincludeScope=runtime",
-            "-DincludeGroupIds=io.delta,io.unitycatalog",
-        ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-        if done.returncode:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise RuntimeError(f"Maven could not fetch Delta's connector: {done.stdout[-3000:]}")
-        try:
-            partial.rename(folder)
-        except OSError:  # another process was faster
-            shutil.rmtree(partial)
+    # What Spark brings itself is left out.
+    groups = "-DincludeGroupIds=io.delta,io.unitycatalog"
+    folder = fetch_jars("Delta's connector", _POM, _cached(), "--strict-checksums", groups)
     found = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.glob("*.jar"))}
     wanted = {name: digest for digest, name in map(str.split, _DIGESTS.read_text(encoding="utf-8").splitlines())}
     if found != wanted:

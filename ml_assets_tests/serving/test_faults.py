@@ -103,6 +103,20 @@ class Service:
             connection.close()
 
 
+@contextmanager
+def asking(service: Service, expected: dict[int, dict[str, float]]) -> Iterator[Client]:
+    """A client that has been answered and goes on asking until the block ends."""
+    client = Client(service.port, expected)
+    thread = threading.Thread(target=client.run)
+    thread.start()
+    try:
+        wait(lambda: len(client.answered) > 10)
+        yield client
+    finally:
+        client.stop.set()
+        thread.join(30)
+
+
 @pytest.fixture
 def lake(tmp_path: Path, market: Market, events: dict[str, pa.Table], market_references: dict[str, pa.Table]) -> Lake:
     return fill(tmp_path, market, events, market_references)
@@ -221,11 +235,7 @@ def test_a_store_that_hangs_stops_nobody_and_what_changed_while_it_failed_is_see
         (tmp_path / "lake.json").write_text(json.dumps([lake.root, options]))
         with started(tmp_path, market) as service:
             wait(lambda: service.ready()[0] == 200, 120)
-            client = Client(service.port, expected)
-            thread = threading.Thread(target=client.run)
-            thread.start()
-            try:
-                wait(lambda: len(client.answered) > 10)
+            with asking(service, expected) as client:
                 hangs = proxy.inject(Fault(Action.HANG))
                 assert hangs.wait()
                 before = answers([client])
@@ -238,10 +248,7 @@ def test_a_store_that_hangs_stops_nobody_and_what_changed_while_it_failed_is_see
                 assert lost.wait()
                 before = answers([client])
                 wait(lambda: answers([client]) > before + 30)
-            finally:
-                proxy.lift_all()
-                client.stop.set()
-                thread.join(30)
+            proxy.lift_all()
             assert client.wrong == []
             wait(lambda: still_open(service, sorted(expected[1])) == sorted({*expected[1]} - {cancelled}), 120)
 
@@ -256,11 +263,7 @@ def test_at_the_limit_of_its_memory_it_refuses_and_says_nothing_wrong(
     """
     expected = {1: scores_of(lake, tmp_path, 1, last_afternoon(market))}
     wait(lambda: service.ready()[0] == 200, 90)
-    client = Client(service.port, expected)
-    thread = threading.Thread(target=client.run)
-    thread.start()
-    try:
-        wait(lambda: len(client.answered) > 10)
+    with asking(service, expected) as client:
         process = psutil.Process(service.process.pid)
         process.rlimit(psutil.RLIMIT_AS, (process.memory_info().vms - 2**20, resource.RLIM_INFINITY))
         said = [what_ifs(service, events, turn) for turn in range(10)]
@@ -278,10 +281,6 @@ def test_at_the_limit_of_its_memory_it_refuses_and_says_nothing_wrong(
             assert service.ready()[0] == 200
         else:
             assert service.process.returncode != 0
-    finally:
-        client.elsewhere.set()
-        service.process.kill()
-        thread.join(30)
 
 
 def what_ifs(service: Service, events: dict[str, pa.Table], turn: int) -> tuple[int, dict[str, Any]]:

@@ -57,10 +57,12 @@ settled AS (
     GROUP BY counterparty_lei, asset_class
 ),
 classes AS (
-    SELECT asset_class, (sum(fails) + 1) / (sum(instructions) + 20) AS rate FROM settled GROUP BY asset_class
+    -- In order, since the last digit of a sum depends on it; so do the next ones.
+    SELECT asset_class, (sum(fails) + 1) / (sum(instructions ORDER BY counterparty_lei) + 20) AS rate
+    FROM settled
+    GROUP BY asset_class
 ),
 counterparties_compared AS (
-    -- In order, since the last digit of a sum depends on it.
     SELECT
         counterparty_lei,
         ln((sum(fails) + 3) / (sum(instructions * classes.rate ORDER BY asset_class) + 3)) AS relative_rate

@@ -1,4 +1,4 @@
-"""A throwaway Kubernetes cluster of one node on this machine.
+"""A throwaway Kubernetes cluster on this machine: one node, and another one while a test needs it.
 
     python -m ml_assets_tests.k8s.cluster [--images]     runs one until Ctrl-C; prints its administrator's KUBECONFIG
 
@@ -29,15 +29,73 @@ from ml_assets_tests.k8s import image
 from ml_assets_tests.k8s.certificates import Authority
 from ml_assets_tests.k8s.programs import CNI, build, install
 
-NODE = "node"
 NODE_IP = "10.250.0.1"
 SERVICES = "10.251.0.0/16"
 KUBERNETES_IP, DNS_IP = "10.251.0.1", "10.251.0.10"
-PODS = "10.252.0.0/24"
+PODS = "10.252.0.0/24"  # of all nodes, on one bridge
 BRIDGE, HOME_BRIDGE = "mlassets0", "mlassets1"  # of the pods; of the node's own address
 API = f"https://{NODE_IP}:6443"
+CGROUPS = Path("/sys/fs/cgroup")
 PAUSE, DNS = "localhost/pause:local", "localhost/dns:local"
 _START_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node, with a container runtime of its own; its pods have addresses from `first` to `last` in `PODS`."""
+
+    name: str
+    ip: str
+    folder: Path
+    first: str
+    last: str
+
+    @property
+    def socket(self) -> Path:
+        """The container runtime's."""
+        return self.folder / "containerd.sock"
+
+    @property
+    def processes(self) -> tuple[str, str]:
+        """The names of its processes in `Cluster.processes`."""
+        return f"kubelet-{self.name}", f"containerd-{self.name}"
+
+    def ctr(self, *arguments: str, stdin: Any = None) -> str:
+        """Run containerd's client and return what it prints."""
+        command = ["ctr", "--address", str(self.socket), "-n", "k8s.io", *arguments]
+        return subprocess.run(command, check=True, stdin=stdin, stdout=subprocess.PIPE, text=True).stdout
+
+    def load_images(self, *tags: str) -> None:
+        """Bring images of this machine's docker to the node; layers that they share go once."""
+        program = find("docker")
+        assert program is not None, "install() brings docker"
+        with subprocess.Popen([program, "save", *tags], stdout=subprocess.PIPE) as saved:
+            self.ctr("images", "import", "-", stdin=saved.stdout)
+        if saved.returncode:
+            raise RuntimeError(f"docker does not have all of {', '.join(tags)}")
+
+    def kill_pods(self) -> None:
+        """Kill what runs in pods: containerd leaves it alive when it goes."""
+        with contextlib.suppress(subprocess.CalledProcessError, OSError):
+            for task in self.ctr("tasks", "ls", "-q").split():
+                with contextlib.suppress(subprocess.CalledProcessError):
+                    self.ctr("tasks", "delete", "--force", task)
+
+    def clean_up(self) -> None:
+        """Take back its mounts, and what containerd has left running."""
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it may have ended meanwhile
+                if str(self.socket) in (process / "cmdline").read_text().split("\0"):
+                    os.kill(int(process.name), signal.SIGKILL)
+        mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+        for mount in sorted((m for m in mounts if m.startswith(f"{self.folder}/")), reverse=True):
+            run("umount", "-l", mount, check=False)
+        for name in ("containerd", "containerd-state", "kubelet"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        for made in cgroups_of(self):
+            for each in sorted((*made.rglob("*/"), made), reverse=True):
+                with contextlib.suppress(OSError):
+                    each.rmdir()
 
 
 @dataclass
@@ -59,19 +117,10 @@ class Cluster:
         """
         return kubectl(self.programs / "kubectl", self.kubeconfig, *arguments, stdin=stdin, check=check)
 
-    def load_images(self, *tags: str) -> None:
-        """Bring images of this machine's docker to the node; layers that they share go once."""
-        program = find("docker")
-        assert program is not None, "install() brings docker"
-        with subprocess.Popen([program, "save", *tags], stdout=subprocess.PIPE) as saved:
-            self.ctr("images", "import", "-", stdin=saved.stdout)
-        if saved.returncode:
-            raise RuntimeError(f"docker does not have all of {', '.join(tags)}")
-
-    def ctr(self, *arguments: str, stdin: Any = None) -> str:
-        """Run containerd's client and return what it prints."""
-        command = ["ctr", "--address", str(self.folder / "containerd.sock"), "-n", "k8s.io", *arguments]
-        return subprocess.run(command, check=True, stdin=stdin, stdout=subprocess.PIPE, text=True).stdout
+    @property
+    def node(self) -> Node:
+        """The node that is always there."""
+        return Node("node", NODE_IP, self.folder, "10.252.0.2", "10.252.0.199")
 
     def start(self, name: str, *command: str, environment: Mapping[str, str] | None = None) -> None:
         """Start a process that lives as long as the cluster; its output goes to `<folder>/<name>.log`."""
@@ -195,27 +244,58 @@ def cluster(folder: Path) -> Iterator[Cluster]:
     """Run a whole cluster; afterwards nothing of it is left but its logs."""
     with control_plane(folder) as running:
         try:
-            start_node(running)
+            start_controllers(running)
+            join(running, running.node)
+            start_network(running)
             yield running
         finally:
-            remove_pods(running)
+            for name in (running.node.processes[0], "kube-controller-manager"):
+                if name in running.processes:
+                    stop(running.processes[name])
+            running.node.kill_pods()
             for process in reversed(running.processes.values()):
                 stop(process)
             clean_up(running)
 
 
-def start_node(running: Cluster) -> None:
-    """Start controllers, scheduler, container runtime, kubelet and proxy, and wait until the node is ready."""
+@contextlib.contextmanager
+def second_node(running: Cluster, *images: str) -> Iterator[Node]:
+    """Let another node with these images be part of the cluster for a while; see `lose`."""
+    node = Node("second", "10.250.0.2", running.folder / "second", "10.252.0.200", "10.252.0.250")
+    run("ip", "addr", "replace", f"{node.ip}/32", "dev", HOME_BRIDGE)
+    try:
+        join(running, node)
+        node.load_images(*images)
+        yield node
+    finally:
+        lose(running, node)
+        running.kubectl("delete", "node", node.name, "--ignore-not-found")
+        node.clean_up()
+        run("ip", "addr", "del", f"{node.ip}/32", "dev", HOME_BRIDGE, check=False)
+
+
+def lose(running: Cluster, node: Node) -> None:
+    """Let a node be gone at once, as without power: nothing of it runs, nobody has been told."""
+    kubelet, containerd = (running.processes.pop(name, None) for name in node.processes)
+    if kubelet is not None:
+        kubelet.kill()
+        kubelet.wait()
+        node.kill_pods()
+    if containerd is not None:
+        containerd.kill()
+        containerd.wait()
+
+
+def start_controllers(running: Cluster) -> None:
+    """Start controllers and scheduler."""
     folder, programs, pki = running.folder, running.programs, running.authority.folder
-    for name, user, groups in (
-        ("controller-manager", "system:kube-controller-manager", []),
-        ("scheduler", "system:kube-scheduler", []),
-        ("proxy", "system:kube-proxy", []),
-        ("kubelet", f"system:node:{NODE}", ["system:nodes"]),
+    for name, user in (
+        ("controller-manager", "system:kube-controller-manager"),
+        ("scheduler", "system:kube-scheduler"),
+        ("proxy", "system:kube-proxy"),
     ):
-        running.authority.issue(name, user, groups=groups)
+        running.authority.issue(name, user)
         write_kubeconfig(folder, running.authority, name)
-    running.authority.issue("kubelet-server", NODE, hosts=[NODE, NODE_IP])
     running.start(
         "kube-controller-manager", str(programs / "kube-controller-manager"),
         f"--kubeconfig={folder}/controller-manager.kubeconfig", "--use-service-account-credentials",
@@ -226,15 +306,25 @@ def start_node(running: Cluster) -> None:
         "kube-scheduler", str(programs / "kube-scheduler"),
         f"--kubeconfig={folder}/scheduler.kubeconfig", "--leader-elect=false",
     )  # fmt: skip
-    start_containerd(running)
+
+
+def join(running: Cluster, node: Node) -> None:
+    """Start a node's container runtime and kubelet, and wait until it is ready."""
+    folder, pki = node.folder, running.authority.folder
+    folder.mkdir(exist_ok=True)
+    kubelet, _ = node.processes
+    server = f"{kubelet}-server"
+    running.authority.issue(kubelet, f"system:node:{node.name}", groups=["system:nodes"])
+    running.authority.issue(server, node.name, hosts=[node.name, node.ip])
+    start_containerd(running, node)
     configuration = {
         "kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
-        "address": NODE_IP,
+        "address": node.ip,
         "authentication": {"anonymous": {"enabled": False}, "x509": {"clientCAFile": f"{pki}/ca.crt"}},
         "authorization": {"mode": "Webhook"},
-        "tlsCertFile": f"{pki}/kubelet-server.crt", "tlsPrivateKeyFile": f"{pki}/kubelet-server.key",
-        "cgroupDriver": "cgroupfs", "failCgroupV1": False, "failSwapOn": False,
-        "containerRuntimeEndpoint": f"unix://{folder}/containerd.sock",
+        "tlsCertFile": f"{pki}/{server}.crt", "tlsPrivateKeyFile": f"{pki}/{server}.key",
+        "cgroupDriver": "cgroupfs", "cgroupRoot": cgroup_of(node), "failCgroupV1": False, "failSwapOn": False,
+        "containerRuntimeEndpoint": f"unix://{node.socket}",
         "clusterDNS": [DNS_IP], "clusterDomain": "cluster.local", "resolvConf": "",
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "2%", "imagefs.available": "2%"},
         "imageGCHighThresholdPercent": 99, "imageGCLowThresholdPercent": 98, "maxPods": 60, "oomScoreAdj": 0,
@@ -243,28 +333,52 @@ def start_node(running: Cluster) -> None:
     }  # fmt: skip
     (folder / "kubelet.json").write_text(json.dumps(configuration))
     running.start(
-        "kubelet", str(programs / "kubelet"), f"--config={folder}/kubelet.json",
-        f"--kubeconfig={folder}/kubelet.kubeconfig", f"--root-dir={folder}/kubelet", f"--cert-dir={folder}/kubelet-pki",
-        f"--hostname-override={NODE}", f"--node-ip={NODE_IP}",
+        kubelet, str(running.programs / "kubelet"), f"--config={folder}/kubelet.json",
+        f"--kubeconfig={write_kubeconfig(running.folder, running.authority, kubelet)}",
+        f"--root-dir={folder}/kubelet", f"--cert-dir={folder}/kubelet-pki",
+        f"--hostname-override={node.name}", f"--node-ip={node.ip}",
     )  # fmt: skip
+    ready = '{.status.conditions[?(@.type=="Ready")].status}'
+    running.wait_for(
+        f"node {node.name}", lambda: running.kubectl("get", "node", node.name, "-o", f"jsonpath={ready}") == "True"
+    )
+
+
+def cgroup_of(node: Node) -> str:
+    """Return the control group of a node's pods, and make it: a kubelet ends what it does not know in its own."""
+    for made in cgroups_of(node):
+        made.mkdir(exist_ok=True)
+        for setting in ("cpuset.cpus", "cpuset.mems"):
+            if made.parent != CGROUPS and (made / setting).exists():  # version 1, where it is empty at first
+                (made / setting).write_text((made.parent / setting).read_text())
+    return f"/mlassets-{node.name}"
+
+
+def cgroups_of(node: Node) -> list[Path]:
+    """Return the folders of a node's control group: one, or in version 1 one in each hierarchy."""
+    unified = (CGROUPS / "cgroup.controllers").exists()
+    return [each / f"mlassets-{node.name}" for each in ([CGROUPS] if unified else CGROUPS.iterdir()) if each.is_dir()]
+
+
+def start_network(running: Cluster) -> None:
+    """Start what lets pods reach services, on all nodes since they share this machine's packet rules, and DNS."""
+    folder, programs, node = running.folder, running.programs, running.node.name
     running.start(
         "kube-proxy", str(programs / "kube-proxy"), f"--kubeconfig={folder}/proxy.kubeconfig",
-        "--proxy-mode=iptables", f"--cluster-cidr={PODS}", f"--hostname-override={NODE}",
+        "--proxy-mode=iptables", f"--cluster-cidr={PODS}", f"--hostname-override={node}",
         "--conntrack-max-per-core=0", "--healthz-bind-address=", f"--metrics-bind-address={NODE_IP}:10249",
     )  # fmt: skip
-    ready = '{.items[*].status.conditions[?(@.type=="Ready")].status}'
-    running.wait_for("the node", lambda: running.kubectl("get", "nodes", "-o", f"jsonpath={ready}") == "True")
     running.start(
-        "netpol", str(programs / "netpol"), f"--kubeconfig={running.kubeconfig}", f"--hostname-override={NODE}",
+        "netpol", str(programs / "netpol"), f"--kubeconfig={running.kubeconfig}", f"--hostname-override={node}",
         f"--service-cluster-ip-range={SERVICES}",
     )  # fmt: skip
     running.kubectl("apply", "-f", "-", stdin=json.dumps(dns()))
     running.kubectl("-n", "kube-system", "rollout", "status", "deployment/dns", "--timeout=120s")
 
 
-def start_containerd(running: Cluster) -> None:
-    """Start containerd with a network of its own, and give it the pause image."""
-    folder = running.folder
+def start_containerd(running: Cluster, node: Node) -> None:
+    """Start a node's containerd, whose pods are on the cluster's bridge, and give it the images of a cluster."""
+    folder = node.folder
     (folder / "cni").mkdir()
     (folder / "cni" / "10-bridge.conflist").write_text(
         json.dumps(
@@ -276,7 +390,8 @@ def start_containerd(running: Cluster) -> None:
                         "type": "bridge", "bridge": BRIDGE, "isGateway": True, "ipMasq": True, "hairpinMode": True,
                         "ipam": {
                             "type": "host-local", "dataDir": str(folder / "ipam"),
-                            "ranges": [[{"subnet": PODS}]], "routes": [{"dst": "0.0.0.0/0"}],
+                            "ranges": [[{"subnet": PODS, "rangeStart": node.first, "rangeEnd": node.last}]],
+                            "routes": [{"dst": "0.0.0.0/0"}],
                         },
                     }
                 ],
@@ -288,7 +403,7 @@ def start_containerd(running: Cluster) -> None:
 root = "{folder}/containerd"
 state = "{folder}/containerd-state"
 [grpc]
-  address = "{folder}/containerd.sock"
+  address = "{node.socket}"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{PAUSE}"
   disable_apparmor = true
@@ -300,8 +415,8 @@ state = "{folder}/containerd-state"
     )
     containerd = find("containerd")
     assert containerd is not None, "install() brings containerd"
-    running.start("containerd", containerd, "--config", str(folder / "containerd.toml"))
-    running.wait_for("containerd", lambda: running.ctr("version"))
+    running.start(node.processes[1], containerd, "--config", str(folder / "containerd.toml"))
+    running.wait_for("containerd", lambda: node.ctr("version"))
     program = find("docker")
     assert program is not None, "install() brings docker"
     for name, tag in (("pause", PAUSE), ("dns", DNS)):
@@ -310,7 +425,7 @@ state = "{folder}/containerd-state"
             [program, "import", "--change", f'ENTRYPOINT ["/{name}"]', "-", tag],
             check=True, input=archive.stdout, stdout=subprocess.DEVNULL,
         )  # fmt: skip
-    running.load_images(PAUSE, DNS)
+    node.load_images(PAUSE, DNS)
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
     bridged = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
     if not bridged.exists():
@@ -318,33 +433,15 @@ state = "{folder}/containerd-state"
     bridged.write_text("1")
 
 
-def remove_pods(running: Cluster) -> None:
-    """Kill what runs in pods: containerd leaves it alive when it goes."""
-    for name in ("kubelet", "kube-controller-manager"):
-        if name in running.processes:
-            stop(running.processes[name])
-    with contextlib.suppress(subprocess.CalledProcessError, OSError):
-        for task in running.ctr("tasks", "ls", "-q").split():
-            with contextlib.suppress(subprocess.CalledProcessError):
-                running.ctr("tasks", "delete", "--force", task)
-
-
 def clean_up(running: Cluster) -> None:
     """Take back mounts, interfaces and packet rules, and what containerd has left running."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it may have ended meanwhile
-            if f"{running.folder}/containerd.sock" in (process / "cmdline").read_text().split("\0"):
-                os.kill(int(process.name), signal.SIGKILL)
     run(str(running.programs / "kube-proxy"), "--cleanup", check=False)
     run("ip", "link", "del", BRIDGE, check=False)
-    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    for mount in sorted((m for m in mounts if m.startswith(str(running.folder))), reverse=True):
-        run("umount", "-l", mount, check=False)
+    running.node.clean_up()
     namespaces = Path("/run/netns")
     for namespace in namespaces.glob("cni-*") if namespaces.is_dir() else []:
         run("ip", "netns", "del", namespace.name, check=False)
-    for name in ("containerd", "containerd-state", "kubelet", "etcd"):
-        shutil.rmtree(running.folder / name, ignore_errors=True)
+    shutil.rmtree(running.folder / "etcd", ignore_errors=True)
 
 
 def dns() -> dict[str, Any]:
@@ -465,7 +562,7 @@ def main(arguments: Sequence[str]) -> None:
         (control_plane if "--control-plane" in arguments else cluster)(Path(folder)) as running,
     ):
         if "--images" in arguments:
-            running.load_images(*image.build_all())
+            running.node.load_images(*image.build_all())
         print(running.kubeconfig, flush=True)  # noqa: T201 - whoever started it needs this
         with contextlib.suppress(KeyboardInterrupt):
             signal.signal(signal.SIGTERM, signal.default_int_handler)

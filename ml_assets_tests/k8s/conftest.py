@@ -33,6 +33,7 @@ def platform() -> Iterator[Platform]:
             images = image.build_all()
             compiled.result()
         with throwaway(Path(folder)) as cluster:
-            cluster.load_images(*images)
-            with deployed(Platform(str(cluster.programs / "kubectl"), cluster.kubeconfig, cluster.uid)) as made:
+            cluster.node.load_images(*images)
+            program = str(cluster.programs / "kubectl")
+            with deployed(Platform(program, cluster.kubeconfig, cluster.uid, cluster)) as made:
                 yield made

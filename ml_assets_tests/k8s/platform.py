@@ -18,6 +18,7 @@ from typing import Any
 from ml_assets.defs.jobs.pods import CONFIG_TAG
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE
 from ml_assets_tests.k8s import secrets
+from ml_assets_tests.k8s.cluster import Cluster
 from ml_assets_tests.k8s.cluster import kubectl as run_kubectl
 from ml_assets_tests.k8s.manifests import ROOT
 
@@ -29,11 +30,12 @@ PATIENCE = float(os.environ.get("ML_ASSETS_TEST_PATIENCE", "900"))
 
 @dataclass
 class Platform:
-    """The deployed project."""
+    """The deployed project; `cluster` where that was made on this machine."""
 
     program: str
     kubeconfig: Path
     uid: int | None
+    cluster: Cluster | None = field(default=None, repr=False)
     graphql_url: str = ""
     _forward: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
 
@@ -150,9 +152,10 @@ class Platform:
 
         `config` is the tag with which a user asks for another pod than the launcher's defaults.
         """
-        names = {"dagster/partition": partition, CONFIG_TAG: config}
+        names = {"dagster/partition": partition}
         if last:
             names = {"dagster/asset_partition_range_start": partition, "dagster/asset_partition_range_end": last}
+        names[CONFIG_TAG] = config
         return self._launch({"jobName": "__ASSET_JOB", "assetSelection": [{"path": asset}]}, names)
 
     def launch_job(self, job: str, partition: str) -> str:

@@ -20,6 +20,7 @@ from ml_assets.lake import features_table
 from ml_assets.settings import Settings
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE
 from ml_assets_tests.k8s.asking import THREADS, Client
+from ml_assets_tests.k8s.cluster import lose, second_node
 from ml_assets_tests.k8s.image import IMAGE, NEXT
 from ml_assets_tests.k8s.manifests import ROOT, of_kind, overlay
 from ml_assets_tests.k8s.platform import FEATURES, NAMESPACE, PATIENCE, PREDICTIONS, Platform, until
@@ -28,6 +29,7 @@ from ml_assets_tests.k8s.test_manifests import FOREIGN
 pytestmark = pytest.mark.k8s
 
 DAYS, INSTRUCTIONS = 45, 500  # the smallest market of which a model passes the gate
+UNREACHABLE = "node.kubernetes.io/unreachable"  # the taint of a node that does not answer
 TOO_LITTLE = "200Mi"  # enough to start a run, not to make features
 LONG_ENOUGH = "2026-02-06"  # features from the first day to this: the run can be stopped while it works
 
@@ -213,6 +215,32 @@ def test_a_lost_pod_is_retried_and_ends_in_the_same_state(
     assert again["status"] == "SUCCESS", platform.why(again["runId"])
     assert tag(platform.run_of(run), CAUSE) == cause
     assert platform.metadata(FEATURES, first_day())["run"] == again["runId"]
+    assert platform.rows_of(features_table(USE_CASE), first_day()) == before
+
+
+def test_a_run_on_a_lost_node_is_retried_on_another(platform: Platform) -> None:
+    """Guards runs that never ended: nobody deletes the node, and its kubelet cannot say that the pod has ended."""
+    if platform.cluster is None:
+        pytest.skip("the nodes of a cluster that was given are not ours to lose")
+    before = platform.rows_of(features_table(USE_CASE), first_day())
+    soon = [{"key": UNREACHABLE, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 10}]
+    with second_node(platform.cluster, IMAGE) as second:
+        first = platform.cluster.node.name
+        platform.kubectl("cordon", first)
+        try:
+            config = json.dumps({"pod_spec_config": {"tolerations": soon}})
+            run = platform.launch(FEATURES, first_day(), LONG_ENOUGH, config)
+            platform.wait_for_start(run)
+        finally:
+            platform.kubectl("uncordon", first)
+        assert platform.pod_of(run)["spec"]["nodeName"] == second.name
+        lose(platform.cluster, second)
+        assert platform.wait_for_run(run) == "FAILURE"
+        assert tag(platform.run_of(run), CAUSE) == "node_lost"
+        again = platform.wait_for_retry(run)
+        assert again["status"] == "SUCCESS", platform.why(again["runId"])
+        assert platform.pod_of(again["runId"])["spec"]["nodeName"] == first
+        assert platform.pod_of(run)["status"]["phase"] == "Running", "for the cluster it goes on"
     assert platform.rows_of(features_table(USE_CASE), first_day()) == before
 
 

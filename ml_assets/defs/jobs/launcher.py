@@ -8,6 +8,12 @@ Dagster fails a run whose pod is gone (run_monitoring) and retries it (run_retri
 | `deadline` | none: it would take as long again |
 | `evicted` | starts again unchanged; the node was drained or short of something |
 | `pod_lost` | the same; the pod was deleted and nothing is left that says why |
+| `node_lost` | the same; the node does not answer, so nobody can say that the pod has ended |
+
+For the cluster a pod on a lost node goes on for ever, and so does its Job, until somebody deletes the node. The run
+would wait as long, and so would all that writes the same lake. Here it has failed `OVERDUE` after its pod should have
+been gone. If the node is only cut off, the pod may still write: commits of the lake and of PostgreSQL are whole, and
+both runs make the same.
 
 Most causes are found while Dagster still regards the run as alive. A run that was told to stop (SIGTERM of an eviction)
 has failed itself by then, and one that died before it began fails by its start timeout: their cause is looked up when
@@ -15,6 +21,7 @@ their retry is launched, while the Job is still there.
 """
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
@@ -31,10 +38,11 @@ from ml_assets.errors import InputError
 if TYPE_CHECKING:
     from kubernetes.client import V1Job, V1Pod
 
-Cause = Literal["out_of_memory", "deadline", "evicted", "pod_lost"]
+Cause = Literal["out_of_memory", "deadline", "evicted", "pod_lost", "node_lost"]
 
 CAUSE = "ml_assets/failure"  # tag of a run that lost its pod
 MEMORY_CEILING = "16Gi"
+OVERDUE = timedelta(minutes=1)  # after the end of its grace period a pod is there only if its node does not answer
 _LOST = {RunFailureReason.UNEXPECTED_TERMINATION.value, RunFailureReason.START_TIMEOUT.value}
 _UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "": 1}
 
@@ -89,10 +97,10 @@ class RunLauncher(K8sRunLauncher):
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Return whether the run's pod works; if not, with the cause, which is a tag of the run from now on."""
         found = super().check_run_worker_health(run)
-        if found.status not in (WorkerStatus.FAILED, WorkerStatus.UNKNOWN):
+        if found.status is WorkerStatus.SUCCESS:
             return found
         cause, said = self._why(run)
-        if cause is None:
+        if cause is None or (found.status is WorkerStatus.RUNNING and cause != "node_lost"):
             return found
         tags: dict[str, str] = {CAUSE: cause}
         at_ceiling = cause == "out_of_memory" and in_bytes(self.memory_limit(run)) >= in_bytes(MEMORY_CEILING)
@@ -145,6 +153,9 @@ def cause_of(job: "V1Job", pods: "list[V1Pod]", memory_limit: str) -> tuple[Caus
         if condition.reason == "PodFailurePolicy":  # whose only rule, in dagster.yaml, is a disruption
             return "evicted", f"the cluster took the pod away: {condition.message}"
     for pod in pods:
+        due = pod.metadata.deletion_timestamp  # by when it should be gone
+        if due and pod.status.phase == "Running" and datetime.now(UTC) - due > OVERDUE:
+            return "node_lost", f"its pod should have ended at {due:%H:%M:%S} UTC; {pod.spec.node_name} does not answer"
         for container in pod.status.container_statuses or []:
             ended = container.state.terminated
             if ended is not None and ended.reason == "OOMKilled":

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -52,6 +52,24 @@ DRAINED = pod(
         client.V1PodCondition(type="DisruptionTarget", status="True", reason="EvictionByEvictionAPI", message="drain")
     ],
 )
+
+
+def on_node(deleted: datetime | None) -> client.V1Pod:
+    """A pod of which its node said last that it runs."""
+    state = client.V1ContainerState(running=client.V1ContainerStateRunning())
+    container = client.V1ContainerStatus(
+        name="dagster", image="i", image_id="i", ready=True, restart_count=0, state=state
+    )
+    taint = client.V1PodCondition(
+        type="DisruptionTarget", status="True", reason="DeletionByTaintManager", message="Taint manager: deleting"
+    )
+    return client.V1Pod(
+        metadata=client.V1ObjectMeta(deletion_timestamp=deleted),
+        spec=client.V1PodSpec(containers=[], node_name="node-7"),
+        status=client.V1PodStatus(
+            phase="Running", container_statuses=[container], conditions=[taint] if deleted else []
+        ),
+    )
 
 
 class Cluster:
@@ -159,6 +177,23 @@ def test_what_took_too_long_is_not_repeated(launcher, cluster, instance):
     cluster.job = job("DeadlineExceeded")
     assert "deadline" in launcher.check_run_worker_health(run).msg
     assert instance.get_run_by_id(run.run_id).tags["dagster/max_retries"] == "0"
+
+
+@pytest.mark.parametrize(("overdue", "lost"), [(None, False), (30, False), (90, True)])
+def test_a_run_on_a_node_that_does_not_answer_has_failed(launcher, cluster, instance, overdue, lost):
+    """Guards runs that never ended: with a policy for failed pods, a Job counts a pod when its node has said so."""
+    run = run_of(instance, "2Gi")
+    cluster.job = client.V1Job(spec=client.V1JobSpec(template=client.V1PodTemplateSpec()), status=client.V1JobStatus())
+    cluster.job.status.active, cluster.job.status.terminating = (1, 0) if overdue is None else (None, 1)
+    due = None if overdue is None else datetime.now(UTC) - timedelta(seconds=overdue)
+    cluster.pods = [on_node(due)]
+    health = launcher.check_run_worker_health(run)
+    assert health.status is (WorkerStatus.FAILED if lost else WorkerStatus.RUNNING)
+    if lost:
+        assert health.msg == f"node_lost: its pod should have ended at {due:%H:%M:%S} UTC; node-7 does not answer"
+        again = launcher.with_room(run_of(instance, parent=instance.get_run_by_id(run.run_id)))
+        assert launcher.memory_limit(again) == "2Gi"
+    assert instance.get_run_by_id(run.run_id).tags.get(CAUSE) == ("node_lost" if lost else None)
 
 
 def test_what_was_evicted_is_repeated_as_it_was(launcher, cluster, instance):

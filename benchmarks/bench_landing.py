@@ -7,6 +7,7 @@ its own since it pins an older client.
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -41,6 +42,7 @@ from ml_assets_tests.landing.messages import Message
 REPORT = DOCS / "benchmarks-landing.md"
 PEER = "quixstreams==3.28.1"
 ROUNDS = 3
+LANDERS = (1, 2, 4)
 BATCH = 50_000
 STARTED = datetime(2026, 1, 5, 9, tzinfo=UTC)
 
@@ -90,6 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--messages", type=int, default=500_000, help="messages of the comparison")
     parser.add_argument("--long", type=int, default=5_000_000, help="messages over which memory is watched; 0: not")
+    parser.add_argument("--shared", type=int, default=2_000_000, help="messages that several landers share")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ml_assets_bench_") as folder, apache_kafka(Path(folder) / "kafka") as node:
         home, kafka = Path(folder), KafkaConnection(node.bootstrap)
@@ -111,7 +114,8 @@ def main() -> None:
         speeds[f"{PEER}, to Parquet files"] = [peer(node.bootstrap, topic, asked.messages // 5, home)]
         memory = watch_memory(kafka, asked.long, home) if asked.long else []
         seconds = latency(kafka, home)
-    write(asked.messages, size, speeds, memory, seconds)
+        shared = {landers: together(kafka, landers, asked.shared, home) for landers in LANDERS}
+    write(asked.messages, size, speeds, memory, seconds, shared)
     print(REPORT.read_text(encoding="utf-8"))  # noqa: T201 - this is what it is for
 
 
@@ -217,6 +221,41 @@ def watch_memory(kafka: KafkaConnection, count: int, home: Path) -> list[tuple[i
     return [point for point in seen if point[0]]
 
 
+def together(kafka: KafkaConnection, landers: int, count: int, home: Path) -> float:
+    """Return messages a second that landers with a process and a partition each commit between them.
+
+    They share the partitions by themselves, as pods do. Measured is from 30 % of the messages to 90 % of them: before,
+    not all have joined, and after, not all have work.
+    """
+    topic = f"bench-{landers}-landers"
+    ensure_topics(kafka, [topic], partitions=landers)
+    produce(kafka, messages(topic, count))
+    program = (
+        "import signal, sys, threading; from benchmarks.bench_landing import *; "
+        "stop = threading.Event(); signal.signal(signal.SIGTERM, lambda *_: stop.set()); "
+        "Lander(Lake(sys.argv[1]), [trade(sys.argv[2])], KafkaConnection(sys.argv[3]), assignment='group').run(stop)"
+    )
+    folder = home / topic
+    lake = Lake(str(folder))
+    command = [sys.executable, "-c", program, str(folder), topic, kafka.bootstrap]
+    processes = [subprocess.Popen(command) for _ in range(landers)]
+    first: tuple[float, int] | None = None
+    try:
+        while True:
+            landed = sum(file.rows for file in lake.files(landing_table(topic), "business_date"))
+            now = perf_counter()
+            if landed >= 0.3 * count and first is None:
+                first = now, landed
+            if landed >= 0.9 * count and first is not None:
+                return (landed - first[1]) / (now - first[0])
+            assert all(process.poll() is None for process in processes), "a lander has ended"
+            time.sleep(0.05)
+    finally:
+        for process in processes:
+            process.terminate()  # it leaves the group, which the next ones join
+            process.wait()
+
+
 def latency(kafka: KafkaConnection, home: Path) -> list[float]:
     """Return seconds from producing a message to finding it committed, at the default flush."""
     topic = "bench-latency"
@@ -258,7 +297,12 @@ def partitions(kafka: KafkaConnection, topic: str) -> set[int]:
 
 
 def write(
-    count: int, size: int, speeds: dict[str, list[float]], memory: list[tuple[int, float]], seconds: list[float]
+    count: int,
+    size: int,
+    speeds: dict[str, list[float]],
+    memory: list[tuple[int, float]],
+    seconds: list[float],
+    shared: dict[int, float],
 ) -> None:
     """Write the report."""
     ours = statistics.median(speeds["ml-assets land"])
@@ -277,6 +321,15 @@ def write(
         "",
         f"From produced to committed at the default flush of 2 s: median {statistics.median(seconds):.2f} s, longest "
         f"{max(seconds):.2f} s, of {len(seconds)}.",
+    ]
+    lines += [
+        "",
+        f"Landers that share a topic, each a process with one partition; on {os.cpu_count()} "
+        "cores, which the broker has too:",
+        "",
+        "| landers | messages a second | to one |",
+        "| ---: | ---: | ---: |",
+        *(f"| {landers} | {found:,.0f} | {found / shared[1]:.2f} |" for landers, found in shared.items()),
     ]
     if memory:
         total = memory[-1][0]

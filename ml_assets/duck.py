@@ -62,11 +62,22 @@ def use_duckdb(room: Room) -> None:
     _room = room
 
 
+def spill_folder() -> Path:
+    """Return the folder for what does not fit into memory, which others than DuckDB may use too; it is there."""
+    room = _open_room()
+    room.spill.mkdir(parents=True, exist_ok=True)
+    return room.spill
+
+
+def _open_room() -> Room:
+    return _room or Room.within(memory_allowed(), Path(tempfile.gettempdir()) / "ml_assets-spill")
+
+
 def open_duckdb(threads: int = 0) -> duckdb.DuckDBPyConnection:
     """Return an empty database in memory, whose clock is UTC; `threads` 0 means one per core."""
     import duckdb
 
-    room = _room or Room.within(memory_allowed(), Path(tempfile.gettempdir()) / "ml_assets-spill")
+    room = _open_room()
     config: dict[str, Any] = {"memory_limit": f"{room.memory}B", "temp_directory": str(room.spill)}
     if threads:
         config["threads"] = threads

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import pyarrow.fs
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from ml_assets.duck import spill_folder
 from ml_assets.errors import InputError, StateError
 from ml_assets.lake.opened import Opened, Snapshot
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 # A reader holds some row groups in memory; a million rows each, as by default, would be too many.
 _WRITER = WriterProperties(compression="ZSTD", max_row_group_size=131_072)
+# Of rows on their way to the writer: made and read once, so fast comes before small.
+_SPILLED = pa.ipc.IpcWriteOptions(compression="lz4")
 # Features of other writers that deltalake reads.
 _READ_FEATURES = {"timestampNtz"}
 # In Spark's SQL, what must come before a feature can be dropped.
@@ -88,9 +92,31 @@ class Batches:
     schema: pa.Schema
     make: Callable[[], Iterable[pa.Table]]
 
-    def reader(self) -> pa.RecordBatchReader:
-        """Return the rows as a stream."""
-        return pa.RecordBatchReader.from_batches(self.schema, (b for rows in self.make() for b in rows.to_batches()))
+    @contextmanager
+    def at_hand(self) -> Iterator[Callable[[], pa.RecordBatchReader]]:
+        """Make the rows, into a file where there is room, and give what reads them from there as a stream.
+
+        The writer would make them on the threads with which deltalake speaks to the store. What they are made of comes
+        from the same store: on one core nobody is left to read it, and it hangs.
+        """
+        with tempfile.NamedTemporaryFile(dir=spill_folder(), suffix=".arrow") as file:
+            with pa.ipc.new_stream(file.name, self.schema, options=_SPILLED) as stream:
+                for rows in self.make():
+                    stream.write_table(rows)
+            yield lambda: pa.ipc.open_stream(pa.OSFile(file.name))
+
+
+@contextmanager
+def _checked(
+    rows: pa.Table | Batches, check: Callable[[pa.Table], pa.Table]
+) -> Iterator[Callable[[], pa.Table | pa.RecordBatchReader]]:
+    """Give what hands out the rows, which passed the check, as often as they are to be written."""
+    if isinstance(rows, Batches):
+        with Batches(rows.schema, lambda: map(check, rows.make())).at_hand() as reader:
+            yield reader
+    else:
+        checked = check(rows)
+        yield lambda: checked
 
 
 class Lake:
@@ -255,7 +281,8 @@ class Lake:
     ) -> int:
         """Replace whole partitions in one atomic commit, also by nothing, and return the new version.
 
-        `rows` must lie within `partitions`; partitions without rows end up empty. Of `Batches` some are in memory.
+        `rows` must lie within `partitions`; partitions without rows end up empty. Of `Batches` some are in memory, and
+        all of them on the disk, for a while.
 
         If another writer of the same partitions is faster, this waits and writes everything again: the last one stays.
         With `since`, what `stand` said before anything was read of which the rows are made, it gives up instead: the
@@ -278,10 +305,9 @@ class Lake:
                 )
             return part
 
-        given = Batches(rows.schema, lambda: map(within, rows.make())) if isinstance(rows, Batches) else within(rows)
         listed = ", ".join(f"'{day.isoformat()}'" for day in days)
 
-        def write() -> int:
+        def write(given: Callable[[], pa.Table | pa.RecordBatchReader]) -> int:
             with self._newest(name) as opened:
                 table = opened.table if opened else self.create(name, rows.schema, [partition_column])
                 if since is not None and since != table.version():
@@ -290,7 +316,7 @@ class Lake:
                 _refuse_foreign_columns(name, table, rows.schema)
                 write_deltalake(
                     table,
-                    given.reader() if isinstance(given, Batches) else given,
+                    given(),
                     mode="overwrite",
                     predicate=f"{partition_column} IN ({listed})",
                     schema_mode="merge",
@@ -298,11 +324,13 @@ class Lake:
                 )
                 return int(table.version())  # it stands at this very commit
 
-        if days:
+        with _checked(rows, within) as given:
+            if not days:
+                return int(self.create(name, rows.schema, [partition_column]).version())
             if since is not None:
-                return write()
-            return in_turn(write, f"{name}, {partition_column} {days[0]}{f' to {days[-1]}' if days[1:] else ''}")
-        return int(self.create(name, rows.schema, [partition_column]).version())
+                return write(given)
+            what = f"{name}, {partition_column} {days[0]}{f' to {days[-1]}' if days[1:] else ''}"
+            return in_turn(lambda: write(given), what)
 
     def create(self, name: str, schema: pa.Schema, partition_by: Sequence[str]) -> DeltaTable:
         """Return a table, made without rows unless it is there.

@@ -30,8 +30,8 @@ def test_replacing_a_partition_leaves_the_others(lake):
     assert content(lake) == [(MONDAY, 1), (TUESDAY, 3)]
 
 
-def test_rows_can_be_made_while_they_are_written(lake):
-    """Guards memory: of a table larger than it, some rows at a time are made; and again, if need be."""
+def test_rows_can_be_made_some_at_a_time(lake):
+    """Guards memory: of a table larger than it, some rows at a time are made; and again at the next call."""
     made = []
 
     def make():

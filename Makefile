@@ -52,7 +52,7 @@ demo-sec: $(INSTALLED) ## the same on the SEC's fails-to-deliver files: make dem
 	@test -n "$(DATA)" || { echo "give the folder of the SEC's files: make demo-sec DATA=<folder>"; exit 2; }
 	$(BIN)/ml-assets demo --use-case cns_fails --data "$(DATA)"
 
-rehearsal: $(INSTALLED) ## a year of settlement_fails day by day, and write docs/rehearsal.md: 20 minutes on two idle cores
+rehearsal: $(INSTALLED) ## a year of settlement_fails day by day, and write docs/rehearsal.md: half an hour
 	$(BIN)/ml-assets rehearsal
 
 rehearsal-sec: $(INSTALLED) ## cns_fails on the SEC's files day by day, and write docs/rehearsal-sec.md: make rehearsal-sec DATA=<folder>

@@ -2,7 +2,9 @@
 
 import dataclasses
 from collections import defaultdict
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -208,19 +210,53 @@ def test_a_reader_s_filter_reaches_the_index(application_url: str) -> None:
     upsert_predictions(application_url, predictions(), scored=others)
     with begin(application_url) as connection:
         connection.execute(text("ANALYZE predictions, scorings"))
-        plan = "\n".join(
-            connection.execute(
-                text(
-                    "EXPLAIN (ANALYZE, TIMING OFF) "
-                    "SELECT * FROM work_list WHERE use_case = 'fails' AND outcome_date = '2026-01-06'"
-                )
-            ).scalars()
-        )
-    assert "on predictions_2026_01_use_case_outcome_date" in plan, plan
-    assert "Seq Scan on predictions" not in plan
-    (grouped,) = [line for line in plan.splitlines() if "GroupAggregate" in line or "HashAggregate" in line]
-    assert "loops=1)" in grouped, plan
-    assert "SubPlan" not in plan, plan
+    nodes = plan_of(application_url, date(2026, 1, 6))
+    indexes = {node["Index Name"] for node in nodes if "Index Name" in node}
+    assert any(name.startswith("predictions_2026_01_use_case_outcome_date") for name in indexes), indexes
+    assert not [node for node in nodes if node["Node Type"] == "Seq Scan" and node["Relation Name"] != "scorings"]
+    assert asked_scorings(nodes) == 1
+
+
+def test_a_date_that_is_newer_than_the_statistics_is_read_once(application_url: str) -> None:
+    """Guards minutes for the first list of a morning: of a new date one row is expected, and each asked a join."""
+    upsert_predictions(
+        application_url, predictions(*(prediction(f"E{n}", outcome_date=OUTCOME_DATE) for n in range(50)))
+    )
+    with begin(application_url) as connection:
+        connection.execute(text("ANALYZE predictions, scorings"))
+    new = OUTCOME_DATE + timedelta(days=1)
+    rows = [prediction(f"E{n}", outcome_date=new) for n in range(2000)]
+    upsert_predictions(application_url, predictions(*rows), scored=[scored(decides=OutcomeDates(new))])
+    nodes = plan_of(application_url, new)
+    scans = [node for node in nodes if str(node.get("Relation Name")).startswith("predictions")]
+    assert [(node["Plan Rows"] < 100, node["Actual Rows"], node["Actual Loops"]) for node in scans] == [(True, 2000, 1)]
+    assert asked_scorings(nodes) == 1
+
+
+def plan_of(url: str, outcome_date: date) -> list[dict[str, Any]]:
+    """The nodes of the plan by which a reader's list of a date was made, each with the subplan that it belongs to."""
+    with begin(url) as connection:
+        (plan,) = connection.execute(
+            text(
+                "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) "
+                "SELECT * FROM work_list WHERE use_case = 'fails' AND outcome_date = :day"
+            ),
+            {"day": outcome_date},
+        ).scalar_one()
+    return list(nodes_of(plan["Plan"], ""))
+
+
+def nodes_of(node: dict[str, Any], subplan: str) -> Iterator[dict[str, Any]]:
+    subplan = node.get("Subplan Name", subplan)
+    yield {**node, "subplan": subplan}
+    for each in node.get("Plans", ()):
+        yield from nodes_of(each, subplan)
+
+
+def asked_scorings(nodes: list[dict[str, Any]]) -> float:
+    """How many times it was asked since when the date is decided."""
+    (scan,) = [node for node in nodes if node["subplan"] and node.get("Relation Name") == "scorings"]
+    return float(scan["Actual Loops"])
 
 
 def test_status_counts_by_date_and_version(application_url: str) -> None:

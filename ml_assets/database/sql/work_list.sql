@@ -4,8 +4,9 @@
 -- decision time, unless a later scoring decided everything open of the outcome date. Readers cut the list at the
 -- team's capacity and where acting costs more than it saves, which are in the use case and not in the database.
 --
--- DISTINCT ON and the window both start with (use_case, outcome_date), so PostgreSQL pushes a reader's filter on
--- those two down to the index.
+-- DISTINCT ON and the windows start with (use_case, outcome_date), so PostgreSQL pushes a reader's filter on those two
+-- down to the index. Since when an outcome date is decided is asked for its first row alone, by CASE: a join was asked
+-- again for each row where statistics are older than the date, as they are every morning.
 SELECT
     use_case,
     outcome_date,
@@ -24,16 +25,21 @@ SELECT
     model_version,
     mlflow_run_id
 FROM (
-    SELECT DISTINCT ON (use_case, outcome_date, entity_id) predictions.*
-    FROM predictions
-    JOIN scorings USING (use_case, decision_time, mlflow_run_id)
-    ORDER BY use_case, outcome_date, entity_id, decision_time DESC
-) AS latest
-LEFT JOIN (
-    -- Grouped, so that it is asked once for each outcome date and not for each row.
-    SELECT dates.use_case, dates.outcome_date, max(scorings.decision_time) AS since
-    FROM (SELECT DISTINCT use_case, outcome_date FROM predictions) AS dates
-    JOIN scorings ON scorings.use_case = dates.use_case AND scorings.decides @> dates.outcome_date
-    GROUP BY dates.use_case, dates.outcome_date
-) AS decided USING (use_case, outcome_date)
-WHERE decided.since IS NULL OR latest.decision_time >= decided.since
+    SELECT numbered.*, max(
+        CASE WHEN number = 1 THEN (
+            SELECT max(scorings.decision_time)
+            FROM scorings
+            WHERE scorings.use_case = numbered.use_case AND scorings.decides @> numbered.outcome_date
+        ) END
+    ) OVER (PARTITION BY use_case, outcome_date) AS decided_since
+    FROM (
+        SELECT latest.*, row_number() OVER (PARTITION BY use_case, outcome_date) AS number
+        FROM (
+            SELECT DISTINCT ON (use_case, outcome_date, entity_id) predictions.*
+            FROM predictions
+            JOIN scorings USING (use_case, decision_time, mlflow_run_id)
+            ORDER BY use_case, outcome_date, entity_id, decision_time DESC
+        ) AS latest
+    ) AS numbered
+) AS listed
+WHERE decided_since IS NULL OR decision_time >= decided_since

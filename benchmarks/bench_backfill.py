@@ -92,8 +92,8 @@ def main() -> None:
     for rows in found[1:]:
         pd.testing.assert_frame_equal(rows, found[0], check_exact=True)
     about = [
-        "Written by `make bench-scale`. Features of all dates, from curated events alone, in runs of "
-        f"{DATES} dates that one or several processes take one after the other; all make the same rows, to the last bit."
+        f"Written by `make bench-scale`. Features of all dates, from curated events alone, in runs of {DATES} dates "
+        "that one or several processes take one after the other; all make the same rows, to the last bit."
     ]
     facts = ["settlement_fails; each process has one thread; the start of Dagster and of pods is not in it"]
     body = [

@@ -198,6 +198,11 @@ def peer(bootstrap: str, topic: str, count: int, home: Path) -> float:
     return float(done.stdout.strip().splitlines()[-1])
 
 
+def landed_of(lake: Lake, topic: str) -> int:
+    """Return how many messages of a topic are committed."""
+    return sum(file.rows for file in lake.files(landing_table(topic), "business_date"))
+
+
 def watch_memory(kafka: KafkaConnection, count: int, home: Path) -> list[tuple[int, float]]:
     """Return the memory of a lander in a process of its own, as (messages landed, MiB), while it lands many."""
     topic = "bench-long"
@@ -212,7 +217,7 @@ def watch_memory(kafka: KafkaConnection, count: int, home: Path) -> list[tuple[i
     lake, watched, seen = Lake(str(folder)), psutil.Process(process.pid), []
     while process.poll() is None:
         time.sleep(1)
-        landed = sum(file.rows for file in lake.files(landing_table(topic), "business_date"))
+        landed = landed_of(lake, topic)
         try:
             seen.append((landed, watched.memory_info().rss / 2**20))
         except psutil.NoSuchProcess:
@@ -242,7 +247,7 @@ def together(kafka: KafkaConnection, landers: int, count: int, home: Path) -> fl
     first: tuple[float, int] | None = None
     try:
         while True:
-            landed = sum(file.rows for file in lake.files(landing_table(topic), "business_date"))
+            landed = landed_of(lake, topic)
             now = perf_counter()
             if landed >= 0.3 * count and first is None:
                 first = now, landed
@@ -267,7 +272,7 @@ def latency(kafka: KafkaConnection, home: Path) -> list[float]:
     for number in range(10):
         produce(kafka, messages(topic, 1))
         sent = perf_counter()
-        while sum(file.rows for file in lake.files(landing_table(topic), "business_date")) <= number:
+        while landed_of(lake, topic) <= number:
             time.sleep(0.01)
         seconds.append(perf_counter() - sent)
         time.sleep(0.37 * number)

@@ -1,9 +1,7 @@
 """Writing predictions is idempotent and counts what it did."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -20,6 +18,7 @@ from ml_assets.database.predictions import (
 )
 from ml_assets.database.schema import KEY, PREDICTIONS_SCHEMA, PROVENANCE_COLUMNS, VALUE_COLUMNS
 from ml_assets_tests.database.factories import DECISION_TIME, prediction, predictions, scored
+from ml_assets_tests.database.plans import nodes
 
 
 def stored(url: str) -> list[tuple[object, ...]]:
@@ -72,20 +71,13 @@ def test_no_plan_goes_through_all_staged_rows_for_each_row_before(application_ur
         for joins_by in ("enable_hashjoin", "enable_mergejoin"):
             connection.execute(text(f"SET LOCAL {joins_by} = off"))
         ((plan,),) = connection.execute(text(f"EXPLAIN (FORMAT JSON) {statement.text}")).all()
-    nodes = list(below(plan[0]["Plan"]))
-    repeated = [node["Plans"][1] for node in nodes if node["Node Type"] == "Nested Loop"]
-    assert any(node.get("Relation Name") == "staged" for node in nodes)
+    found = list(nodes(plan[0]["Plan"]))
+    repeated = [node["Plans"][1] for node in found if node["Node Type"] == "Nested Loop"]
+    assert any(node.get("Relation Name") == "staged" for node in found)
     assert repeated
     for part in repeated:
-        scans = [node for node in below(part) if node.get("Relation Name") == "staged"]
+        scans = [node for node in nodes(part) if node.get("Relation Name") == "staged"]
         assert [node["Node Type"] for node in scans if "Index" not in node["Node Type"]] == []
-
-
-def below(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every node of a plan."""
-    yield plan
-    for part in plan.get("Plans", ()):
-        yield from below(part)
 
 
 def test_every_value_comes_back_as_it_was_given(application_url: str) -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -19,6 +18,7 @@ from ml_assets.database.work_list import left_work_list, next_outcome_date, work
 from ml_assets.predictions.work_list import priorities, standing
 from ml_assets.spec import ActionSpec, OutcomeDates
 from ml_assets_tests.database.factories import DECISION_TIME, OUTCOME_DATE, prediction, predictions, scored
+from ml_assets_tests.database.plans import nodes
 
 OUTCOME = OutcomeDates(OUTCOME_DATE, OUTCOME_DATE)
 AFTERNOON = DECISION_TIME + timedelta(hours=8)
@@ -210,11 +210,11 @@ def test_a_reader_s_filter_reaches_the_index(application_url: str) -> None:
     upsert_predictions(application_url, predictions(), scored=others)
     with begin(application_url) as connection:
         connection.execute(text("ANALYZE predictions, scorings"))
-    nodes = plan_of(application_url, date(2026, 1, 6))
-    indexes = {node["Index Name"] for node in nodes if "Index Name" in node}
+    found = plan_of(application_url, date(2026, 1, 6))
+    indexes = {node["Index Name"] for node in found if "Index Name" in node}
     assert any(name.startswith("predictions_2026_01_use_case_outcome_date") for name in indexes), indexes
-    assert not [node for node in nodes if node["Node Type"] == "Seq Scan" and node["Relation Name"] != "scorings"]
-    assert asked_scorings(nodes) == 1
+    assert not [node for node in found if node["Node Type"] == "Seq Scan" and node["Relation Name"] != "scorings"]
+    assert asked_scorings(found) == 1
 
 
 def test_a_date_that_is_newer_than_the_statistics_is_read_once(application_url: str) -> None:
@@ -224,17 +224,19 @@ def test_a_date_that_is_newer_than_the_statistics_is_read_once(application_url: 
     )
     with begin(application_url) as connection:
         connection.execute(text("ANALYZE predictions, scorings"))
+        # Else its statistics may be made anew at any moment.
+        connection.execute(text("ALTER TABLE predictions_2026_01 SET (autovacuum_enabled = false)"))
     new = OUTCOME_DATE + timedelta(days=1)
     rows = [prediction(f"E{n}", outcome_date=new) for n in range(2000)]
     upsert_predictions(application_url, predictions(*rows), scored=[scored(decides=OutcomeDates(new))])
-    nodes = plan_of(application_url, new)
-    scans = [node for node in nodes if str(node.get("Relation Name")).startswith("predictions")]
+    found = plan_of(application_url, new)
+    scans = [node for node in found if str(node.get("Relation Name")).startswith("predictions")]
     assert [(node["Plan Rows"] < 100, node["Actual Rows"], node["Actual Loops"]) for node in scans] == [(True, 2000, 1)]
-    assert asked_scorings(nodes) == 1
+    assert asked_scorings(found) == 1
 
 
 def plan_of(url: str, outcome_date: date) -> list[dict[str, Any]]:
-    """The nodes of the plan by which a reader's list of a date was made, each with the subplan that it belongs to."""
+    """The nodes of the plan by which a reader's list of a date was made."""
     with begin(url) as connection:
         (plan,) = connection.execute(
             text(
@@ -243,19 +245,13 @@ def plan_of(url: str, outcome_date: date) -> list[dict[str, Any]]:
             ),
             {"day": outcome_date},
         ).scalar_one()
-    return list(nodes_of(plan["Plan"], ""))
+    return list(nodes(plan["Plan"]))
 
 
-def nodes_of(node: dict[str, Any], subplan: str) -> Iterator[dict[str, Any]]:
-    subplan = node.get("Subplan Name", subplan)
-    yield {**node, "subplan": subplan}
-    for each in node.get("Plans", ()):
-        yield from nodes_of(each, subplan)
-
-
-def asked_scorings(nodes: list[dict[str, Any]]) -> float:
+def asked_scorings(plan: list[dict[str, Any]]) -> float:
     """How many times it was asked since when the date is decided."""
-    (scan,) = [node for node in nodes if node["subplan"] and node.get("Relation Name") == "scorings"]
+    (subplan,) = [node for node in plan if node.get("Subplan Name", "").startswith("SubPlan")]
+    (scan,) = [node for node in nodes(subplan) if node.get("Relation Name") == "scorings"]
     return float(scan["Actual Loops"])
 
 

@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -25,6 +24,7 @@ from ml_assets.local.embedded.postgres import EmbeddedPostgres
 from ml_assets.usecases import discover
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE
 from ml_assets_tests.database.factories import prediction, predictions
+from ml_assets_tests.database.plans import nodes
 
 USECASES = discover()
 RULES = all_rules([USE_CASE])
@@ -82,12 +82,6 @@ def test_a_rule_reads_what_it_needs_of_years_by_indexes_and_the_newest_months_al
     assert [name for one, name in unbounded if one["Node Type"] != "Bitmap Heap Scan"] == []
     if not rule.reads("work_list"):  # what is open may have been decided long ago: a look into each month's index
         assert len({one["Relation Name"] for one, name in growing if name == "predictions"}) <= MONTHS_READ
-
-
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for below in plan.get("Plans", []):
-        yield from nodes(below)
 
 
 def test_a_case_that_does_not_hold_is_told(engine: Engine) -> None:

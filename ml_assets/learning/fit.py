@@ -25,7 +25,7 @@ from ml_assets.learning.gate import PARITY_TOLERANCE, ModelEvidence
 from ml_assets.learning.metrics import evaluate
 from ml_assets.learning.pipelines import fit_pipeline, limited_threads, predict, predict_rows
 from ml_assets.learning.reasons import Explainer, choose_background
-from ml_assets.learning.reference import reference_of
+from ml_assets.learning.reference import ScoreReference, reference_of
 from ml_assets.learning.scorer import Manifest, Scorer
 from ml_assets.learning.search import Search, score_fold, search_parameters
 from ml_assets.learning.stability import population_stability
@@ -93,6 +93,7 @@ def fit_candidate(
     *,
     threads: int = 1,
     parameters: Mapping[str, Any] | None = None,
+    acted_on: pa.Table | None = None,
 ) -> FittedCandidate:
     """Return the candidate fitted on `train`, calibrated on `calibration` and measured on `test`.
 
@@ -100,6 +101,10 @@ def fit_candidate(
     Before that, the candidate is measured on walk-forward folds of `train`, and its parameters are searched there if it
     has a `SearchSpec`. `training_set` is from `build_training_set`; `threads` 0 means one per core. `parameters` are
     the result of an earlier search: with them there is no search and there are no folds.
+
+    `acted_on` are the decisions of the same dates that are not in the training set because the team acted on them, with
+    `part`, features and slices. Nothing is learned from them, but a live date has such decisions, so the reference with
+    which later dates are compared has them too.
 
     Raises:
         TrainingSetError: the train part has only one outcome.
@@ -114,10 +119,7 @@ def fit_candidate(
         scorer = _export(usecase, candidate, fitted, calibration, threads=threads)
         parity = prove_export(fitted.estimator, scorer, pa.concat_tables([calibration, test]), seed=usecase.seed)
     scores = scorer.score(calibration)
-    reference = reference_of(scorer.manifest.features, train, calibration, scores)
-    explain = Explainer(usecase, scorer).mean_contributions if usecase.causes else None
-    drift = drift_reference(scorer.manifest.features, training_set, scorer.score, explain)
-    reference = msgspec.structs.replace(reference, drift=drift)
+    reference = _reference(usecase, scorer, train, training_set, acted_on)
     scorer.manifest = msgspec.structs.replace(scorer.manifest, reference=reference)
     window = Window.of(test)
     probabilities = scorer.score(test)
@@ -225,6 +227,20 @@ def _export(usecase: UseCase, candidate: Candidate, fitted: _Fitted, calibration
         background=choose_background(names, calibration, fitted.uncalibrated),
     )
     return Scorer(to_onnx(fitted.estimator, names), manifest, threads=threads)
+
+
+def _reference(
+    usecase: UseCase, scorer: Scorer, train: pa.Table, training_set: pa.Table, acted_on: pa.Table | None
+) -> ScoreReference:
+    """Return what later dates are compared with: all decisions of the training set's dates, as they were decided."""
+    names = scorer.manifest.features
+    decided = training_set
+    if acted_on is not None and acted_on.num_rows:
+        decided = pa.concat_tables([training_set.select(acted_on.column_names), acted_on])
+    calibration = part_of(decided, "calibration")
+    reference = reference_of(names, train, calibration, scorer.score(calibration))
+    explain = Explainer(usecase, scorer).mean_contributions if usecase.causes else None
+    return msgspec.structs.replace(reference, drift=drift_reference(names, decided, scorer.score, explain))
 
 
 def _validation(

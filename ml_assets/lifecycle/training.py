@@ -253,7 +253,7 @@ class _Rows:
         assert self._features is not None  # noqa: S101 - the cut was made of it
         decided_on = ds.field("decision_date").isin(cut["decision_date"].unique())
         found = self._features.to_table(columns=_columns_of(self._usecase), filter=decided_on)
-        rows = labelled(found, cut, ("label", "label_known_at", "part"))
+        rows = labelled(found, cut, (*_OF_LABEL, "part"))
         tested = part_of(cut, "test")
         described = self._features.to_table(
             columns=["entity_id", "decision_time", "attributes"],
@@ -413,6 +413,37 @@ def training_set_source(lake: Lake, usecase: UseCase, training_date: date, versi
     return msgspec.json.decode(rows[_SOURCE.name][0].as_py(), type=TrainingSetSource)
 
 
+def left_out(lake: Lake, usecase: UseCase, rows: pa.Table, source: TrainingSetSource) -> pa.Table | None:
+    """Return the decisions that a training set (`rows`) leaves out because the team acted on them; None if it does not.
+
+    They are of the same decision times, and have the same columns but for the label.
+    """
+    versions = source.data_versions
+    if (outcomes := outcomes_table(usecase)) not in versions:
+        return None
+    first, last = _date_range(rows)
+    listed = lake.read(outcomes, where=ds.field("outcome_date") >= first, version=versions[outcomes])
+    decided = lake.read(
+        features_table(usecase),
+        columns=[*_CUT_BY, "outcome_date"],
+        where=(ds.field("decision_date") >= first) & (ds.field("decision_date") <= last),
+        version=versions[features_table(usecase)],
+    )
+    parts = rows.select(["decision_time", "part"]).group_by(["decision_time", "part"]).aggregate([])
+    cut = (
+        decided.join(acted_on(usecase, listed), keys=["entity_id", "outcome_date"], join_type="left semi")
+        .join(parts.set_column(1, "part", parts["part"].cast(pa.string())), keys="decision_time", join_type="inner")
+        .sort_by([("decision_time", "ascending"), ("entity_id", "ascending")])
+        .select([*_CUT_BY, "part"])
+    )
+    for name in _OF_LABEL:
+        cut = cut.append_column(name, pa.nulls(cut.num_rows, rows.schema.field(name).type))
+    made = _Rows(lake, usecase, cut, source)
+    acted = pa.concat_tables([made.empty, *made], promote_options="default").drop_columns(_OF_LABEL)
+    fields = [rows.schema.field(name) for name in acted.column_names]
+    return pa.table([acted[f.name].cast(f.type, safe=False) for f in fields], schema=pa.schema(fields))
+
+
 def train_candidate(
     lake: Lake,
     registry: ModelRegistry,
@@ -428,7 +459,8 @@ def train_candidate(
     version = _version(lake, training_set_table(usecase))
     rows = read_training_set(lake, usecase, training_date, version, for_models=True)
     source = training_set_source(lake, usecase, training_date, version)
-    fitted = fit_candidate(usecase, candidate, rows, threads=threads)
+    acted = left_out(lake, usecase, rows, source)
+    fitted = fit_candidate(usecase, candidate, rows, threads=threads, acted_on=acted)
     test = Window.of(part_of(rows, "test"))
     title = f"{candidate.name}, {training_date}"
     plots = {
@@ -513,6 +545,7 @@ _BYTES_AT_FIRST, _BYTES_A_ROW, _BYTES_A_FITTED_ROW = 500 * 2**20, 400, 800
 _RUNS = 10_000
 # Rows of a training set that are joined to their features at a time.
 _AT_ONCE = 262_144
+_OF_LABEL = ["label", "label_known_at"]
 # Of the features, what decides which decisions are in a training set.
 _CUT_BY = ["entity_id", "decision_time", "decision_date"]
 _KEY_COLUMNS = ("entity_id", "decision_time", "decision_date", "slot", "outcome_date", "cost_if_fail")

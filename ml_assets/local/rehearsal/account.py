@@ -7,14 +7,16 @@ The other lists are made from the features as they were in the year, in which th
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ml_assets.learning.bootstrap import Interval
 from ml_assets.learning.statistics import average_precision
 from ml_assets.local.rehearsal.mornings import BY_SCHEDULE, Morning
 from ml_assets.local.rehearsal.plan import FEED, WHAT_HAPPENS, Plan
@@ -31,8 +33,7 @@ GOES_LIVE = 43
 _CAPACITIES, _EFFECTIVENESS = (0.5, 1.0, 2.0), (0.5, 0.8)
 _BEFORE, _WINDOW = 10, 20
 _LEAST_BELOW = 0.25
-# A loss of less than this share of the best lift cannot be told from chance.
-_LEAST_LOSS = 0.02
+_RESAMPLES = 400
 Floats = NDArray[np.float64]
 
 
@@ -79,23 +80,20 @@ class Flagged:
 class Recovered:
     """Shares of the best lift around a change: before it, and from ten business days after it on.
 
-    `share` of what the model that is never retrained has lost was recovered; NaN if it has lost nothing to speak of.
+    `lost` is what the model that is never retrained has lost, with its interval over days. `share` of it was recovered;
+    NaN if chance explains the loss.
     """
 
     change: Change
     before: float
     never: float
     team: float
-
-    @property
-    def lost(self) -> float:
-        """What the model that is never retrained has lost."""
-        return self.before - self.never
+    lost: Interval
 
     @property
     def share(self) -> float:
-        """The share of it that the retrained champion has recovered."""
-        return (self.team - self.never) / self.lost if self.lost >= _LEAST_LOSS else math.nan
+        """The share of the loss that the retrained champion has recovered."""
+        return (self.team - self.never) / self.lost.value if self.lost.low > 0 else math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +160,11 @@ def limits(usecase: UseCase, decisions: Decisions) -> list[Limit]:
     return found
 
 
-def lift_share(decisions: Decisions, name: str, rows: NDArray[np.bool_]) -> float:
-    """Return the PR-AUC above the base rate that a list's probabilities have on some decisions, over the oracle's."""
+def lift_share(decisions: Decisions, name: str, rows: NDArray[Any]) -> float:
+    """Return the PR-AUC above the base rate that a list's probabilities have on some decisions, over the oracle's.
+
+    `rows` are a mask or positions; a decision whose position stands twice counts twice.
+    """
     failed = decisions.failed[rows].astype(np.float64)
     if not failed.any():
         return math.nan
@@ -225,9 +226,30 @@ def recoveries(year: Year, decisions: Decisions) -> list[Recovered]:
                 lift_share(decisions, NEVER, before),
                 lift_share(decisions, NEVER, after),
                 lift_share(decisions, TEAM, after),
+                _lost(decisions, before, after),
             )
         )
     return found
+
+
+def _lost(decisions: Decisions, before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Interval:
+    """Return the share of the best lift that the model that is never retrained has lost, with its interval over days.
+
+    Days are drawn with replacement, those before and those after the change apart (Efron 1979).
+    """
+    rng = np.random.default_rng(0)
+    days = decisions.rows["outcome_date"].to_numpy()
+
+    def drawn(rows: NDArray[np.bool_]) -> Iterator[float]:
+        of_day = [np.flatnonzero(rows & (days == day)) for day in np.unique(days[rows])]
+        for _ in range(_RESAMPLES):
+            chosen = rng.integers(len(of_day), size=len(of_day))
+            yield lift_share(decisions, NEVER, np.concatenate([of_day[at] for at in chosen]))
+
+    losses = np.array([one - other for one, other in zip(drawn(before), drawn(after), strict=True)])
+    low, high = np.quantile(losses, [0.025, 0.975])
+    value = lift_share(decisions, NEVER, before) - lift_share(decisions, NEVER, after)
+    return Interval(value, float(low), float(high))
 
 
 def goals(
@@ -249,9 +271,9 @@ def goals(
         Goal(
             f"lift recovered: {WHAT_HAPPENS[one.change.what]}",
             f"90 % of what is lost, {RECOVERED_BY} business days after",
-            f"{one.share:.0%} of {one.lost:.1%} of the best lift"
+            f"{one.share:.0%} of {_said(one.lost)} of the best lift"
             if math.isfinite(one.share)
-            else f"the model that is never retrained lost {one.lost:.1%} of the best lift: nothing to recover",
+            else f"the model that is never retrained lost {_said(one.lost)} of the best lift: nothing to recover",
             one.share >= 0.9 if math.isfinite(one.share) else None,
         )
         for one in recovered
@@ -271,6 +293,11 @@ def goals(
         ),
         Goal("of the oracle's saving", "at least 85 %", f"{saving:.0%}", saving >= 0.85),
     ]  # fmt: skip
+
+
+def _said(lost: Interval) -> str:
+    """Return a loss in words, with its interval."""
+    return f"{lost.value:.1%} ({lost.low:.1%} to {lost.high:.1%})"
 
 
 def brakes(plan: Plan, mornings: Sequence[Morning]) -> list[Goal]:

@@ -113,10 +113,31 @@ def test_what_a_model_that_is_never_retrained_has_lost_is_what_can_be_recovered(
     (found,) = recoveries(year, decisions)
     assert found.before == pytest.approx(1.0)
     assert found.never < 0.2
+    assert found.lost.value == pytest.approx(found.before - found.never)
+    assert found.lost.low < found.lost.value < found.lost.high
+    assert found.lost.low > 0.5
     assert found.share == pytest.approx(1.0)
     assert lift_share(decisions, ORACLE, np.ones(len(decisions.failed), dtype=bool)) == 1.0
     year.plan = replace(plan, changes=(Change(COUNTERPARTY, 20, 25),))
     assert recoveries(year, decisions) == [], "what is over by then is not to be recovered from"
+
+
+def test_a_loss_that_chance_explains_is_nothing_to_recover():
+    """Guards a goal that was missed by chance: twenty days of another luck looked like a loss of 4 %."""
+    decisions = decided()
+    luck = np.exp(np.random.default_rng(1).normal(0, 0.5, len(decisions.failed)))
+    as_ever = replace(
+        decisions, probabilities={**decisions.probabilities, NEVER: decisions.probabilities[ORACLE] * luck}
+    )
+    plan = replace(PLAN, days=DAYS, changes=(Change(COUNTERPARTY, 20),))
+    year = SimpleNamespace(plan=plan, usecase=USE_CASE, mornings=mornings()[:DAYS])
+    (found,) = recoveries(year, as_ever)
+    assert found.lost.low < 0 < found.lost.high
+    assert np.isnan(found.share)
+    lists = {name: Cost(1.0 + n, 0, 0.0, {}) for n, name in enumerate((ORACLE, TEAM, NEVER, RULE, NOBODY))}
+    goal = next(one for one in goals(lists, [], (0, 60), [found]) if one.what.startswith("lift recovered"))
+    assert goal.reached is None
+    assert goal.came.endswith("of the best lift: nothing to recover")
 
 
 def test_goals_are_missed_where_they_are():

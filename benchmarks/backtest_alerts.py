@@ -61,7 +61,10 @@ PAGE = DOCS / "alerts.md"
 BEGIN, END = "<!-- written by `make backtest-alerts` -->", "<!-- end of what it writes -->"
 DAYS, PER_DAY, SEED = 250, 400, 20260105
 # Intervals of performance from fewer draws than in production: the year is measured once a week all the same.
-USE = replace(USE_CASE, gate=replace(USE_CASE.gate, resamples=200))
+_DRIFT = replace(USE_CASE.monitoring.drift, groups=("attributes.counterparty",))  # simulated here without features
+USE = replace(
+    USE_CASE, gate=replace(USE_CASE.gate, resamples=200), monitoring=replace(USE_CASE.monitoring, drift=_DRIFT)
+)
 TOPICS: Final = tuple(dict.fromkeys(event.topic for event in USE.events))
 # As far back as `lifecycle.drift` looks for outcomes.
 _DRIFT_LOOKS: Final = timedelta(days=30 + USE.monitoring.drift.group_days)

@@ -15,6 +15,7 @@ from ml_assets.features.days import day_end
 from ml_assets.learning.slices import with_slices
 from ml_assets.learning.training_set import build_training_set
 from ml_assets.local.simulation.market import MarketConfig, simulate
+from ml_assets.spec import UseCase
 from ml_assets_tests.usecases.settlement import USE_CASE, curated_market, references
 
 
@@ -26,12 +27,13 @@ class Days:
     features: pa.Table
     labels: pa.Table
 
-    def training_set(self, number: int) -> pa.Table:
-        """The training set as of the end of a day."""
+    def training_set(self, number: int, usecase: UseCase = USE_CASE, since: date | None = None) -> pa.Table:
+        """The training set as of the end of a day, of the decision dates since a change alone if one is given."""
         as_of = datetime.combine(self.days[number], time.max, tzinfo=day_end(self.days[number]).tzinfo)
         known = self.labels.filter(pc.less_equal(self.labels["label_known_at"], pa.scalar(as_of, TIMESTAMP)))
+        features = self.features if since is None else self.features.filter(pc.field("decision_date") >= since)
         rows = build_training_set(
-            self.features.drop_columns(["attributes"]), known.drop_columns(["outcome_date"]), USE_CASE.split, as_of
+            features.drop_columns(["attributes"]), known.drop_columns(["outcome_date"]), usecase.split, as_of
         )
         test = rows.filter(pc.equal(rows["part"], "test"))["decision_time"]
         described = self.features.select(["entity_id", "decision_time", "attributes"])

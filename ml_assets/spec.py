@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -605,8 +605,8 @@ class DriftSpec:
 
     On the newest complete outcome date there may be `min_ratio_of_all` times the outcomes that the probabilities
     promise, or as few, and what chance explains. `groups` are sources as in `SliceSpec`, of which each value is watched
-    likewise: on the newest `group_days` complete outcome dates it may have `min_ratio` times as many, and what
-    `deviations` standard deviations of chance explain.
+    likewise: on the newest `group_days` complete outcome dates it may have `min_ratio` times as many, or as few, and
+    what `deviations` standard deviations of chance explain.
 
     Raises:
         ValueError: a number is out of its range, or `breaches` is more than `windows`.
@@ -636,6 +636,38 @@ class DriftSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class SinceChangeSpec:
+    """How a retraining out of turn learns from a change: from the decision dates since then alone.
+
+    The usual training set is of little use then. Its test window, the newest dates, is most of what is new, and what it
+    trains on is nearly all older than the change. Here the last `test_days` decision dates are unseen, the
+    `calibration_days` before them calibrate, and the others since the change train: at least `train_days`, so the rule
+    waits until there are as many. Where outcomes are known some days after the decision, give as many more: nothing is
+    learned from what was not known before the test.
+
+    A model of so few dates becomes the champion only if it is better beyond chance: the low end of the interval of its
+    gain must be above 0 (compare `GateSpec.max_regret`).
+
+    Raises:
+        ValueError: a number is below 1.
+    """
+
+    train_days: int = 3
+    calibration_days: int = 1
+    test_days: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("train_days", "calibration_days", "test_days"):
+            if getattr(self, name) < 1:
+                raise InputError(f"SinceChangeSpec: {name} is {getattr(self, name)}; the least is 1")
+
+    @property
+    def dates(self) -> int:
+        """How many decision dates there must be since a change."""
+        return self.train_days + self.calibration_days + self.test_days
+
+
+@dataclass(frozen=True, slots=True)
 class MonitoringSpec:
     """How a model is watched once it scores, and when it is retrained early; see `docs/monitoring.md`.
 
@@ -652,6 +684,8 @@ class MonitoringSpec:
     - there are at most `max_per_week` early retrainings in seven days; after `max_in_vain` in a row without gain, a
       person is asked
     - nothing is judged across a gap of more than `longest_gap` between two complete outcome dates
+    - `since_change` says how it learns from the dates since the change alone; None means as on other days, from the
+      usual training set
 
     `drift` says what counts as drift of a decision date.
 
@@ -669,6 +703,7 @@ class MonitoringSpec:
     max_per_week: int = 2
     max_in_vain: int = 2
     longest_gap: timedelta = timedelta(days=10)
+    since_change: SinceChangeSpec | None = None
     drift: DriftSpec = DriftSpec()
 
     def __post_init__(self) -> None:
@@ -872,6 +907,30 @@ class UseCase:
         past = sorted((one for one in times if one[0] <= moment), key=lambda one: one[0], reverse=True)
         ahead = sorted((one for one in times if one[0] > moment), key=lambda one: one[0])
         return tuple(DecisionTime(name, moment, day) for _, name in (*past, *ahead))
+
+    def learning_since(self, change: date, until: date) -> UseCase:
+        """Return the use case as it learns from the decision dates from a change to `until` alone, without a search.
+
+        Raises:
+            InputError: it does not say how (`MonitoringSpec.since_change`).
+        """
+        spec = self.monitoring.since_change
+        if spec is None:
+            raise InputError(
+                f"use case {self.name} does not say how it learns from the dates since a change",
+                to_do="give MonitoringSpec(since_change=SinceChangeSpec()) in usecase.py, or retrain as on other days",
+            )
+        dates = sum(1 for _ in self.decision_dates(change, until))
+        train_days = max(spec.train_days, dates - spec.calibration_days - spec.test_days)
+        split = replace(
+            self.split,
+            train_days=min(self.split.train_days, train_days),
+            calibration_days=spec.calibration_days,
+            test_days=spec.test_days,
+            folds=0,
+            refit=True,
+        )
+        return replace(self, split=split, candidates=tuple(replace(one, search=None) for one in self.candidates))
 
     @property
     def needs_approval(self) -> bool:

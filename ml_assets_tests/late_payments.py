@@ -67,7 +67,7 @@ _FILES = {
         from ml_assets.learning.candidates import logistic, rule
         from ml_assets.spec import (
             FEEDBACK, Cause, DriftSpec, EventSpec, Feature, GateSpec, LabelSpec, MonitoringSpec, ReferenceSpec,
-            SearchSpec, SliceSpec, Slot, SplitSpec, Uniform, UseCase,
+            SearchSpec, SinceChangeSpec, SliceSpec, Slot, SplitSpec, Uniform, UseCase,
         )
         from .contracts import Invoice, Payer, Payment
 
@@ -106,7 +106,9 @@ _FILES = {
                 slices=(SliceSpec("country", "payer_country", 5, 0.5), SliceSpec("feedback", FEEDBACK)),
             ),
             value="amount",
-            monitoring=MonitoringSpec(drift=DriftSpec(min_rows=40, groups=("attributes.payer",))),
+            monitoring=MonitoringSpec(
+                since_change=SinceChangeSpec(), drift=DriftSpec(min_rows=40, groups=("attributes.payer",))
+            ),
         )
     """,
 }

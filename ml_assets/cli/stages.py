@@ -63,9 +63,20 @@ def add_stages_commands(app: typer.Typer, console: Console) -> None:
     def retrain(
         use_case: UseCaseName,
         day: Annotated[datetime, typer.Option("--date", formats=["%Y-%m-%d"], help="train as of this date")],
+        since: Annotated[
+            datetime | None,
+            typer.Option(formats=["%Y-%m-%d"], help="a change: learn from the decision dates since then alone"),
+        ] = None,
     ) -> None:
         """Train, compare, register, and promote if the gate passes."""
-        _run(console, use_case, "retrain", day.date(), day.date())
+        from ml_assets.defs.assets.training import since_change
+
+        ops = None
+        if since is not None:
+            usecase = usecase_of(read_settings(), use_case)
+            usecase.learning_since(since.date(), day.date())  # says at once if it cannot
+            ops = since_change(usecase, since.date().isoformat())["ops"]
+        _run(console, use_case, "retrain", day.date(), day.date(), ops)
 
     @app.command()
     def score(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import date, datetime
 from typing import Literal, Self
 
 import msgspec
@@ -101,7 +101,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     `serving` is what a fresh process measured on the challenger's saved model. `champion_exists` False means that there
     is no champion yet; None means that nobody looked. `model_hash` is the SHA-256 of the files of the challenger's
     model as they were evaluated: no other model is promoted on this evidence. `action_cost` is the cost of acting on
-    one decision with which `saved_per_day` was measured.
+    one decision with which `saved_per_day` was measured. `since` is the change since which the challenger has learned,
+    if from the dates since then alone.
     """
 
     window_hash: str
@@ -117,6 +118,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     serving: ServingEvidence | None = None
     model_hash: str | None = None
     action_cost: float | None = None
+    since: date | None = None
 
     def to_json(self) -> str:
         """Return the evidence as JSON; NaN becomes null."""
@@ -296,6 +298,12 @@ def _champion_conditions(gate: GateSpec, evidence: Evidence) -> Iterable[Conditi
             )
         ]
     champion = evidence.champion if evidence.champion_exists else None
+    least, why = -gate.max_regret, "the challenger is not likely to be worse than the champion by more"
+    if evidence.since is not None:
+        least, why = (
+            0.0,
+            f"it has learned from the few dates since {evidence.since}, so it must be better beyond chance",
+        )
     return [
         _same_window("champion", champion, evidence),
         _unseen("champion", champion, evidence),
@@ -310,8 +318,8 @@ def _champion_conditions(gate: GateSpec, evidence: Evidence) -> Iterable[Conditi
             "gain_over_champion_low",
             gate,
             evidence.gain_over_champion,
-            -gate.max_regret,
-            "the challenger is not likely to be worse than the champion by more",
+            least,
+            why,
         ),
     ]
 

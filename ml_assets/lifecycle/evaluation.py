@@ -27,7 +27,7 @@ from ml_assets.learning.scorer import Scorer
 from ml_assets.learning.slices import with_feedback
 from ml_assets.lifecycle.champion import approved_hash, champion_run
 from ml_assets.lifecycle.model_risk import INTERVALS
-from ml_assets.lifecycle.training import read_training_set
+from ml_assets.lifecycle.training import read_training_set, training_set_source
 from ml_assets.registry import CHALLENGER, CHAMPION, CandidateRun, ModelChangedError, ModelRegistry
 from ml_assets.spec import UseCase
 
@@ -97,6 +97,7 @@ def evaluate_candidates(
         evidence,
         serving=check_serving(registry, run_ids[challenger]),
         model_hash=registry.stored_hash(run_ids[challenger]),
+        since=training_set_source(lake, usecase, training_date).since,
     )
     verdict = judge(usecase.gate, evidence)
     registry.write_evidence(run_ids[challenger], EVIDENCE, evidence.to_json())

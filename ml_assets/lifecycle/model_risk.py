@@ -129,13 +129,18 @@ def _features(usecase: UseCase, run: CandidateRun) -> str:
 def _training(usecase: UseCase, run: CandidateRun) -> str:
     if "train_dates" not in run.tags or not run.params:
         return ""
-    split = usecase.split
+    split, early = usecase.split, usecase.monitoring.since_change
+    cut = f"{split.train_days} decision dates to train, {split.calibration_days} to calibrate, {split.test_days} unseen"
+    if (since := run.params.get("learned_since")) and early is not None:
+        cut = (
+            f"of the decision dates since {text(since)} alone, when a change began, the last {early.test_days} are "
+            f"unseen, the {early.calibration_days} before them calibrate, and the others train"
+        )
     params = [{"parameter": name, "value": value} for name, value in sorted(run.params.items())]
     return (
         f"Learned from decisions of {text(run.tags['train_dates'])}, tested on "
         f"{text(run.tags.get('test_dates', 'unknown'))} (window {code(run.tags.get('window_hash', 'unknown'))}). "
-        f"Cut by time: {split.train_days} decision dates to train, {split.calibration_days} to calibrate, "
-        f"{split.test_days} unseen; labels known less than {split.embargo.total_seconds() / 3600:g} hours before the "
+        f"Cut by time: {cut}; labels known less than {split.embargo.total_seconds() / 3600:g} hours before the "
         "first test decision are left out.\n\n" + markdown_table(params)
     )
 

@@ -19,7 +19,7 @@ from ml_assets.learning.frames import FeatureNames
 from ml_assets.learning.scorer import Scorer
 from ml_assets.learning.training_set import part_of
 from ml_assets.learning.window import Window
-from ml_assets.lifecycle.training import RECIPE, Recipe, build_from, read_training_set, training_set_source
+from ml_assets.lifecycle.training import RECIPE, Recipe, as_learning, build_from, read_training_set, training_set_source
 from ml_assets.registry import CandidateRun, ModelRegistry, ModelVersion
 from ml_assets.spec import Candidate, UseCase
 
@@ -85,7 +85,8 @@ def reproduce(
             f"version {version} of {usecase.name}: its data are not all there any more: {error}. Tables that models "
             "were trained on must not be vacuumed below their retention"
         ) from error
-    fitted = fit_candidate(usecase, candidate, rebuilt, threads=threads, parameters=recipe.parameters)
+    learning = as_learning(usecase, training_date, source)
+    fitted = fit_candidate(learning, candidate, rebuilt, threads=threads, parameters=recipe.parameters)
     return Reproduction(
         registered,
         code=run.tags.get("git_commit", ""),

@@ -39,11 +39,15 @@ from ml_assets.spec import Candidate, SplitSpec, UseCase
 
 @dataclass(frozen=True, slots=True)
 class TrainingWindow:
-    """A cut that differs from the use case's usual one; see `build_training_set`. None means the usual cut."""
+    """A cut that differs from the use case's usual one; see `build_training_set`. None means the usual cut.
+
+    With `since`, the training set has the decision dates since a change alone; see `UseCase.learning_since`.
+    """
 
     train_cutoff: datetime | None = None
     test_first: date | None = None
     test_last: date | None = None
+    since: date | None = None
 
 
 class TrainingSetSource(msgspec.Struct, frozen=True):
@@ -53,6 +57,7 @@ class TrainingSetSource(msgspec.Struct, frozen=True):
     train_cutoff: datetime | None = None
     test_first: date | None = None
     test_last: date | None = None
+    since: date | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +147,8 @@ def assemble_training_set(
     outcomes = outcomes_table(usecase)
     if usecase.action.taken and (there := lake.version(outcomes)) is not None:
         versions[outcomes] = there
-    source = TrainingSetSource(versions, window.train_cutoff, window.test_first, window.test_last)
+    source = TrainingSetSource(versions, window.train_cutoff, window.test_first, window.test_last, window.since)
+    usecase = as_learning(usecase, training_date, source)
     cut = _cut(lake, usecase, training_date, source)
     said = msgspec.json.encode(source).decode()
 
@@ -165,6 +171,15 @@ def assemble_training_set(
     )
 
 
+def as_learning(usecase: UseCase, training_date: date, source: TrainingSetSource) -> UseCase:
+    """Return the use case as it learns from the training set of this source.
+
+    Raises:
+        InputError: it is to learn from the dates since a change, and does not say how.
+    """
+    return usecase if source.since is None else usecase.learning_since(source.since, training_date)
+
+
 def build_from(lake: Lake, usecase: UseCase, training_date: date, source: TrainingSetSource) -> pa.Table:
     """Return the training set of a date, made from these versions of the lake's tables: the same whenever it is made.
 
@@ -173,7 +188,8 @@ def build_from(lake: Lake, usecase: UseCase, training_date: date, source: Traini
             were made before one of them was added.
         FileNotFoundError: there are no features or no labels.
     """
-    return pa.concat_tables(_Rows(lake, usecase, _cut(lake, usecase, training_date, source), source)).combine_chunks()
+    cut = _cut(lake, as_learning(usecase, training_date, source), training_date, source)
+    return pa.concat_tables(_Rows(lake, usecase, cut, source)).combine_chunks()
 
 
 def _cut(lake: Lake, usecase: UseCase, training_date: date, source: TrainingSetSource) -> pa.Table:
@@ -185,12 +201,19 @@ def _cut(lake: Lake, usecase: UseCase, training_date: date, source: TrainingSetS
     reach = timedelta(days=decision_days * 7 // 5 + 90)
     oldest = min((file.partition for file in lake.files(features_table(usecase), "decision_date")), default=anchor)
     while True:
+        first = source.since or anchor - reach
+        is_last = source.since is not None or first <= oldest
         try:
-            rows = _cut_within(lake, usecase, training_date, source, anchor - reach)
-            if _is_full(rows, split) or anchor - reach <= oldest:
+            rows = _cut_within(lake, usecase, training_date, source, first)
+            if _is_full(rows, split) or is_last:
                 break
-        except TrainingSetError:
-            if anchor - reach <= oldest:
+        except TrainingSetError as few:
+            if source.since is not None:
+                raise TrainingSetError(
+                    f"of the decision dates since {source.since} alone: {few}. Or retrain as on other days, without "
+                    "the date of a change"
+                ) from few
+            if is_last:
                 raise
         reach *= 2
     decided_on = ds.field("decision_date").isin(rows["decision_date"].unique())
@@ -394,12 +417,16 @@ def _falls(keys: pa.Table) -> Iterator[int]:
         last, start = both.slice(both.num_rows - 1), start + batch.num_rows
 
 
-def training_set_source(lake: Lake, usecase: UseCase, training_date: date, version: int) -> TrainingSetSource:
-    """Return the source of the training set of a date, as recorded with its rows.
+def training_set_source(
+    lake: Lake, usecase: UseCase, training_date: date, version: int | None = None
+) -> TrainingSetSource:
+    """Return the source of the training set of a date, as recorded with its rows; `version` None is the newest.
 
     Raises:
         LookupError: this version of the table has no training set of the date.
     """
+    if version is None:
+        version = _version(lake, training_set_table(usecase))
     dataset = lake.dataset(training_set_table(usecase), version)
     rows = (
         None
@@ -459,6 +486,8 @@ def train_candidate(
     version = _version(lake, training_set_table(usecase))
     rows = read_training_set(lake, usecase, training_date, version, for_models=True)
     source = training_set_source(lake, usecase, training_date, version)
+    usecase = as_learning(usecase, training_date, source)
+    candidate = next(one for one in usecase.candidates if one.name == candidate.name)
     acted = left_out(lake, usecase, rows, source)
     fitted = fit_candidate(usecase, candidate, rows, threads=threads, acted_on=acted)
     test = Window.of(part_of(rows, "test"))
@@ -497,6 +526,7 @@ def train_candidate(
                 **fitted.parameters,
                 "calibration": fitted.calibration.method,
                 "seed": usecase.seed,
+                **({"learned_since": source.since.isoformat()} if source.since else {}),
                 **{f"rows_{part}": rows for part, rows in fitted.rows.items()},
             },
             metrics={**fitted.metrics, "parity_max_abs_difference": fitted.parity_max_abs_difference},

@@ -12,7 +12,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -36,8 +36,10 @@ _HIGH = 0.95
 _REGULAR = 0.8
 # Chance does not reach this many standard deviations in a year of days.
 _SURE = 3.5
-# With fewer reference days it is unknown how much days differ.
-_LEAST_DAYS = 5
+# The median of a chi-squared distribution with one degree of freedom.
+_MEDIAN_OF_CHI_SQUARED = 0.4549
+# With fewer reference days it is unknown how much days differ, and how much those of a kind do.
+_LEAST_DAYS, _FEW_DAYS = 5, 15
 DRIFT_SCHEMA = pa.schema(
     [
         pa.field("use_case", pa.string(), nullable=False),
@@ -230,60 +232,88 @@ def whole_finding(usecase: UseCase, rows: pa.Table) -> list[Finding]:
 
 
 def group_findings(usecase: UseCase, rows: pa.Table, *, most: int = 20) -> list[Finding]:
-    """Return the groups whose fails are furthest above their expected number, at most `most` per source.
+    """Return the groups whose fails are furthest from their expected number, at most `most` per source.
 
     `rows` is as for `whole_finding`, with one column per source of `DriftSpec.groups`; the newest `group_days` dates
-    count. The alternative is that all log-odds of a group are higher by the same shift. The evidence for a shift is the
-    deviance of independent fails; its signed root is in standard deviations (McCullagh and Nelder 1989, 2.3), with half
-    a fail as the correction for small counts. The limit is widened by the shocks that decisions share, as far as the
-    other groups show them (their median deviation, against that of a chi-squared with one degree of freedom).
+    count. The alternative is that all log-odds of a group are higher, or lower, by the same shift. The evidence for a
+    shift is the deviance of independent fails; its signed root is in standard deviations (McCullagh and Nelder 1989,
+    2.3), with half a fail as the correction for small counts. The limits are widened by the shocks that decisions
+    share, as far as the other groups of all sources show them (their median deviation, against that of a chi-squared
+    with one degree of freedom).
     """
     spec = usecase.monitoring.drift
     days = np.unique(rows["outcome_date"].to_numpy())[-spec.group_days :]
     rows = rows.filter(pa.array(np.isin(rows["outcome_date"].to_numpy(), days)))
     p, failed = rows["probability"].to_numpy(), rows["label"].to_numpy().astype(np.float64)
+    grouped = [_Grouped.of(rows[source], p, failed) for source in spec.groups]
+    squares = [one.deviation**2 for one in grouped]
     found: list[Finding] = []
-    for source in spec.groups:
-        values, at = np.unique(np.array([str(v) for v in rows[source].to_pylist()], dtype=object), return_inverse=True)
-        came, promised, n = (
-            np.bincount(at, weights=column, minlength=len(values)) for column in (failed, p, np.ones(len(p)))
-        )
-        deviation = _root(came) - _root(promised)
-        shared = max(1.0, float(np.median(deviation**2)) / 0.4549) if len(values) else 1.0
-        allowed = _most_by_chance(p, at, len(values), spec.deviations * math.sqrt(shared))
-        for i in np.argsort(-deviation, kind="stable")[:most]:
-            high = max(spec.min_ratio, allowed[i] / max(promised[i], 1e-9))
-            ratio = float(came[i] / max(promised[i], 1e-9))
-            judged = n[i] >= spec.min_rows / 10 and promised[i] > 0
+    for number, (source, one) in enumerate(zip(spec.groups, grouped, strict=True)):
+        worst = np.argsort(-np.abs(one.deviation), kind="stable")[:most]
+        off = np.full(len(one.names), spec.deviations)
+        for i in worst:
+            others = np.concatenate([*squares[:number], np.delete(squares[number], i), *squares[number + 1 :]])
+            off[i] *= math.sqrt(max(1.0, float(np.median(others)) / _MEDIAN_OF_CHI_SQUARED)) if len(others) else 1.0
+        least, largest = (_at_limit(p, one.at, off, side) for side in (-1, 1))
+        for i in worst:
+            came, promised, n = one.came[i], max(one.promised[i], 1e-9), int(one.n[i])
+            low, high = min(1 / spec.min_ratio, least[i] / promised), max(spec.min_ratio, largest[i] / promised)
+            ratio = float(came / promised)
+            # A group of most decisions says what all of them say, and there days may share a shock (`whole_finding`).
+            judged = n >= spec.min_rows / 10 and one.promised[i] > 0 and n <= len(p) / 2
             found.append(
                 Finding(
-                    GROUP, f"{source.removeprefix('attributes.')} {values[i]}", "outcomes over expected", ratio, 1.0,
-                    None, float(high), int(n[i]), bool(judged), bool(judged and ratio > high),
-                    f"{came[i]:.0f} of {n[i]:.0f}, {promised[i]:.1f} expected", at_once=True,
+                    GROUP, f"{source.removeprefix('attributes.')} {one.names[i]}", "outcomes over expected", ratio, 1.0,
+                    float(low), float(high), n, bool(judged), bool(judged and not low <= ratio <= high),
+                    f"{came:.0f} of {n}, {one.promised[i]:.1f} expected", at_once=True,
                 )
             )  # fmt: skip
     return found
 
 
-def _most_by_chance(
-    p: NDArray[np.float64], groups: NDArray[np.int64], number: int, deviations: float
-) -> NDArray[np.float64]:
-    """Return the largest number of fails, (number,), that each group may have within `deviations` standard deviations.
+@dataclass(frozen=True)
+class _Grouped:
+    """Decisions by the values of a source: `at` (n,) is the group of each; the others are arrays by group.
 
-    `p` (n,) are the probabilities of decisions; `groups` (n,) are their groups, integers from 0 to `number` - 1. The
-    deviance depends only on the number of fails and grows with it; at the limit it equals `deviations` squared.
+    `deviation` is how far the outcomes are from the expected number, in standard deviations on the scale of `_root`.
     """
+
+    names: NDArray[Any]
+    at: NDArray[np.int64]
+    came: NDArray[Any]
+    promised: NDArray[Any]
+    n: NDArray[np.int64]
+    deviation: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, values: pa.ChunkedArray, p: NDArray[np.float64], failed: NDArray[np.float64]) -> _Grouped:
+        said = [f"{value:g}" if isinstance(value, float) else str(value) for value in values.to_pylist()]
+        names, at = np.unique(np.array(said, dtype=object), return_inverse=True)
+        came, promised = (np.bincount(at, weights=column, minlength=len(names)) for column in (failed, p))
+        return cls(names, at, came, promised, np.bincount(at, minlength=len(names)), _root(came) - _root(promised))
+
+
+def _at_limit(
+    p: NDArray[np.float64], groups: NDArray[np.int64], deviations: NDArray[np.float64], side: Literal[-1, 1]
+) -> NDArray[np.float64]:
+    """Return the most (or fewest, `side` -1) fails that each group may have within its standard deviations: (number,).
+
+    `p` (n,) are the probabilities of decisions; `groups` (n,) are their groups, positions in `deviations` (number,).
+    The deviance depends only on the number of fails and grows with its distance from the expected one; at the limit it
+    equals the deviations squared. A group that cannot have that few has no lower limit: its number is below 0.
+    """
+    number = len(deviations)
     low, high = np.zeros(number), np.full(number, 15.0)
     fails: NDArray[Any] = np.zeros(number)
     for _ in range(40):
-        shift = (low + high) / 2
+        shift = side * (low + high) / 2
         odds = np.exp(shift)[groups]
         raised = 1 + p * (odds - 1)
         fails = np.bincount(groups, weights=p * odds / raised, minlength=number)
         deviance = 2 * (shift * fails - np.bincount(groups, weights=np.log(raised), minlength=number))
         below = deviance < deviations**2
-        low, high = np.where(below, shift, low), np.where(below, high, shift)
-    return fails + 0.5
+        low, high = np.where(below, np.abs(shift), low), np.where(below, high, np.abs(shift))
+    return np.asarray(fails + side * 0.5, dtype=np.float64)
 
 
 def _root(counts: Any) -> NDArray[np.float64]:
@@ -320,15 +350,18 @@ class _Judge:
         """
         if why := _too_few(len(days)):
             return 0.0, why
-        most: dict[str, float] = {}
+        by_kind: dict[str, list[float]] = {}
         for one, each in zip(days, off.tolist(), strict=True):
-            kind = kind_of_day(one, self._calendar)
-            most[kind] = max(each, most.get(kind, 0.0))
-        if self._kind == MONTH_END and MONTH_END not in most and not any_kind:
+            by_kind.setdefault(kind_of_day(one, self._calendar), []).append(each)
+        alike = by_kind.get(self._kind, [])
+        if self._kind == MONTH_END and not alike and not any_kind:
             return 0.0, "it is a month end, and the reference has none to compare with"
+        if len(days) < _FEW_DAYS:
+            # So few days of a kind tell little of how far off one can be.
+            return max(0.0, *off.tolist()), ""
         # The few days of one kind may all have been close by chance, so the median over the kinds is the floor. One
         # kind that is far off does not widen the limit of the others.
-        return max(most.get(self._kind, 0.0), float(np.median(list(most.values())))), ""
+        return max(0.0, *alike, float(np.median([max(each) for each in by_kind.values()]))), ""
 
     def small(self, rows: int) -> str:
         """Return why a date of `rows` decisions is not judged; empty if it is."""

@@ -120,11 +120,12 @@ def broken(drift: Iterable[Mapping[str, Any]], first: date, max_psi: float) -> l
 
 
 def decide(spec: MonitoringSpec, facts: Facts) -> Decision:
-    """Return whether to retrain out of turn.
+    """Return whether to retrain out of turn, and since when the newest dates breach (the number `since`).
 
     Retraining needs all of these: `breaches` of the last `windows` complete outcome dates since the last gap breach,
     and the newest one does; no input is red; `min_gap` has passed since the champion's training and the last retraining
     out of turn; fewer than `max_per_week` of these lie in the last seven days; there are `min_new_labels` outcomes.
+    With `since_change` it also needs enough complete dates since the change, the first date of the run of breaches.
     After `max_in_vain` retrainings that did not change the champion, the decision is to ask a person.
     """
     dates = [one for one in facts.dates if one.day <= facts.day]
@@ -148,6 +149,9 @@ def decide(spec: MonitoringSpec, facts: Facts) -> Decision:
         "champion": facts.champion,
         "gap": gap,
     }
+    changed = _since(spec, since)
+    if spec.since_change is not None and changed:
+        numbers |= {"since": changed[0].day.isoformat(), "dates since": len(changed)}
 
     def say(outcome: Outcome, reason: str) -> Decision:
         return Decision(facts.day, outcome, f"{reason}. {gap}" if gap else reason, numbers)
@@ -174,6 +178,13 @@ def decide(spec: MonitoringSpec, facts: Facts) -> Decision:
             f"{seen}; but there are {facts.new_labels:,} outcomes since the last training, and "
             f"{spec.min_new_labels:,} are needed",
         )
+    if spec.since_change is not None:
+        since_then = f"{len(changed)} complete dates since {changed[0].day}, when it began"
+        if len(changed) < spec.since_change.dates:
+            return say(
+                "wait", f"{seen}; but of the {spec.since_change.dates} dates to learn from there are {since_then}"
+            )
+        seen += f"; learning from the {since_then}"
     if in_vain >= spec.max_in_vain:
         return say(
             "ask a person",
@@ -209,6 +220,21 @@ def _after_gap(spec: MonitoringSpec, dates: Sequence[JudgedDate], facts: Facts) 
         )
         return [], gap
     return since, gap
+
+
+def _since(spec: MonitoringSpec, dates: Sequence[JudgedDate]) -> Sequence[JudgedDate]:
+    """Return the dates from the first of the newest run of breaches on; none without a breach.
+
+    In a run there are at most as many dates without a breach between two breaches as `windows` leaves to `breaches`.
+    """
+    first, missing = len(dates), 0
+    for position in range(len(dates) - 1, -1, -1):
+        missing = 0 if dates[position].breached else missing + 1
+        if missing > spec.windows - spec.breaches:
+            break
+        if dates[position].breached:
+            first = position
+    return dates[first:]
 
 
 def _in_vain(before: Sequence[Past], champion: int | None) -> int:

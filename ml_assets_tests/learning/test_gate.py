@@ -1,6 +1,6 @@
 import math
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import msgspec
 import pytest
@@ -278,3 +278,17 @@ def test_where_acting_is_free_the_gate_says_so_and_passes() -> None:
     assert condition.passed
     assert "acting is free" in condition.why
     assert not judge(replace(GATE, min_saved_per_day=121.0), free).passed
+
+
+def test_a_model_of_the_few_dates_since_a_change_must_be_better_beyond_chance():
+    """Guards a champion that has learned a week by heart: on three days it may be a little better by luck."""
+    assert GAIN.low < 0
+    assert judge(GATE, EVIDENCE).passed
+    few = msgspec.structs.replace(EVIDENCE, since=date(2024, 2, 26))
+    (missed,) = judge(GATE, few).failures
+    assert (missed.name, missed.threshold) == ("gain_over_champion_low", 0.0)
+    assert "it has learned from the few dates since 2024-02-26" in missed.why
+    sure = msgspec.structs.replace(few, gain_over_champion=msgspec.structs.replace(GAIN, low=0.001))
+    assert judge(GATE, sure).passed
+    assert Evidence.from_json(few.to_json()).since == date(2024, 2, 26)
+    assert judge(GATE, msgspec.structs.replace(few, champion_exists=False, champion=None)).passed, "nothing to beat"

@@ -107,6 +107,37 @@ def test_a_day_like_the_others_is_no_drift_and_neither_is_another_monday(usecase
     assert findings(usecase, reference, as_monday, tuesday)["feature", "amount", "psi"].breached
 
 
+@pytest.mark.parametrize("days", [7, 14])
+def test_a_model_of_few_days_does_not_know_the_weekday(usecase, days):
+    """Guards alarms after a retraining on the week since a change: of one Tuesday it is unknown how Tuesdays differ."""
+    few = drift_reference(NAMES, decisions(days), scored)
+    far = max(few.features["amount"].psi)
+    assert far > 1, "its Mondays"
+    for offset in range(days, days + 5):
+        day = FIRST + timedelta(days=offset)
+        found = findings(usecase, few, decisions(1, seed=9, first=day), day)
+        assert not [one for one in found.values() if one.breached], day
+        assert found["feature", "amount", "psi"].high > usecase.monitoring.drift.margin * far
+
+
+def test_a_group_of_most_decisions_is_not_judged_beside_all_of_them(usecase):
+    """Guards a stress that is told three times: of all decisions, of those that match, and of those in time."""
+    usecase = dataclasses.replace(usecase, monitoring=MonitoringSpec(drift=DriftSpec(groups=("late",))))
+    n = 2000
+    rows = pa.table(
+        {
+            "outcome_date": pa.array([FIRST] * n, pa.date32()),
+            "probability": np.full(n, 0.05),
+            "label": (np.arange(n) % 5 == 0).astype(np.int8),
+            "late": np.where(np.arange(n) % 40 == 0, 1.0, 0.0),
+        }
+    )
+    found = {one.name: one for one in group_findings(usecase, rows)}
+    assert set(found) == {"late 0", "late 1"}
+    assert found["late 0"].value > 3
+    assert [found[name].judged for name in ("late 0", "late 1")] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("name", "change", "measure", "said"),
     [
@@ -227,6 +258,29 @@ def test_a_group_that_fails_more_than_its_probabilities_say_is_named(usecase):
     assert " of " in found[0].why
     fair = changed(rows, "label", lambda _: pa.array((rng.random(n) < p).astype(np.int8)))
     assert not [one for one in group_findings(usecase, fair) if one.breached]
+
+
+def test_a_group_that_fails_less_than_its_probabilities_say_is_named_too(usecase):
+    """Guards lists full of what fails no more: one that can have too few fails is told, a small group cannot."""
+    drift = DriftSpec(groups=("matching",))
+    usecase = dataclasses.replace(usecase, monitoring=MonitoringSpec(drift=drift))
+    rng = np.random.default_rng(0)
+    n = 3000
+    unmatched, rare = np.arange(n) < 100, np.arange(n) >= n - 40
+    p = np.where(unmatched, 0.3, 0.03)
+    came = rng.random(n) < np.where(unmatched | rare, 0.03, p)
+    rows = pa.table(
+        {
+            "outcome_date": pa.array([FIRST] * n, pa.date32()),
+            "probability": p,
+            "label": np.where(rare, 0, came).astype(np.int8),
+            "matching": np.where(unmatched, "NMAT", np.where(rare, "RARE", "MACH")),
+        }
+    )
+    found = {one.name: one for one in group_findings(usecase, rows)}
+    assert [name for name, one in found.items() if one.breached] == ["matching NMAT"]
+    assert 0.2 < found["matching NMAT"].low < 1 / drift.min_ratio
+    assert found["matching RARE"].low < 0, "no fail at all in 40 decisions is chance"
 
 
 @pytest.mark.parametrize(

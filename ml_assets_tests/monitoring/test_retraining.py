@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ml_assets.monitoring.estimate import estimates
 from ml_assets.monitoring.retraining import Decision, Facts, JudgedDate, Past, breaches, broken, decide, with_drift
-from ml_assets.spec import MonitoringSpec
+from ml_assets.spec import MonitoringSpec, SinceChangeSpec
 from ml_assets.usecases.settlement_fails.usecase import USE_CASE
 from ml_assets_tests.monitoring.made import CALENDAR, FIRST, outcomes
 
@@ -95,6 +95,39 @@ def test_what_has_passed_is_not_trained_on() -> None:
     made = decide(SPEC, facts(dates(True, True, True, True, False)))
     assert made.outcome == "wait"
     assert "does not: the change has passed" in made.reason
+
+
+SINCE = dataclasses.replace(SPEC, since_change=SinceChangeSpec(train_days=3, calibration_days=1, test_days=3))
+
+
+@pytest.mark.parametrize(
+    ("breached", "since", "there"),
+    [
+        ("....xxx", 4, 3),
+        ("x...x.x..x", 4, 6),  # three dates without a breach end the run before
+        ("x..x..x..x", 0, 10),
+        ("..xx.xxxx.x", 2, 9),
+    ],
+)
+def test_a_change_begins_with_the_first_of_the_newest_run_of_breaches(breached: str, since: int, there: int) -> None:
+    judged = dates(*(one == "x" for one in breached))
+    made = decide(SINCE, facts(judged))
+    assert made.numbers["since"] == judged[since].day.isoformat()
+    assert made.numbers["dates since"] == there
+
+
+def test_it_waits_until_there_are_dates_to_learn_from_since_the_change() -> None:
+    """Guards a retraining whose training dates are all older than the change: it would be in vain."""
+    change = [False, False, *[True] * 6]
+    early, enough = (decide(SINCE, facts(dates(*change, *more))) for more in ([], [True]))
+    assert early.outcome == "wait"
+    began = dates(*change)[2].day
+    assert f"of the 7 dates to learn from there are 6 complete dates since {began}" in early.reason
+    assert enough.outcome == "retrain"
+    assert f"learning from the 7 complete dates since {began}, when it began" in enough.reason
+    without = decide(SPEC, facts(dates(*change)))
+    assert without.outcome == "retrain", "a use case that does not say how retrains at once"
+    assert "since" not in without.numbers
 
 
 def test_two_retrainings_without_gain_ask_a_person_and_a_new_champion_starts_anew() -> None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
@@ -37,6 +37,13 @@ class TrainingWindowConfig(dg.Config):
     train_cutoff: str = Field("", description="train on labels known by the start of this date, UTC")
     test_first: str = Field("", description="first decision date of the unseen test window")
     test_last: str = Field("", description="last decision date of the unseen test window")
+    since: str = Field("", description="a change: learn from the decision dates since then alone (SinceChangeSpec)")
+
+
+def since_change(usecase: UseCase, change: str) -> dict[str, Any]:
+    """Return the run configuration of a retraining that learns from the dates since a change alone; empty: as usual."""
+    asset = key(usecase, "training_set").to_python_identifier()
+    return {"ops": {asset: {"config": {"since": change}}}} if change else {}
 
 
 def build(usecase: UseCase) -> Iterator[dg.AssetsDefinition]:
@@ -80,12 +87,14 @@ def training_set_asset(usecase: UseCase) -> dg.AssetsDefinition:
                 train_cutoff=_start_of(config.train_cutoff) if config.train_cutoff else None,
                 test_first=date.fromisoformat(config.test_first) if config.test_first else None,
                 test_last=date.fromisoformat(config.test_last) if config.test_last else None,
+                since=date.fromisoformat(config.since) if config.since else None,
             ),
             memory=memory_allowed(platform.settings.memory_mib),
         )
         leaks = audit_training_set(platform.lake, usecase, training_date, threads=platform.settings.threads)
         return dg.MaterializeResult(
             metadata={
+                **({"learns from the dates since": config.since} if config.since else {}),
                 "parts": table([{"part": name, **part} for name, part in report.parts.items()]),
                 "fewer dates than asked": "; ".join(report.shorter) or "no",
                 "dagster/row_count": sum(part["rows"] for part in report.parts.values()),

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from ml_assets.defs.assets.training import since_change
 from ml_assets.defs.jobs import job_name
 from ml_assets.defs.resources import Platform
 from ml_assets.spec import UseCase
@@ -31,6 +32,7 @@ def retraining_sensor(usecase: UseCase) -> dg.SensorDefinition:
         return dg.RunRequest(
             run_key=f"{usecase.name}:{day}",
             partition_key=day.isoformat(),
+            run_config=since_change(usecase, newest["numbers"].get("since", "")),
             tags={"use_case": usecase.name, OUT_OF_TURN: day.isoformat()},
         )
 

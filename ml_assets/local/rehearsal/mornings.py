@@ -33,7 +33,7 @@ from ml_assets.lifecycle.promotion import approve, promote_challenger
 from ml_assets.lifecycle.registration import register_challenger
 from ml_assets.lifecycle.scoring import ScoringReport, score_dates
 from ml_assets.lifecycle.shadow import judge_and_roll_back, score_shadow
-from ml_assets.lifecycle.training import RunOrigin, assemble_training_set, train_candidate
+from ml_assets.lifecycle.training import RunOrigin, TrainingWindow, assemble_training_set, train_candidate
 from ml_assets.local.simulation.messages import Message
 from ml_assets.monitoring.retraining import Decision
 from ml_assets.platform import Platform
@@ -105,7 +105,9 @@ class Player:
     def trainings(self, morning: Morning) -> Iterator[Training]:
         """Train what is to be trained of a morning: by default what the rule of monitoring asks for."""
         if morning.decision is not None and morning.decision.outcome == "retrain":
-            yield self.train(morning.day, morning.date, morning.decision.reason, self.usecase)
+            since = morning.decision.numbers.get("since")
+            change = date.fromisoformat(since) if since else None
+            yield self.train(morning.day, morning.date, morning.decision.reason, self.usecase, change)
 
     def begin(self, at: datetime) -> None:
         """Make the topics; nothing has happened before a time."""
@@ -194,15 +196,17 @@ class Player:
                 morning.champion = scored.champion.version
                 return scored
 
-    def train(self, number: int, day: date, why: str, usecase: UseCase) -> Training:
+    def train(self, number: int, day: date, why: str, usecase: UseCase, since: date | None = None) -> Training:
         """Train as of a day, evaluate, register, and ask for the promotion if the gate passes.
+
+        With `since`, a change, it learns from the dates since then alone.
 
         Raises:
             ml_assets.learning.training_set.TrainingSetError: there is too little to learn from.
         """
         actor = Actor.run("rehearsal")
         with self.timed("training"):
-            assemble_training_set(self.lake, usecase, day)
+            assemble_training_set(self.lake, usecase, day, TrainingWindow(since=since))
             for candidate in usecase.candidates:
                 train_candidate(self.lake, self.registry, usecase, candidate, day, self.origin, threads=self.threads)
         with self.timed("evaluation"):

@@ -19,11 +19,13 @@ STRESS: Final = "stress"
 COUNTERPARTY: Final = "counterparty"
 MARKET: Final = "market"
 FEED: Final = "feed"
+LATE: Final = "late"
 WHAT_HAPPENS = {
     COUNTERPARTY: "a counterparty degrades, for good",
     MARKET: "a new market opens, for good",
     FEED: "the feed of lending fees comes in percent instead of basis points, until it is mended",
     STRESS: "two weeks of stress: about twice the fails",
+    LATE: "what is instructed late fails far more often, for good",
 }
 
 
@@ -44,6 +46,7 @@ class Plan:
         Change(MARKET, 70),
         Change(FEED, 115, 122),
         Change(STRESS, 175, 185),
+        Change(LATE, 205),
     )
     bad_challenger: int | None = 150
     retrain_every: int = 20
@@ -71,8 +74,8 @@ class Plan:
         return cls(days=days, changes=tuple(moved), bad_challenger=bad)
 
     def first_shown(self, change: Change) -> int:
-        """Return the first day of the year whose events can show a change: stress and fails show by settlement."""
-        return change.first + (SETTLES_AFTER if change.what in (STRESS, COUNTERPARTY) else 0)
+        """Return the first day of the year whose events can show a change: what shows by fails, shows by settlement."""
+        return change.first + (SETTLES_AFTER if change.what in (STRESS, COUNTERPARTY, LATE) else 0)
 
     def market(self, usecase: UseCase) -> MarketConfig:
         """Return the configuration of the market, with its history."""
@@ -101,7 +104,7 @@ class Plan:
             capacity=self.capacity,
             action=replace(usecase.action, taken=True),
             # A small market, of which the fails that nobody acted on count; what lists save is not among them.
-            gate=replace(usecase.gate, min_test_positives=200, min_saved_per_day=-math.inf),
+            gate=replace(usecase.gate, min_test_positives=60, min_saved_per_day=-math.inf),
             candidates=tuple(one for one in usecase.candidates if one.is_rule or one.name == "logistic"),
         )
 

@@ -91,12 +91,14 @@ def draw_instructions(world: World, rng: np.random.Generator) -> Instructions:
     quantity = np.maximum(1, np.rint(typical * np.exp(size) / world.price[security])).astype(np.int64)
     old_account = rng.random(n) < world.ssi_fault_rate[counterparty]
     late = rng.random(n) < 0.04
+    refused = world.refused(day, late)
 
     static = (
         quality
         + _SCARCITY * world.scarcity[day, security]
         + _OLD_ACCOUNT * old_account
         + _LATE * late
+        + refused
         + _SIZE * size
         + world.stress[day]
     )
@@ -142,7 +144,7 @@ def draw_instructions(world: World, rng: np.random.Generator) -> Instructions:
         unmatched_rate * STAYS_UNMATCHED,
         on_hold * (STAYS_ON_HOLD_UNTIL_AFTERNOON * STAYS_ON_HOLD_OVERNIGHT),
     )
-    calm = static - world.stress[day] - degraded
+    calm = static - world.stress[day] - degraded - refused
     log_odds = static + _base_log_odds(asset_class, lambda base: expected(calm + base, *first_evening))
 
     def seen_from(log_odds: Floats, slot: str) -> Floats:

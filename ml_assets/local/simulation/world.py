@@ -53,10 +53,11 @@ class Change:
     """A change of the market from the business day number `first` on, up to and without `end` (None: for good).
 
     In a `stress` fails are about twice as many; a `counterparty`, the first, fails far more often; a `market` opens, on
-    which a seventh of the securities trade; the `feed` of lending fees comes in percent instead of basis points.
+    which a seventh of the securities trade; the `feed` of lending fees comes in percent instead of basis points; what
+    is instructed `late` fails far more often than it did.
     """
 
-    what: Literal["stress", "counterparty", "market", "feed"]
+    what: Literal["stress", "counterparty", "market", "feed", "late"]
     first: int
     end: int | None = None
 
@@ -132,6 +133,10 @@ class World:
         worse = (counterparty == 0) & self.config.changed("counterparty", day)
         return np.where(worse, DEGRADED_LOG_ODDS, 0.0)
 
+    def refused(self, day: NDArray[np.int64], late: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Return what being late adds to the log-odds beside what it always did: (n,), of trades of these days."""
+        return np.where(late & self.config.changed("late", day), REFUSED_LOG_ODDS, 0.0)
+
     @cached_property
     def leis(self) -> list[str]:
         """The LEI of each counterparty."""
@@ -143,6 +148,7 @@ STAYS_SHORT = 0.70
 BECOMES_SHORT = 0.05
 STRESS_LOG_ODDS = 0.9
 DEGRADED_LOG_ODDS = 2.5
+REFUSED_LOG_ODDS = 3.0
 NEW_MARKET = "XWAR"
 
 

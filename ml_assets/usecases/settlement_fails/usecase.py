@@ -26,6 +26,7 @@ from ml_assets.spec import (
     Need,
     PlaceSpec,
     ReferenceSpec,
+    SinceChangeSpec,
     SliceSpec,
     Slot,
     SplitSpec,
@@ -279,7 +280,10 @@ USE_CASE = UseCase(
             SliceSpec("feedback", FEEDBACK),
         ),
     ),
-    monitoring=MonitoringSpec(drift=DriftSpec(groups=("attributes.counterparty",))),
+    monitoring=MonitoringSpec(
+        since_change=SinceChangeSpec(),
+        drift=DriftSpec(groups=("attributes.counterparty", "matching_status", "instructed_late")),
+    ),
     # A few minutes of an analyst; one fail in two that is chased in time is settled in time.
     action=ActionSpec(cost=5.0, effectiveness=0.5, until=time(16)),
     desk=DeskSpec(

@@ -21,6 +21,7 @@ from ml_assets.cli.looking import not_made_again, print_lineage
 from ml_assets.database.feedback import write_feedback
 from ml_assets.database.promotions import Actor, ModelIdentity, record, writing
 from ml_assets.database.work_list import next_outcome_date, work_list
+from ml_assets.defs.assets.training import since_change
 from ml_assets.defs.sensors import landed_data_sensor
 from ml_assets.desk.app import Desk, build_app
 from ml_assets.desk.people import Forms, by_login
@@ -42,11 +43,13 @@ from ml_assets.landing.produce import ensure_topics
 from ml_assets.learning.evidence import build_evidence
 from ml_assets.learning.gate import judge
 from ml_assets.learning.golden import GOLDEN_SAMPLE
+from ml_assets.learning.training_set import PARTS, part_of
 from ml_assets.lifecycle.backfill import LocalEngine, backfill
 from ml_assets.lifecycle.backtest import backtest, by_month
 from ml_assets.lifecycle.evaluation import (
     EVIDENCE,
     compare_models,
+    evaluated_challenger,
     judge_now,
     judge_run,
     read_evidence,
@@ -58,7 +61,7 @@ from ml_assets.lifecycle.monitoring import join_live_outcomes
 from ml_assets.lifecycle.registration import register_challenger
 from ml_assets.lifecycle.reproduce import CannotReproduceError, reproduce
 from ml_assets.lifecycle.scoring import score_dates
-from ml_assets.lifecycle.training import RunOrigin
+from ml_assets.lifecycle.training import RunOrigin, read_training_set
 from ml_assets.monitoring.outcomes import ONLINE
 from ml_assets.predictions.feedback import (
     ACTED_ON,
@@ -303,6 +306,30 @@ def test_retraining_judges_the_new_challenger_against_the_champion(bank):
     for condition in ("pr_auc_against_champion", "gain_over_champion_low", "slice_country", "score_psi"):
         assert f"| {condition} | yes |" in verdict["gate"]
     assert "| champion_of_now | yes |" in bank.latest("champion")["gate"]
+
+
+def test_a_retraining_learns_from_the_dates_since_a_change_alone(make_bank):
+    """Guards a retraining out of turn that could help nobody: what is new was its test window, not what it learned."""
+    bank = make_bank("changed")
+    bank.runs.run("ingest", bank.days)
+    bank.runs.run("retrain", [bank.days[-1]])
+    change = bank.days[-14]
+    bank.runs.run("retrain", [bank.days[-1]], ops=since_change(bank.usecase, change.isoformat())["ops"])
+    made = bank.latest("training_set")
+    assert made["learns from the dates since"] == change.isoformat()
+    rows = read_training_set(bank.lake, bank.usecase, bank.days[-1])
+    assert min(rows["decision_date"].to_pylist()) == change
+    dates = {part: len(set(part_of(rows, part)["decision_date"].to_pylist())) for part in PARTS}
+    assert dates["train"] >= 3
+    assert (dates["calibration"], dates["test"]) == (1, 3)
+    registry, usecase = bank.platform.registry, bank.usecase
+    _, run = evaluated_challenger(registry, usecase, bank.days[-1])
+    assert run.params["learned_since"] == change.isoformat()
+    assert read_evidence(registry, usecase, run.run_id)[0].since == change
+    version = registry.register(usecase.name, run.run_id, tags={}).version
+    assert reproduce(bank.lake, registry, usecase, version, code_version="now", threads=1).same
+    with pytest.raises(RunFailedError, match=f"of the decision dates since {bank.days[-3]} alone: no labelled"):
+        bank.runs.run("retrain", [bank.days[-1]], ops=since_change(usecase, bank.days[-3].isoformat())["ops"])
 
 
 def test_training_too_early_says_how_many_dates_are_missing(bank):

@@ -221,11 +221,17 @@ def test_the_decision_on_retraining_is_written_down_and_the_sensor_starts_what_i
     with dg.build_sensor_context(resources={"platform": monitored.platform}) as context:
         assert shown["why"] in sensor(context).skip_message
     day = monitored.days[-1]
-    asks = {**decided[-1], "outcome": "retrain", "numbers": json.dumps(decided[-1]["numbers"])}
-    replace_dates(engine, RetrainingDecision, name, [day], pa.Table.from_pylist([asks]))
-    with dg.build_sensor_context(resources={"platform": monitored.platform}) as context:
-        request = sensor(context)
-    assert (request.partition_key, request.run_key) == (day.isoformat(), f"{name}:{day}")
+    assert "since" in decided[-1]["numbers"] or not decided[-1]["numbers"]["breaches"]
+    for since, config in (
+        ({}, {}),
+        ({"since": "2026-01-20"}, {"ops": {f"{name}__training_set": {"config": {"since": "2026-01-20"}}}}),
+    ):
+        asks = {**decided[-1], "outcome": "retrain", "numbers": json.dumps({"champion": 1, **since})}
+        replace_dates(engine, RetrainingDecision, name, [day], pa.Table.from_pylist([asks]))
+        with dg.build_sensor_context(resources={"platform": monitored.platform}) as context:
+            request = sensor(context)
+        assert (request.partition_key, request.run_key) == (day.isoformat(), f"{name}:{day}")
+        assert request.run_config == config
     monitored.runs.run("monitor", [day])  # it is decided anew
     assert newest_retraining_decision(engine, name)["outcome"] == "wait"
 

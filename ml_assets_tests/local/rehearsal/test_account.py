@@ -177,7 +177,7 @@ def test_a_plan_is_a_market_whose_changes_come_after_its_history():
     assert [(one.first, one.end) for one in config.changes] == [(100, None), (130, 135)]
     half = Plan.of_days(125)
     assert [one.first for one in half.changes] == [one.first // 2 for one in Plan().changes]
-    assert [one.end and one.end - one.first for one in half.changes] == [None, None, 7, 10]
+    assert [one.end and one.end - one.first for one in half.changes] == [None, None, 7, 10, None]
     assert Plan.of_days(250) == Plan()
 
 

@@ -224,3 +224,13 @@ def test_a_change_is_in_force_from_its_first_day_to_its_end():
     assert (changed.stress > 0).tolist() == [False, False, True, True, False, False]
     assert (changed.degraded(days, np.zeros(SMALL.days, dtype=int)) > 0).tolist() == [False] * 3 + [True] * 3
     assert not changed.degraded(days, np.ones(SMALL.days, dtype=int)).any(), "the others do as they did"
+
+
+def test_what_is_instructed_late_fails_far_more_once_that_has_changed():
+    changed = simulate(replace(SMALL, changes=(Change("late", 3),))).instructions
+    before = simulate(SMALL).instructions
+    assert np.array_equal(changed.late, before.late)
+    for slot, p in changed.probability.items():
+        refused = changed.late & (changed.day >= 3)
+        assert np.array_equal(p[~refused], before.probability[slot][~refused])
+        assert np.median(p[refused]) > 5 * np.median(before.probability[slot][refused])

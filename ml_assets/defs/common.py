@@ -267,6 +267,12 @@ def rounded(value: float) -> float:
     )
 
 
+def between(low: float | None, high: float | None, digits: int) -> str:
+    """Return a range as people read it, as 0.24 to 0.36; either end may be missing."""
+    first, last = (_show(None if end is None else float(end), digits) for end in (low, high))
+    return f"{first} to {last}" if first and last else f"up to {last}" if last else f"from {first}" if first else ""
+
+
 def _show(value: Any, digits: int) -> str | None:
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -107,9 +107,10 @@ def run_demo(settings: Settings, scenario: Scenario, console: Console) -> None:
             advance(len(usecase.candidates))
         if usecase.needs_approval:
             _approve(platform, usecase, progress.console)
-        with _bar(progress, "dates scored by the champion", len(scenario.scored)) as advance:
+        with _bar(progress, "dates scored by the champion and watched", len(scenario.scored)) as advance:
             for day in scenario.scored:
                 runs.run("score", [day])
+                runs.run("monitor", [day])
                 advance(1)
     summarize(settings, platform, scenario, console)
     platform.close()

@@ -159,6 +159,8 @@ def decide(spec: MonitoringSpec, facts: Facts) -> Decision:
     seen = f"{found} of the last {len(last)} complete outcome dates breach"
     if facts.champion is None:
         return say("wait", "there is no champion to retrain")
+    if not last:
+        return say("wait", "no outcome date of what the champion has scored is complete yet")
     if found < spec.breaches:
         return say("wait", f"{seen}; {spec.breaches} of {spec.windows} are needed")
     if not last[-1].breached:

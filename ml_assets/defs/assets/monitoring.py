@@ -19,6 +19,7 @@ from ml_assets.defs.checks.monitoring import (
     shadow_check,
 )
 from ml_assets.defs.common import (
+    between,
     by_date,
     counts,
     dates_of,
@@ -221,10 +222,10 @@ def drift_asset(usecase: UseCase) -> dg.AssetsDefinition:
                 "drift": len(report.drifted),
                 "breaches": sum(row["breached"] for row in rows),
                 **numbers({"mean log-odds moved by": moved} if moved is not None else {}),
-                "what has drifted": table(_drifted(report.drifted), digits=2),
-                "by cause": table(_drifted([row for row in rows if row["kind"] == CAUSE]), digits=2),
-                "by feature": table(_drifted([row for row in shown_first(rows) if row["kind"] == FEATURE]), digits=2),
-                "all measures": table(_drifted(shown_first(rows)), digits=2),
+                "what has drifted": table(_measures(report.drifted), digits=2),
+                "by cause": table(_causes([row for row in rows if row["kind"] == CAUSE]), digits=2),
+                "by feature": table(_features([row for row in shown_first(rows) if row["kind"] == FEATURE]), digits=2),
+                "all measures": table(_measures(shown_first(rows)), digits=2),
                 "by feature and date": picture(report.plot, "drift by feature and date"),
                 **({"not judged": report.why} if report.why else {}),
             },
@@ -365,21 +366,59 @@ def _groups(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return list(groups.values())
 
 
+# The UI gives a table little room, and breaks words to make more: few columns, and a range in one of them.
 def _estimates(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    names = ("outcome_date", "metric", "estimated", "low", "high", "realised", "n", "published")
     newest = sorted({row["outcome_date"] for row in rows})[-_DAYS_SHOWN:]
-    shown = [row for row in reversed(rows) if row["outcome_date"] in newest and row["estimated"] is not None]
-    return [{name: row[name] for name in names} for row in shown]
+    return [
+        {
+            "outcome date": row["outcome_date"],
+            "metric": row["metric"].replace("_", " "),
+            "estimated": f"{row['estimated']:.3f} ({between(row['low'], row['high'], 3)})"
+            + ("" if row["published"] else ", withdrawn"),
+            "realised": row["realised"],
+        }
+        for row in reversed(rows)
+        if row["outcome_date"] in newest and row["estimated"] is not None
+    ]
 
 
-def _drifted(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _causes(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "cause": row["name"],
+            "adds to the mean log-odds": row["value"],
+            "usual": between(row["low"], row["high"], 2),
+            "moved by": row["moved"],
+            "drift": row["drifted"],
+        }
+        for row in rows
+    ]
+
+
+def _features(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row per feature, of its distribution, and one for each other measure of it that is beyond its limit."""
+    return [
+        {
+            "feature": row["name"],
+            "measure": row["measure"],
+            "value": row["value"],
+            "usual": between(row["low"], row["high"], 2),
+            "log-odds moved": row["moved"],
+            "drift": row["drifted"],
+            "why": row["why"],
+        }
+        for row in rows
+        if row["measure"] == "psi" or row["breached"]
+    ]
+
+
+def _measures(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [
         {
             "what": f"{row['kind']} {row['name']}",
             "measure": row["measure"],
             "value": row["value"],
-            "from": row["low"],
-            "to": row["high"],
+            "usual": between(row["low"], row["high"], 2),
             "log-odds moved": row["moved"],
             "drift": row["drifted"],
             "why": row["why"],

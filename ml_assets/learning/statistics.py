@@ -6,7 +6,6 @@ on the rows (no positive, no negative, no row) is NaN, never 0.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,6 +20,8 @@ from ml_assets.spec import ActionSpec
 
 Floats = NDArray[np.float64]
 _EDGE = 1e-15
+# Cells of resamples by steps that are in memory at a time.
+_CELLS = 2**21
 
 
 class Statistic(Protocol):
@@ -60,19 +61,25 @@ class OfTotals:
 
 
 @dataclass(frozen=True)
-class OfRanks:
-    """A formula of the weights of the rows (n,), which stand in an order of their own; `days` (n,) are theirs."""
+class OfSteps:
+    """A formula of totals at the steps of a ranking: of arrays (resamples, steps), to (resamples,).
 
-    formula: Callable[[Floats], float]
-    days: NDArray[np.int64]
+    `totals` are by day and step: (days, steps). The steps are the probabilities at which there is a positive, since
+    nothing changes between them: so a resample takes work for its positives, and none for all its rows.
+    """
+
+    formula: Callable[..., Floats]
+    totals: tuple[Floats, ...]
 
     def value(self) -> float:
-        """Return the formula of each row once."""
-        return self.formula(np.ones(len(self.days)))
+        """Return the formula of the totals over all days."""
+        return float(self.of_days(np.ones((1, len(self.totals[0]))))[0])
 
     def of_days(self, weights: Floats) -> Floats:
-        """Return the formula of the weights of each row's day: (resamples,)."""
-        return np.array([self.formula(each[self.days]) for each in weights])
+        """Return the formula of the weighted totals: (resamples,)."""
+        at_once = max(1, _CELLS // max(1, self.totals[0].shape[1]))
+        parts = (weights[first : first + at_once] for first in range(0, len(weights), at_once))
+        return np.concatenate([self.formula(*(part @ total for total in self.totals)) for part in parts])
 
 
 @dataclass(frozen=True)
@@ -93,20 +100,17 @@ class Difference:
 
 def average_precision(labels: Floats, probabilities: Floats) -> float:
     """Return the area under the precision-recall curve as a sum of steps; NaN without a positive."""
-    _, precision = _average_precision(labels, probabilities)
-    return precision(np.ones(len(labels)))
+    return _average_precision(labels, probabilities, np.zeros(len(labels), dtype=np.int64)).value()
 
 
 def roc_auc(labels: Floats, probabilities: Floats) -> float:
     """Return the probability that a positive ranks above a negative; NaN unless there are both."""
-    _, area = _roc_auc(labels, probabilities)
-    return area(np.ones(len(labels)))
+    return _roc_auc(labels, probabilities, np.zeros(len(labels), dtype=np.int64)).value()
 
 
 def pr_auc(window: Window, probabilities: Floats) -> Statistic:
     """Return the average precision."""
-    order, precision = _average_precision(window.labels.astype(np.float64), probabilities)
-    return OfRanks(precision, window.days[order])
+    return _average_precision(window.labels.astype(np.float64), probabilities, window.days)
 
 
 def per_day_pr_auc(window: Window, probabilities: Floats) -> Statistic:
@@ -156,13 +160,12 @@ def ranking_statistics(window: Window, probabilities: Floats) -> dict[str, Stati
     clipped = np.clip(probabilities, _EDGE, 1 - _EDGE)
     loss = -(y * np.log(clipped) + (1 - y) * np.log1p(-clipped))
     base_rate, precision = _mean(window, y, rows), pr_auc(window, probabilities)
-    order, area = _roc_auc(y, probabilities)
     return {
         "base_rate": base_rate,
         "pr_auc": precision,
         "lift": Difference(precision, base_rate),
         "per_day_pr_auc": per_day_pr_auc(window, probabilities),
-        "roc_auc": OfRanks(area, window.days[order]),
+        "roc_auc": _roc_auc(y, probabilities, window.days),
         "brier": _mean(window, (probabilities - y) ** 2, rows),
         "brier_skill": brier_skill(window, probabilities),
         "log_loss": _mean(window, loss, rows),
@@ -219,41 +222,51 @@ def decision_statistics(window: Window, chosen: NDArray[np.bool_], action: Actio
     }
 
 
-def _average_precision(labels: Floats, probabilities: Floats) -> tuple[NDArray[np.int64], Callable[[Floats], float]]:
-    """Return an order of the rows, and the average precision for weights of the rows in that order."""
-    order = np.argsort(-probabilities, kind="stable")
-    p, y = probabilities[order], labels[order]
-    # The last row of each run of equal probabilities.
-    ends = np.append(np.flatnonzero(np.diff(p)), len(p) - 1) if len(p) else np.empty(0, dtype=np.int64)
-    last = ends if len(ends) < len(p) else slice(None)
+def _average_precision(labels: Floats, probabilities: Floats, days: NDArray[np.int64]) -> OfSteps:
+    """Return the average precision: of equal probabilities, all rows are seen at once."""
+    positive = labels > 0
+    _, step = _at_steps(-probabilities, positive)
+    seen, found = (np.cumsum(_counts(step, days, of), axis=1) for of in (step >= 0, positive))
 
-    def precision(weights: Floats) -> float:
-        seen, found = np.cumsum(weights)[last], np.cumsum(weights * y)[last]
-        if not len(found) or not found[-1]:
-            return math.nan
-        return float(np.sum(np.diff(found, prepend=0.0) / found[-1] * found / np.maximum(seen, 1.0)))
+    def precision(seen: Floats, found: Floats) -> Floats:
+        # What is found comes in these parts, each with the precision that there is then.
+        parts = np.diff(found, prepend=0.0, axis=1) / np.maximum(found[:, -1:], 1.0)
+        area = (parts * found / np.maximum(seen, 1.0)).sum(axis=1)
+        return np.where(found[:, -1] > 0, area, np.nan) if found.shape[1] else np.full(len(found), np.nan)
 
-    return order, precision
+    return OfSteps(precision, (seen, found))
 
 
-def _roc_auc(labels: Floats, probabilities: Floats) -> tuple[NDArray[np.int64], Callable[[Floats], float]]:
-    """Return an order of the rows, and the area under the ROC curve for weights of the rows in that order.
+def _roc_auc(labels: Floats, probabilities: Floats, days: NDArray[np.int64]) -> OfSteps:
+    """Return the area under the ROC curve: the statistic of Mann and Whitney (1947) over pairs; a tie counts half."""
+    positive = labels > 0
+    tied, step = _at_steps(probabilities, positive)
+    positives, ties = (_counts(step, days, of) for of in (positive, tied & ~positive))
+    below = np.cumsum(_counts(step, days, (step >= 0) & ~positive), axis=1) - ties
+    negatives = _counts(np.zeros_like(days), days, ~positive)
 
-    The statistic of Mann and Whitney (1947) over pairs of rows; a tie counts half.
+    def area(positives: Floats, ties: Floats, below: Floats, negatives: Floats) -> Floats:
+        return _ratio((positives * (below + ties / 2)).sum(axis=1), positives.sum(axis=1) * negatives.sum(axis=1))
+
+    return OfSteps(area, (positives, ties, below, negatives))
+
+
+def _at_steps(values: Floats, positive: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Return which values are those of a positive, and the step of each: the first that is not below it; -1 for none.
+
+    Steps are the different values of positives, in ascending order.
     """
-    order = np.argsort(probabilities, kind="stable")
-    y = labels[order]
-    _, tied = np.unique(probabilities[order], return_inverse=True)
-    groups = int(tied.max(initial=-1)) + 1
+    ranks = np.unique(values, return_inverse=True)[1]
+    of_positives = np.unique(ranks[positive])
+    step = np.searchsorted(of_positives, ranks)
+    return np.isin(ranks, of_positives), np.where(step < len(of_positives), step, -1)
 
-    def area(weights: Floats) -> float:
-        positive = np.bincount(tied, weights=weights * y, minlength=groups)
-        negative = np.bincount(tied, weights=weights * (1 - y), minlength=groups)
-        below = np.cumsum(negative) - negative
-        pairs = positive.sum() * negative.sum()
-        return float((positive * (below + negative / 2)).sum() / pairs) if pairs else math.nan
 
-    return order, area
+def _counts(step: NDArray[np.int64], days: NDArray[np.int64], rows: NDArray[np.bool_]) -> Floats:
+    """Return the number of some rows (a mask) by day and step: (days, steps)."""
+    shape = (int(days.max(initial=-1)) + 1, int(step.max(initial=-1)) + 1)
+    cell = days[rows] * shape[1] + step[rows]
+    return np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape).astype(np.float64)
 
 
 def _mean(window: Window, column: Floats, rows: Floats) -> OfTotals:

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, brier_score_loss
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from ml_assets.learning.bootstrap import calibration_interval, paired_interval
 from ml_assets.learning.metrics import evaluate, reliability
-from ml_assets.learning.statistics import METRICS, gate_statistic
+from ml_assets.learning.statistics import METRICS, gate_statistic, ranking_statistics
 from ml_assets.learning.window import Window
 
 
@@ -132,3 +132,14 @@ def test_an_unknown_metric_is_named() -> None:
     window, truth = draw(days=2, per_day=10)
     with pytest.raises(ValueError, match="there is no bootstrap of 'accuracy'; there is one of pr_auc"):
         paired_interval(window, truth, truth, metric="accuracy")
+
+
+def test_the_area_under_the_roc_curve_of_weighted_days_is_that_of_their_rows_repeated() -> None:
+    """Guards ties between a fail and others, of which those below and those beside it are counted apart."""
+    window, truth = draw(days=4, per_day=100)
+    p = np.round(truth, 2)
+    weights = np.array([[2.0, 0.0, 1.0, 3.0], [1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
+    of_days = ranking_statistics(window, p)["roc_auc"].of_days(weights)
+    rows = np.concatenate([np.flatnonzero(window.days == day) for day in (0, 0, 2, 3, 3, 3)])
+    assert of_days[:2] == pytest.approx([roc_auc_score(window.labels[at], p[at]) for at in (rows, slice(None))])
+    assert math.isnan(of_days[2])

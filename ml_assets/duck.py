@@ -7,6 +7,7 @@ settings say there is room. All is set before a configuration is locked, and nob
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,6 +55,9 @@ def _memory_of(allowed: int) -> int:
 
 
 _room: Room | None = None
+# The databases that `query_duckdb` keeps open, by process and threads, with their room: a fork has no threads of its
+# parent's.
+_kept: dict[tuple[int, int], tuple[Room, duckdb.DuckDBPyConnection]] = {}
 
 
 def use_duckdb(room: Room) -> None:
@@ -88,6 +92,19 @@ def open_duckdb(threads: int = 0) -> duckdb.DuckDBPyConnection:
         db.execute(f"SET GLOBAL max_temp_directory_size = '{room.spill_bytes}B'")
     db.execute("SET GLOBAL timezone = 'UTC'")
     return db
+
+
+def query_duckdb(threads: int = 0) -> duckdb.DuckDBPyConnection:
+    """Return a connection of its own to a database that stays open, for queries on registered rows: opening takes time.
+
+    What is registered, and each temporary table, is the connection's own; make no other tables. All such connections
+    share one limit of memory. Close it: it holds what is registered.
+    """
+    key, room = (os.getpid(), threads), _open_room()
+    kept = _kept.get(key)
+    if kept is None or kept[0] != room:
+        kept = _kept[key] = (room, open_duckdb(threads))
+    return kept[1].cursor()
 
 
 def in_words(error: duckdb.Error) -> str:

@@ -12,7 +12,7 @@ import pytest
 import ml_assets
 from ml_assets import duck
 from ml_assets.contracts import TIMESTAMP
-from ml_assets.duck import Room, in_words, open_duckdb, use_duckdb
+from ml_assets.duck import Room, in_words, open_duckdb, query_duckdb, use_duckdb
 from ml_assets.errors import InputError
 from ml_assets.features import AsOfDatabase
 from ml_assets.memory import MIB
@@ -124,3 +124,28 @@ def test_nobody_else_opens_duckdb():
     folder = Path(ml_assets.__file__).parent
     opens = [str(at.relative_to(folder)) for at in folder.rglob("*.py") if "duckdb.connect(" in at.read_text("utf-8")]
     assert opens == ["duck.py"]
+
+
+def test_queries_at_once_do_not_see_each_other_and_leave_nothing_behind(tmp_path: Path) -> None:
+    """Guards a database that stays open: two threads register rows under one name, as all do."""
+    seen: list[int] = []
+
+    def ask(number: int) -> None:
+        for _ in range(30):
+            with query_duckdb() as db:
+                db.register("rows", pa.table({"a": [number]}))
+                db.execute("CREATE TEMP TABLE kept AS SELECT a + 1 AS b FROM rows")
+                seen.extend(db.sql("SELECT b - a - 1 + a FROM rows, kept").to_arrow_table().column(0).to_pylist())
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(seen) == sorted([*range(4)] * 30)
+    with query_duckdb() as db:
+        assert db.sql("SHOW ALL TABLES").fetchall() == []
+        assert db.sql("SELECT current_setting('timezone')").fetchall() == [("UTC",)]
+    use_duckdb(Room(100 * MIB, tmp_path))
+    with query_duckdb() as db:
+        assert db.sql("SELECT current_setting('memory_limit')").fetchall() == [("100.0 MiB",)]

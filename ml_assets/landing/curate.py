@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_assets.duck import in_words, open_duckdb
+from ml_assets.duck import in_words, query_duckdb
 from ml_assets.errors import InputError
 from ml_assets.lake import Lake, landing_table
 from ml_assets.landing.dead_letters import waiting_dead_letters
@@ -73,12 +73,12 @@ def curate(event: EventSpec, landed: pa.Table, dead: pa.Table, *, threads: int =
         ValueError: a rule of the event is not valid SQL over its contract.
     """
     identity = ", ".join(dict.fromkeys(["business_date", *event.identity]))
-    with open_duckdb(threads) as db:
+    with query_duckdb(threads) as db:
         db.register("landed", landed)
         db.register("dead", dead)
         try:
             db.execute(
-                f"CREATE TABLE judged AS SELECT *, {reasons_of_event(event)} AS _reason, "
+                f"CREATE TEMP TABLE judged AS SELECT *, {reasons_of_event(event)} AS _reason, "
                 # By date: what becomes of one may not depend on the others that are curated with it.
                 f"row_number() OVER (PARTITION BY {identity}, _reason = '' ORDER BY {_FIRST_KNOWN}) "
                 "AS _copy FROM landed"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ml_assets.duck import open_duckdb
+from ml_assets.duck import query_duckdb
 from ml_assets.lake import Lake, RangedFile, landing_table
 from ml_assets.landing.schemas import DEAD_LETTER, EVENT
 from ml_assets.spec import EventSpec
@@ -112,7 +112,7 @@ def _newest_rows(lake: Lake, name: str, now: datetime) -> dict[int, datetime | N
     named = {p for file in files if _spans(file, "kafka_epoch", life) for p in _partitions(file)}
     found: dict[int, datetime] = {}
     there: set[int] = set()
-    with open_duckdb(threads=1) as db:
+    with query_duckdb(threads=1) as db:
         for file in files:
             newest = _high(file, "broker_time")
             mine = [p for p in _partitions(file) if p in named]

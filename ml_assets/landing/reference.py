@@ -13,7 +13,7 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from ml_assets.contracts import TIMESTAMP, ReferenceRow, arrow_schema, to_columns
-from ml_assets.duck import in_words, open_duckdb
+from ml_assets.duck import in_words, query_duckdb
 from ml_assets.errors import InputError
 from ml_assets.landing.batch import fitting_columns
 from ml_assets.landing.decode import RefusedError
@@ -192,12 +192,12 @@ def _judge(
     table = pa.table(to_columns(spec.contract, rows), schema=schema)
     table = table.append_column("known_at", table["published_at"].cast(TIMESTAMP))
     numbered = table.append_column("_row", pa.array(range(len(rows)), pa.int64()))
-    with open_duckdb() as db:
+    with query_duckdb() as db:
         db.register("rows", numbered)
         payload = ", ".join(f"'{name}', \"{name}\"" for name in schema.names)
         try:
             db.execute(
-                f"CREATE TABLE judged AS SELECT _row, {reasons_of_reference(spec)} AS _reason, "
+                f"CREATE TEMP TABLE judged AS SELECT _row, {reasons_of_reference(spec)} AS _reason, "
                 f"json_object({payload})::VARCHAR AS _payload FROM rows"
             )
         except duckdb.Error as error:

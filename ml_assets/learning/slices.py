@@ -7,7 +7,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_assets.duck import open_duckdb
+from ml_assets.duck import query_duckdb
 from ml_assets.errors import InputError
 from ml_assets.learning.window import SLICE_PREFIX, VALUE_COLUMN
 from ml_assets.predictions.feedback import Line, by_entity, said_before
@@ -92,7 +92,7 @@ def with_sources(
         return rows
     columns = {name: f"try_cast({_source(usecase, source, rows)} AS {kind})" for name, source in sources.items()}
     selected = ", ".join(f'{sql} AS "{name}"' for name, sql in columns.items())
-    with open_duckdb() as db:
+    with query_duckdb() as db:
         db.register("rows", rows)
         db.register("described", attributes)
         found: pa.Table = db.sql(

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ml_assets.duck import open_duckdb
+from ml_assets.duck import query_duckdb
 from ml_assets.errors import InputError
 from ml_assets.spec import SplitSpec
 
@@ -112,7 +112,7 @@ def labelled(features: pa.Table, labels: pa.Table, columns: Sequence[str] = ("la
     fields = {f.name: f for f in [*labels.schema, *features.schema]}
     schema = pa.schema([fields[name] for name in [*features.column_names, *columns]])
     of_label = ", ".join(f'labels."{name}"' for name in columns)
-    with open_duckdb() as db:
+    with query_duckdb() as db:
         db.register("features", features)
         db.register("labels", labels)
         rows: pa.Table = db.sql(

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from ml_assets.duck import open_duckdb
+from ml_assets.duck import query_duckdb
 from ml_assets.features import AsOfDatabase, DailyParts, columns_named, daily_days, use_of
 from ml_assets.features.days import day_of
 from ml_assets.lake import Lake, PartitionBusyError, curated_table, daily_table, reference_table
@@ -141,7 +141,7 @@ class PartInputs:
             else:
                 table, partition = self._table(source), "NULL::DATE"
                 rows = self._lake.read(table, version=self._version(table))
-            with open_duckdb(1) as db:
+            with query_duckdb(1) as db:
                 db.register("rows", rows)
                 for day, known_at, count, total in db.execute(
                     f"SELECT {partition}, min(known_at), count(*), sum(hash({', '.join(rows.column_names)})::HUGEINT) "

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow.dataset as ds
 
-from ml_assets.duck import open_duckdb
+from ml_assets.duck import query_duckdb
 from ml_assets.features.days import day_end
 from ml_assets.lake import Lake, curated_table, landing_table, quarantine_table
 from ml_assets.lake.counts import most_frequent
@@ -102,9 +102,9 @@ def _delays(lake: Lake, event: EventSpec, dates: Sequence[date], as_of: datetime
     dataset = lake.dataset(landing_table(event.topic))
     if dataset is None:
         return []
-    with open_duckdb(threads) as db:
+    with query_duckdb(threads) as db:
         db.register("landing", dataset)
-        db.execute("CREATE TABLE dates (business_date DATE, day_end TIMESTAMPTZ)")
+        db.execute("CREATE TEMP TABLE dates (business_date DATE, day_end TIMESTAMPTZ)")
         if dates:
             db.executemany("INSERT INTO dates VALUES (?, ?)", [(day, day_end(day)) for day in dates])
         rows = db.execute(

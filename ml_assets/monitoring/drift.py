@@ -264,7 +264,7 @@ def group_findings(usecase: UseCase, rows: pa.Table, *, most: int = 20) -> list[
             found.append(
                 Finding(
                     GROUP, f"{source.removeprefix('attributes.')} {one.names[i]}", "outcomes over expected", ratio, 1.0,
-                    float(low), float(high), n, bool(judged), bool(judged and not low <= ratio <= high),
+                    float(low) if low > 0 else None, float(high), n, bool(judged), bool(judged and not low <= ratio <= high),
                     f"{came:.0f} of {n}, {one.promised[i]:.1f} expected", at_once=True,
                 )
             )  # fmt: skip

@@ -260,11 +260,11 @@ def group_findings(usecase: UseCase, rows: pa.Table, *, most: int = 20) -> list[
             low, high = min(1 / spec.min_ratio, least[i] / promised), max(spec.min_ratio, largest[i] / promised)
             ratio = float(came / promised)
             # A group of most decisions says what all of them say, and there days may share a shock (`whole_finding`).
-            judged = n >= spec.min_rows / 10 and one.promised[i] > 0 and n <= len(p) / 2
+            judged = bool(n >= spec.min_rows / 10 and one.promised[i] > 0 and n <= len(p) / 2)
             found.append(
                 Finding(
                     GROUP, f"{source.removeprefix('attributes.')} {one.names[i]}", "outcomes over expected", ratio, 1.0,
-                    float(low) if low > 0 else None, float(high), n, bool(judged), bool(judged and not low <= ratio <= high),
+                    float(low) if low > 0 else None, float(high), n, judged, judged and not low <= ratio <= high,
                     f"{came:.0f} of {n}, {one.promised[i]:.1f} expected", at_once=True,
                 )
             )  # fmt: skip

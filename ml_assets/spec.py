@@ -600,6 +600,9 @@ class DriftSpec:
     - `min_log_odds`, in the mean log-odds, whole and by cause
     - `min_volume`, a factor, in the number of decisions and of events
 
+    A feature whose distribution has changed but which has moved the mean log-odds by less than `min_moved` is shown,
+    and is no drift.
+
     It is drift on `breaches` of the last `windows` decision dates, the newest among them. What has gone altogether is
     drift at once.
 
@@ -616,6 +619,7 @@ class DriftSpec:
     min_psi: float = 0.1
     min_share: float = 0.05
     min_log_odds: float = 0.25
+    min_moved: float = 0.1
     min_volume: float = 1.5
     margin: float = 2.0
     breaches: int = 2
@@ -629,7 +633,15 @@ class DriftSpec:
     def __post_init__(self) -> None:
         if not 1 <= self.breaches <= self.windows:
             raise InputError(f"DriftSpec: breaches is {self.breaches}; it must be from 1 to windows, {self.windows}")
-        least = {"min_rows": 1, "min_psi": 0, "min_share": 0, "min_log_odds": 0, "min_volume": 1, "margin": 1}
+        least = {
+            "min_rows": 1,
+            "min_psi": 0,
+            "min_share": 0,
+            "min_log_odds": 0,
+            "min_moved": 0,
+            "min_volume": 1,
+            "margin": 1,
+        }
         for name, low in (least | {"group_days": 1, "min_ratio": 1, "min_ratio_of_all": 1, "deviations": 0}).items():
             if getattr(self, name) < low:
                 raise InputError(f"DriftSpec: {name} is {getattr(self, name)}; the least is {low}")

@@ -66,7 +66,7 @@ class Finding:
     """One measure of one column, cause, volume, feed or group on a date, with its allowed range.
 
     `moved` is by how much it has moved the mean log-odds. `why` explains the finding, and says why it is not `judged`
-    if it is not. `at_once` marks a breach that is drift on its first date.
+    if it is not. `at_once` marks a breach that is drift on its first date, `slight` one that is no drift at all.
     """
 
     kind: str
@@ -82,6 +82,7 @@ class Finding:
     why: str
     moved: float | None = None
     at_once: bool = False
+    slight: bool = False
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -137,7 +138,7 @@ def drift_table(
     """Return the findings of a date in `DRIFT_SCHEMA`; `earlier` are rows of that schema for the dates before.
 
     A finding is drift if it breached on `breaches` of the last `windows` decision dates including this one, or if it
-    breached and one date is enough (`Finding.at_once`).
+    breached and one date is enough (`Finding.at_once`), unless what it has moved is slight (`Finding.slight`).
     """
     spec = usecase.monitoring.drift
     before = [row for row in earlier if row["decision_date"] < day]
@@ -152,7 +153,9 @@ def drift_table(
             "use_case": usecase.name,
             "decision_date": day,
             **{name: getattr(one, name) for name in DRIFT_SCHEMA.names if hasattr(one, name)},
-            "drifted": one.breached and (one.at_once or breached.get(one.key, 0) + 1 >= spec.breaches),
+            "drifted": one.breached
+            and not one.slight
+            and (one.at_once or breached.get(one.key, 0) + 1 >= spec.breaches),
         }
         for one in findings
     ]
@@ -453,13 +456,16 @@ def _stability(
     high = by_chance + max(judge.spec.min_psi, judge.spec.margin * usual)
     became_constant = not why and int(np.sum(counts > 0)) == 1 and int(np.sum(expected > 0)) > 1 and psi > by_chance
     real = counts / max(1, n) - expected / max(1.0, expected.sum())
+    moved = float(real @ np.array(spread.levels))
+    # What moves no prediction is shown and no alarm: the rate of one counterparty, say, that moves from group to group.
+    slight = kind == FEATURE and abs(moved) < judge.spec.min_moved and not became_constant
     said = f"Jensen-Shannon distance {jensen_shannon(e, a):.2f}; {_most_moved(spread, real, counts, n)}"
     if became_constant:
         said = f"every value is in one group, {spread.names[int(np.argmax(counts))]}; {said}"
     return Finding(
         kind, name, "psi", psi, max(0.0, float(np.median(spread.psi))) if spread.psi else 0.0, None, high, n, not why,
         not why and (psi > high or became_constant), f"{why}; {said}" if why else said,
-        moved=float(real @ np.array(spread.levels)), at_once=became_constant and psi > high,
+        moved=moved, at_once=became_constant and psi > high, slight=slight,
     )  # fmt: skip
 
 

@@ -260,6 +260,20 @@ def test_a_group_that_fails_more_than_its_probabilities_say_is_named(usecase):
     assert not [one for one in group_findings(usecase, fair) if one.breached]
 
 
+@pytest.mark.parametrize(("name", "drifted"), [("amount", False), ("rate", True)])
+def test_a_feature_that_moves_no_prediction_is_shown_and_no_alarm(usecase, reference, name, drifted):
+    """Guards alarms of a year on which nothing changed: the rates of thirty counterparties moved between groups."""
+    earlier: list[dict[str, Any]] = []
+    for offset in (29, 30):
+        day = FIRST + timedelta(days=offset)
+        rows = changed(decisions(1, seed=offset, first=day), name, lambda column: pc.multiply(column, 4.0))
+        found = drift_table(usecase, day, findings(usecase, reference, rows, day).values(), earlier).to_pylist()
+        earlier = [*earlier, *found]
+    (one,) = [row for row in found if (row["kind"], row["name"], row["measure"]) == ("feature", name, "psi")]
+    assert one["breached"]
+    assert (abs(one["moved"]) > usecase.monitoring.drift.min_moved) is one["drifted"] is drifted
+
+
 def test_a_group_that_fails_less_than_its_probabilities_say_is_named_too(usecase):
     """Guards lists full of what fails no more: one that can have too few fails is told, a small group cannot."""
     drift = DriftSpec(groups=("matching",))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ml_assets.learning.bootstrap import Interval
 from ml_assets.learning.statistics import average_precision
 from ml_assets.local.rehearsal.mornings import BY_SCHEDULE, Morning
-from ml_assets.local.rehearsal.plan import FEED, WHAT_HAPPENS, Plan
+from ml_assets.local.rehearsal.plan import FEED, MARKET, WHAT_HAPPENS, Plan
 from ml_assets.local.rehearsal.play import Year, chase, on_lists
 from ml_assets.local.simulation.market import Change
 from ml_assets.spec import UseCase
@@ -210,13 +210,16 @@ def false_alarms(plan: Plan, mornings: Sequence[Morning]) -> tuple[int, int]:
 
 
 def recoveries(year: Year, decisions: Decisions) -> list[Recovered]:
-    """Return what was lost and recovered after each change that lasts, on the decisions of its settlement mornings."""
+    """Return what was lost and recovered after each change that lasts, on the decisions of its settlement mornings.
+
+    What is traded on the market that opens fails as other securities of its class do: there is nothing to learn anew.
+    """
     plan, slot, found = year.plan, year.usecase.slots[0].name, []
     dates = [one.date for one in year.mornings]
     for change in plan.changes:
         shown = plan.first_shown(change)
         first, last = shown + RECOVERED_BY, min(shown + RECOVERED_BY + _WINDOW, len(dates)) - 1
-        if change.end is not None or last - first < _BEFORE or shown < _BEFORE:
+        if change.what == MARKET or change.end is not None or last - first < _BEFORE or shown < _BEFORE:
             continue
         before = decisions.of_days(slot, dates[shown - _BEFORE], dates[shown - 1])
         after = decisions.of_days(slot, dates[first], dates[last])

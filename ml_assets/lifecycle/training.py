@@ -162,11 +162,10 @@ def assemble_training_set(
     made = Batches(with_source(parts.empty).schema, lambda: map(with_source, parts))
     table = training_set_table(usecase)
     version = lake.replace(table, made, "training_date", [training_date])
+    # Of a change all dates train that are known before the test: only the least number is asked for.
+    asked = usecase.monitoring.since_change if source.since is not None else usecase.split
     return TrainingSetReport(
-        parts={
-            part: _describe(part_of(cut, part), getattr(usecase.split, f"{part}_days"))
-            for part in counts_by(cut, "part")
-        },
+        parts={part: _describe(part_of(cut, part), getattr(asked, f"{part}_days")) for part in counts_by(cut, "part")},
         data_versions={**versions, table: version},
     )
 
@@ -209,8 +208,9 @@ def _cut(lake: Lake, usecase: UseCase, training_date: date, source: TrainingSetS
                 break
         except TrainingSetError as few:
             if source.since is not None:
+                said = str(few).replace("SplitSpec", "SinceChangeSpec")
                 raise TrainingSetError(
-                    f"of the decision dates since {source.since} alone: {few}. Or retrain as on other days, without "
+                    f"of the decision dates since {source.since} alone: {said}. Or retrain as on other days, without "
                     "the date of a change"
                 ) from few
             if is_last:

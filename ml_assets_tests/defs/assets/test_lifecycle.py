@@ -317,6 +317,7 @@ def test_a_retraining_learns_from_the_dates_since_a_change_alone(make_bank):
     bank.runs.run("retrain", [bank.days[-1]], ops=since_change(bank.usecase, change.isoformat())["ops"])
     made = bank.latest("training_set")
     assert made["learns from the dates since"] == change.isoformat()
+    assert made["fewer dates than asked"] == "no", "all dates train that are known before the test"
     rows = read_training_set(bank.lake, bank.usecase, bank.days[-1])
     assert min(rows["decision_date"].to_pylist()) == change
     dates = {part: len(set(part_of(rows, part)["decision_date"].to_pylist())) for part in PARTS}

@@ -34,6 +34,7 @@ from ml_assets.learning.fit import FittedCandidate, fit_candidate
 from ml_assets.learning.frames import FeatureNames
 from ml_assets.learning.reasons import Explainer
 from ml_assets.learning.slices import described, with_sources
+from ml_assets.local.rehearsal.plan import shows_after
 from ml_assets.local.simulation.market import Change, MarketConfig
 from ml_assets.monitoring.drift import (
     FEATURE,
@@ -138,8 +139,8 @@ def trained(days: Days) -> FittedCandidate:
 
 
 def first_shown(days: Days, change: str) -> date:
-    """Return the day on which a change can first be seen: trades of a day settle two business days later."""
-    return days.days[PLANTED + (2 if change in ("stress", "counterparty", "late") else 0)]
+    """Return the day on which a change can first be seen."""
+    return days.days[PLANTED + shows_after(change)]
 
 
 def judge(days: Days, model: FittedCandidate, judged: Sequence[date]) -> Story:

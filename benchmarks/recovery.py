@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from benchmarks.drift_days import Days, days_of
 from ml_assets.learning.fit import fit_candidate
 from ml_assets.learning.statistics import average_precision
+from ml_assets.local.rehearsal.plan import LATE, shows_after
 from ml_assets.local.simulation.market import Change, MarketConfig, simulate
 from ml_assets.local.simulation.truth import truth_table
 from ml_assets_tests.usecases.settlement import USE_CASE
 
-# Business day of the change; trades of a day settle two business days later, and then it shows.
+# Business day of the change, and the one on which it shows.
 CHANGED, DAYS = 70, 110
-SHOWN = CHANGED + 2
+SHOWN = CHANGED + shows_after(LATE)
 # Business days after it shows on which a model is trained, as usual and from the dates since then alone.
 AS_USUAL, SINCE = (10, 18, 28), (7, 8, 10)
 # Judged is what the champion of the tenth business day after it scores, for so many business days.
@@ -33,7 +34,7 @@ def recovery() -> Iterator[str]:
     for size in SIZES:
         market = MarketConfig(
             instructions_per_day=size, counterparties=30 if size < 1000 else 60, securities=120 if size < 1000 else 400,
-            seed=1, dirty=0, days=DAYS, changes=(Change("late", CHANGED),),
+            seed=1, dirty=0, days=DAYS, changes=(Change(LATE, CHANGED),),
         )  # fmt: skip
         judged = _Judged(market)
         usual, since = (

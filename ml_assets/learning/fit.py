@@ -119,7 +119,7 @@ def fit_candidate(
         scorer = _export(usecase, candidate, fitted, calibration, threads=threads)
         parity = prove_export(fitted.estimator, scorer, pa.concat_tables([calibration, test]), seed=usecase.seed)
     scores = scorer.score(calibration)
-    reference = _reference(usecase, scorer, train, training_set, acted_on)
+    reference = _reference(usecase, scorer, training_set, scores, acted_on)
     scorer.manifest = msgspec.structs.replace(scorer.manifest, reference=reference)
     window = Window.of(test)
     probabilities = scorer.score(test)
@@ -230,15 +230,22 @@ def _export(usecase: UseCase, candidate: Candidate, fitted: _Fitted, calibration
 
 
 def _reference(
-    usecase: UseCase, scorer: Scorer, train: pa.Table, training_set: pa.Table, acted_on: pa.Table | None
+    usecase: UseCase,
+    scorer: Scorer,
+    training_set: pa.Table,
+    scores: NDArray[np.float64],
+    acted_on: pa.Table | None,
 ) -> ScoreReference:
-    """Return what later dates are compared with: all decisions of the training set's dates, as they were decided."""
+    """Return what later dates are compared with: all decisions of the training set's dates, as they were decided.
+
+    `scores` (n,) are those of the calibration rows of the training set.
+    """
     names = scorer.manifest.features
     decided = training_set
     if acted_on is not None and acted_on.num_rows:
         decided = pa.concat_tables([training_set.select(acted_on.column_names), acted_on])
-    calibration = part_of(decided, "calibration")
-    reference = reference_of(names, train, calibration, scorer.score(calibration))
+        scores = np.concatenate([scores, scorer.score(part_of(acted_on, "calibration"))])
+    reference = reference_of(names, part_of(training_set, "train"), part_of(decided, "calibration"), scores)
     explain = Explainer(usecase, scorer).mean_contributions if usecase.causes else None
     return msgspec.structs.replace(reference, drift=drift_reference(names, decided, scorer.score, explain))
 

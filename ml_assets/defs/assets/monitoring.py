@@ -397,34 +397,22 @@ def _causes(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _features(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return a row per feature, of its distribution, and one for each other measure of it that is beyond its limit."""
-    return [
-        {
-            "feature": row["name"],
-            "measure": row["measure"],
-            "value": row["value"],
-            "usual": between(row["low"], row["high"], 2),
-            "log-odds moved": row["moved"],
-            "drift": row["drifted"],
-            "why": row["why"],
-        }
-        for row in rows
-        if row["measure"] == "psi" or row["breached"]
-    ]
+    return [{"feature": row["name"], **_measure(row)} for row in rows if row["measure"] == "psi" or row["breached"]]
 
 
 def _measures(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {
-            "what": f"{row['kind']} {row['name']}",
-            "measure": row["measure"],
-            "value": row["value"],
-            "usual": between(row["low"], row["high"], 2),
-            "log-odds moved": row["moved"],
-            "drift": row["drifted"],
-            "why": row["why"],
-        }
-        for row in rows
-    ]
+    return [{"what": f"{row['kind']} {row['name']}", **_measure(row)} for row in rows]
+
+
+def _measure(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "measure": row["measure"],
+        "value": row["value"],
+        "usual": between(row["low"], row["high"], 2),
+        "log-odds moved": row["moved"],
+        "drift": row["drifted"],
+        "why": row["why"],
+    }
 
 
 def _shown(dates: Sequence[Completeness]) -> list[dict[str, object]]:

@@ -29,6 +29,11 @@ WHAT_HAPPENS = {
 }
 
 
+def shows_after(what: str) -> int:
+    """Return how many business days after it begins a change shows: what shows by fails, shows by settlement."""
+    return SETTLES_AFTER if what in (STRESS, COUNTERPARTY, LATE) else 0
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A year: `days` business days from `start` on, after `HISTORY` days in which nobody acted.
@@ -74,8 +79,8 @@ class Plan:
         return cls(days=days, changes=tuple(moved), bad_challenger=bad)
 
     def first_shown(self, change: Change) -> int:
-        """Return the first day of the year whose events can show a change: what shows by fails, shows by settlement."""
-        return change.first + (SETTLES_AFTER if change.what in (STRESS, COUNTERPARTY, LATE) else 0)
+        """Return the first day of the year whose events can show a change."""
+        return change.first + shows_after(change.what)
 
     def market(self, usecase: UseCase) -> MarketConfig:
         """Return the configuration of the market, with its history."""

@@ -215,18 +215,28 @@ class Partitions:
             self._read_to.pop((name, p.partition), None)
 
     def reload_due(self) -> None:
-        """Take up the topics whose time has come."""
+        """Take up the topics whose time has come.
+
+        They are assigned at once: librdkafka is slow, by up to a second, to fetch what is added to it one by one.
+        """
         now = time.monotonic()
+        readable: list[TopicPartition] = []
         for name, due in list(self._reload.items()):
             if due <= now and not self._topics[name].in_flight:
                 try:
-                    self._load(name)
+                    readable += self._load(name)
                 except OUTAGES as error:
                     self._health.trouble(f"topic {name}", f"its position cannot be read: {error}")
                     self._reload[name] = now + _RELOAD_SECONDS
+        if readable:
+            self._consumer.incremental_assign(readable)
+            self._assigned |= {(one.topic, one.partition) for one in readable}
+            # A partition that was given up while it was paused comes back paused.
+            act = self._consumer.pause if self._paused else self._consumer.resume
+            act([TopicPartition(one.topic, one.partition) for one in readable])
 
-    def _load(self, name: str) -> None:
-        """Assign the partitions of a topic that are ours, each from the position that the table has."""
+    def _load(self, name: str) -> list[TopicPartition]:
+        """Return the partitions of a topic that are ours, each from the position that the table has."""
         topic, found = self._topics[name], self._session.ask(lambda: self._cluster.topics([name])).get(name)
         if found is None:
             if self._assignment == "group" and self._owned.get(name):
@@ -234,7 +244,7 @@ class Partitions:
                 self._reload[name] = time.monotonic() + _RELOAD_SECONDS
             else:
                 self._forget(name)
-            return
+            return []
         del self._reload[name]
         self._health.started()
         topic.epoch = found.epoch
@@ -245,12 +255,8 @@ class Partitions:
         positions = {p: recorded[ids[p]] for p in partitions}
         readable = {p: at for p, at in positions.items() if not self._is_lost(name, p, at, starts[name, p])}
         topic.expected, topic.flushed, topic.committed = dict(readable), dict(readable), dict(readable)
-        self._consumer.incremental_assign([TopicPartition(name, p, position) for p, position in readable.items()])
-        self._assigned |= {(name, p) for p in readable}
-        if readable:  # a partition that was given up while it was paused comes back paused
-            act = self._consumer.pause if self._paused else self._consumer.resume
-            act([TopicPartition(name, p) for p in readable])
         self._health.trouble(f"topic {name}")
+        return [TopicPartition(name, p, position) for p, position in readable.items()]
 
     def _is_lost(self, name: str, partition: int, position: int, low: int) -> bool:
         """Return whether messages are gone that were to be landed: from a position to the broker's first offset."""

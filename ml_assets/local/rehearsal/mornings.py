@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import time as clock
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
+from typing import TypeVar
 
 from ml_assets.database.models import Drift, Estimate
 from ml_assets.database.monitoring import rows_between
@@ -37,7 +39,7 @@ from ml_assets.lifecycle.training import RunOrigin, TrainingWindow, assemble_tra
 from ml_assets.local.simulation.messages import Message
 from ml_assets.monitoring.retraining import Decision
 from ml_assets.platform import Platform
-from ml_assets.spec import UseCase
+from ml_assets.spec import Candidate, UseCase
 
 MORNING = time(7, 5)
 APPROVER = Actor.person("approver of the rehearsal")
@@ -46,6 +48,8 @@ BY_SCHEDULE = "the schedule"
 _PERFORMANCE_EVERY = 5
 _CHUNK = 20  # dates that are curated in one go
 Say = Callable[[str], None]
+_One = TypeVar("_One")
+_Other = TypeVar("_Other")
 
 
 @dataclass(frozen=True)
@@ -143,14 +147,10 @@ class Player:
         known = [*([before] if late else []), *list(weekdays(before, today))[1:], today]
         with self.timed("features"):
             compute_features(self.lake, self.usecase, dates, until=now, threads=self.threads)
-        with self.timed("labels"):
-            mature_labels(self.lake, self.usecase, known, threads=self.threads)
         if (request := open_request(self.engine, self.usecase.name)) is not None:
             approve(self.registry, self.engine, self.usecase, APPROVER, reason="the gate passed")
             morning.approved = request.to_version
-        with self.timed("scoring"):
-            scored = self._score(dates, morning)
-            score_shadow(self.lake, self.registry, self.engine, self.usecase, dates, self.origin, threads=self.threads)
+        scored, _ = at_once(lambda: self._score(dates, morning), lambda: self._label(known))
         self.act(scored, morning)
         self._monitor(morning, dates, known)
         self._tell(morning, before)
@@ -164,25 +164,42 @@ class Player:
         today = morning.date
         with self.timed("outcomes"):
             join_live_outcomes(self.lake, self.engine, self.usecase, sorted({*dates[:-1], *known}))
-        with self.timed("performance"):
-            if morning.day % _PERFORMANCE_EVERY == 0:
-                measure_performance(self.lake, self.registry, self.engine, self.usecase, [today], threads=self.threads)
-            else:
-                measure_estimates(self.lake, self.engine, self.usecase, today)
-        with self.timed("drift"):
-            measure_drift(self.lake, self.registry, self.engine, self.usecase, dates, threads=self.threads)
-        with self.timed("shadow"):
-            told = judge_and_roll_back(
-                self.lake, self.registry, self.engine, self.usecase, today, Actor.run("rehearsal")
-            )
-            morning.shadow = told.verdict.says if told.verdict else ""
+        at_once(lambda: self._measure_drift(dates), lambda: self._measure_performance(morning))
         with self.timed("decision"):
             morning.decision = decide_retraining(
                 self.lake, self.registry, self.engine, self.usecase, [today], "rehearsal"
             )[0]
 
+    def _label(self, known: Sequence[date]) -> None:
+        with self.timed("labels"):
+            mature_labels(self.lake, self.usecase, known, threads=self.threads)
+
+    def _measure_drift(self, dates: Sequence[date]) -> None:
+        with self.timed("drift"):
+            measure_drift(self.lake, self.registry, self.engine, self.usecase, dates, threads=self.threads)
+
+    def _measure_performance(self, morning: Morning) -> None:
+        """Measure the performance of the champion, and of the challenger in its shadow."""
+        today = morning.date
+        with self.timed("performance"):
+            if morning.day % _PERFORMANCE_EVERY == 0:
+                measure_performance(self.lake, self.registry, self.engine, self.usecase, [today], threads=self.threads)
+            else:
+                measure_estimates(self.lake, self.engine, self.usecase, today)
+        with self.timed("shadow"):
+            told = judge_and_roll_back(
+                self.lake, self.registry, self.engine, self.usecase, today, Actor.run("rehearsal")
+            )
+            morning.shadow = told.verdict.says if told.verdict else ""
+
     def _score(self, dates: Sequence[date], morning: Morning) -> ScoringReport:
-        """Score; what is refused is kept for the record, and the morning says so."""
+        """Score, the shadow too; what is refused is kept for the record, and the morning says so."""
+        with self.timed("scoring"):
+            scored = self._score_champion(dates, morning)
+            score_shadow(self.lake, self.registry, self.engine, self.usecase, dates, self.origin, threads=self.threads)
+            return scored
+
+    def _score_champion(self, dates: Sequence[date], morning: Morning) -> ScoringReport:
         despite = ""
         while True:
             try:
@@ -207,13 +224,21 @@ class Player:
         actor = Actor.run("rehearsal")
         with self.timed("training"):
             assemble_training_set(self.lake, usecase, day, TrainingWindow(since=since))
-            for candidate in usecase.candidates:
-                train_candidate(self.lake, self.registry, usecase, candidate, day, self.origin, threads=self.threads)
+            self._fit(usecase, day)
         with self.timed("evaluation"):
             report = evaluate_candidates(self.lake, self.registry, self.engine, usecase, day, threads=self.threads)
             version = register_challenger(self.registry, self.engine, usecase, day, actor)
             promotion = promote_challenger(self.registry, self.engine, usecase, actor)
         return Training(number, why, version.version, version.run_id, report.verdict, promotion.outcome)
+
+    def _fit(self, usecase: UseCase, day: date) -> None:
+        """Train the candidates, at the same time, as runs of their assets would."""
+
+        def fit(candidate: Candidate) -> None:
+            train_candidate(self.lake, self.registry, usecase, candidate, day, self.origin, threads=self.threads)
+
+        with ThreadPoolExecutor(len(usecase.candidates)) as beside:
+            list(beside.map(fit, usecase.candidates))
 
     def _tell(self, morning: Morning, before: date) -> None:
         """Note what is drift since today, and how the estimate of the day before did, if its outcomes are known."""
@@ -231,6 +256,13 @@ class Player:
         began = clock.perf_counter()
         yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + clock.perf_counter() - began
+
+
+def at_once(one: Callable[[], _One], other: Callable[[], _Other]) -> tuple[_One, _Other]:
+    """Do two things that do not depend on each other at the same time, as runs of their assets would be."""
+    with ThreadPoolExecutor(1) as beside:
+        second = beside.submit(other)
+        return one(), second.result()
 
 
 def _line(morning: Morning, seconds: float) -> str:

@@ -55,10 +55,10 @@ class Plan:
     )
     bad_challenger: int | None = 150
     retrain_every: int = 20
-    instructions_per_day: int = 500
-    counterparties: int = 30
-    securities: int = 120
-    capacity: int = 60
+    instructions_per_day: int = 2_000
+    counterparties: int = 60
+    securities: int = 400
+    capacity: int = 240
     seed: int = 20250102
 
     @classmethod

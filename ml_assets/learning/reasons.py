@@ -11,8 +11,10 @@ and nothing is unpickled. The causes divide the log-odds of the calibrated proba
 follows them: see `Feature.explained_by`.
 """
 
+from __future__ import annotations
+
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import factorial
 from typing import Any
@@ -59,12 +61,31 @@ class _Columns:
     numbers: NDArray[np.float32]
     categories: NDArray[np.object_]
 
-    def take(self, rows: NDArray[np.int64]) -> "_Columns":
+    def take(self, rows: NDArray[np.int64]) -> _Columns:
         return _Columns(self.numbers[rows], self.categories[rows])
 
-    def by_name(self, names: FeatureNames) -> dict[str, NDArray[Any]]:
-        numbers = {name: self.numbers[:, i].astype(np.float64) for i, name in enumerate(names.numeric)}
-        return numbers | {name: self.categories[:, i] for i, name in enumerate(names.categorical)}
+    def by_name(self, names: FeatureNames) -> Mapping[str, NDArray[Any]]:
+        return _ByName(self, names)
+
+
+class _ByName(Mapping[str, NDArray[Any]]):
+    """Columns by name, numbers as float64; each is made when it is asked for."""
+
+    def __init__(self, columns: _Columns, names: FeatureNames) -> None:
+        self._columns, self._names = columns, names
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if name in self._names.numeric:
+            return self._columns.numbers[:, self._names.numeric.index(name)].astype(np.float64)
+        if name in self._names.categorical:
+            return self._columns.categories[:, self._names.categorical.index(name)]
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names.all)
+
+    def __len__(self) -> int:
+        return len(self._names.all)
 
 
 class Explainer:
@@ -154,7 +175,7 @@ class Explainer:
         differs = self._differing(own, other)
         masks = np.arange(coalitions)
         pair, mask = np.nonzero((masks[None, :] & ~differs[:, None]) == 0)
-        scored = self._log_odds(own.take(pair), other.take(pair), mask)
+        scored = self._log_odds(own, other, pair, mask)
         table = np.zeros((len(own.numbers), coalitions))
         table[pair, mask] = scored
         return np.asarray(np.take_along_axis(table, masks[None, :] & differs[:, None], axis=1), dtype=np.float64)
@@ -169,19 +190,25 @@ class Explainer:
             bits |= np.where(own.categories[:, column] == other.categories[:, column], 0, 1 << group)
         return bits
 
-    def _log_odds(self, own: _Columns, other: _Columns, mask: NDArray[np.int64]) -> Floats:
-        """Return the log-odds of mixed rows: those causes that are bits of `mask` from `own`, the rest from `other`."""
+    def _log_odds(self, own: _Columns, other: _Columns, pair: NDArray[np.int64], mask: NDArray[np.int64]) -> Floats:
+        """Return the log-odds of mixed rows: of a pair, those causes that are bits of `mask` from `own`, else `other`.
+
+        `pair` and `mask` (n,) are of the mixed rows; `own` and `other` have a row for each pair.
+        """
+        mine, theirs = own.take(pair), other.take(pair)
         takes = (mask[:, None] >> self._numeric_group) & 1 == 1
-        numbers = np.where(takes, own.numbers, other.numbers)
+        numbers = np.where(takes, mine.numbers, theirs.numbers)
         takes_category = (mask[:, None] >> self._categorical_group) & 1 == 1
-        mixed = _Columns(numbers, np.where(takes_category, own.categories, other.categories))
-        if self._composed:
-            ours, theirs, both = (columns.by_name(self._names) for columns in (own, other, mixed))
-            for column, name in enumerate(self._names.numeric):
-                if name in self._composed:
-                    formula = self._composed[name]
-                    carried = np.where(takes[:, column], formula(ours), formula(theirs))
-                    numbers[:, column] += (formula(both) - carried).astype(np.float32)
+        mixed = _Columns(numbers, np.where(takes_category, mine.categories, theirs.categories))
+        follows: dict[int, NDArray[np.float32]] = {}
+        for column, name in enumerate(self._names.numeric):
+            if name in self._composed:
+                formula = self._composed[name]
+                of_own, of_other = (formula(rows.by_name(self._names))[pair] for rows in (own, other))
+                carried = np.where(takes[:, column], of_own, of_other)
+                follows[column] = (formula(mixed.by_name(self._names)) - carried).astype(np.float32)
+        for column, added in follows.items():
+            numbers[:, column] += added
         return log_odds(self._scorer.score_arrays(mixed.numbers, mixed.categories))
 
 

@@ -84,15 +84,15 @@ def played(
     settings: Settings, plan: Plan, usecase: UseCase, say: Say = lambda _: None
 ) -> Iterator[tuple[Year, Platform]]:
     """Play the year on empty servers below the home, and yield it with the platform; the servers stop at the end."""
-    with _own_servers(settings) as platform:
+    with own_servers(settings, "year") as platform:
         yield play(plan, usecase, platform, kafka_connection(platform.settings), say), platform
 
 
 def played_files(
-    settings: Settings, plan: FilesPlan, files: Replay, usecase: UseCase, say: Say = lambda _: None
+    settings: Settings, plan: FilesPlan, files: Replay, usecase: UseCase, name: str, say: Say = lambda _: None
 ) -> Played:
     """Play the SEC's files on empty servers below the home, which stop at the end, and return what came of it."""
-    with _own_servers(settings) as platform:
+    with own_servers(settings, name) as platform:
         return play_files(plan, files, usecase, platform, kafka_connection(platform.settings), say)
 
 
@@ -106,10 +106,10 @@ def rehearse_files(
     """
     began, used = perf_counter(), process_time()
     files = replay(folder)
-    months = played_files(settings, plan, files, usecase, say)
+    months = played_files(settings, plan, files, usecase, "months", say)
     with tempfile.TemporaryDirectory(prefix="ml_assets_") as later:
         folder = with_last_half_month_later(files, _YEARS, Path(later), usecase)
-        silent = played_files(settings, plan, replay(folder), usecase, say)
+        silent = played_files(settings, plan, replay(folder), usecase, "gap", say)
     reached = [*goals_of_months(months), *goals_of_gap(silent)]
     took, cpu = perf_counter() - began, process_time() - used
     measured = [
@@ -124,9 +124,13 @@ def rehearse_files(
 
 
 @contextmanager
-def _own_servers(settings: Settings) -> Iterator[Platform]:
-    """Yield a platform of empty servers below the home; they stop at the end."""
-    own = Settings(home=home_of(settings.home_path), threads=settings.threads)
+def own_servers(settings: Settings, name: str) -> Iterator[Platform]:
+    """Yield a platform of empty servers below the home; they stop at the end.
+
+    Of two that a process has one after the other each needs a `name` of its own: MLflow makes its tables once for each
+    address of a database, and the address is the folder.
+    """
+    own = Settings(home=home_of(settings.home_path) / name, threads=settings.threads)
     stop_servers(own)
     shutil.rmtree(own.home_path, ignore_errors=True)
     platform = open_platform(own)

@@ -40,7 +40,7 @@ def played(tmp_path_factory):
     months = replay(chosen(tmp_path_factory.mktemp("months"), MONTHS))
     files = replay(with_last_half_month_later(months, 2, tmp_path_factory.mktemp("later"), USE_CASE))
     with tempfile.TemporaryDirectory(prefix="ml_assets_") as home:
-        return played_files(Settings(home=Path(home), threads=1), PLAN, files, USE_CASE, print)
+        return played_files(Settings(home=Path(home), threads=1), PLAN, files, USE_CASE, "files", print)
 
 
 def test_the_half_month_of_later_is_a_true_file_with_its_own_dates(tmp_path, tmp_path_factory):

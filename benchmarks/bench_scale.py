@@ -274,6 +274,7 @@ def _fit(*, bare: bool) -> Callable[[Place], int]:
     """Return what fits LightGBM, without reading: the candidate on rows, or LightGBM itself on the ready matrix."""
 
     def run(at: Place) -> int:
+        import lightgbm  # before the time of either is taken
         import pyarrow as pa
 
         from ml_assets.learning.frames import FeatureNames, model_frame
@@ -288,8 +289,6 @@ def _fit(*, bare: bool) -> Callable[[Place], int]:
             with at.measured():
                 fit_pipeline(usecase, candidate, rows, {}, threads=0)
             return int(rows.num_rows)
-        import lightgbm
-
         weights = None
         if sample := weighted_sample(rows["label"].to_numpy(), usecase.split.fit_rows, seed=usecase.seed):
             rows, weights = rows.take(pa.array(sample.rows)), sample.weights

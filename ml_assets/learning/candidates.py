@@ -131,7 +131,11 @@ def _prepare(features: tuple[Feature, ...], for_numeric: Any, for_categorical: A
 
 
 def _ordinal() -> Any:
-    """Return an encoder to whole numbers; a category not seen in training becomes -1."""
+    """Return an encoder to whole numbers; a category not seen in training becomes -1.
+
+    They are float32, as the numbers beside them are: else the matrix of both would be float64, and twice as large.
+    """
+    import numpy as np
     from sklearn.preprocessing import OrdinalEncoder
 
-    return OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+    return OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, dtype=np.float32)

@@ -99,7 +99,7 @@ class Plan:
         )
 
     def usecase(self, usecase: UseCase) -> UseCase:
-        """Return the use case as the rehearsal runs it: a small team, from the first day of history on.
+        """Return the use case as the rehearsal runs it, with its own capacity, from the first day of history on.
 
         The boosted trees are left out, for speed: the logistic regression is chosen before them all the same.
         """
@@ -108,7 +108,7 @@ class Plan:
             first_partition=usecase.calendar.add(self.start, -HISTORY),
             capacity=self.capacity,
             action=replace(usecase.action, taken=True),
-            # A small market, of which the fails that nobody acted on count; what lists save is not among them.
+            # Of a market of this size only the fails that nobody acted on count; what lists save is not among them.
             gate=replace(usecase.gate, min_test_positives=60, min_saved_per_day=-math.inf),
             candidates=tuple(one for one in usecase.candidates if one.is_rule or one.name == "logistic"),
         )

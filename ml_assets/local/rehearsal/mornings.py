@@ -44,8 +44,6 @@ from ml_assets.spec import Candidate, UseCase
 MORNING = time(7, 5)
 APPROVER = Actor.person("approver of the rehearsal")
 BY_SCHEDULE = "the schedule"
-# The table of performance is a week's here: nothing that is decided rests on it.
-_PERFORMANCE_EVERY = 5
 _CHUNK = 20  # dates that are curated in one go
 Say = Callable[[str], None]
 _One = TypeVar("_One")
@@ -179,10 +177,13 @@ class Player:
             measure_drift(self.lake, self.registry, self.engine, self.usecase, dates, threads=self.threads)
 
     def _measure_performance(self, morning: Morning) -> None:
-        """Measure the performance of the champion, and of the challenger in its shadow."""
+        """Measure the performance of the champion, and of the challenger in its shadow.
+
+        The table of performance is made once for each window of dates, on which nothing rests that is decided.
+        """
         today = morning.date
         with self.timed("performance"):
-            if morning.day % _PERFORMANCE_EVERY == 0:
+            if morning.day % self.usecase.monitoring.window_days == 0:
                 measure_performance(self.lake, self.registry, self.engine, self.usecase, [today], threads=self.threads)
             else:
                 measure_estimates(self.lake, self.engine, self.usecase, today)

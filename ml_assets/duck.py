@@ -17,6 +17,8 @@ from ml_assets.memory import MIB, memory_allowed
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
+    import pyarrow.dataset as ds
 
     from ml_assets.settings import Settings
 
@@ -105,6 +107,21 @@ def query_duckdb(threads: int = 0) -> duckdb.DuckDBPyConnection:
     if kept is None or kept[0] != room:
         kept = _kept[key] = (room, open_duckdb(threads))
     return kept[1].cursor()
+
+
+def as_stream(rows: ds.Dataset | ds.Scanner) -> pa.RecordBatchReader:
+    """Return rows of the lake as a stream, which DuckDB can read once; register this, never the dataset itself.
+
+    DuckDB would ask the scanner for a reader (`to_reader`), and pyarrow 25 starts that scan without letting go of the
+    GIL. The lake's files are opened by Python, so a thread of Arrow's that opens one waits for the GIL while it has the
+    lock that the start of the scan waits for: the process hangs for ever. Seen once in some thousand queries, beside a
+    thread of Python. Batches are asked for without the GIL.
+    """
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    scanner = rows if isinstance(rows, ds.Scanner) else rows.scanner()
+    return pa.RecordBatchReader.from_batches(scanner.projected_schema, scanner.to_batches())
 
 
 def in_words(error: duckdb.Error) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 import pytest
+from duckdb._sources.pyarrow import PyArrowDatasetSource, PyArrowScannerSource
 
 import ml_assets
 from ml_assets import duck
@@ -15,6 +16,7 @@ from ml_assets.contracts import TIMESTAMP
 from ml_assets.duck import Room, in_words, open_duckdb, query_duckdb, use_duckdb
 from ml_assets.errors import InputError
 from ml_assets.features import AsOfDatabase
+from ml_assets.lake import Lake
 from ml_assets.memory import MIB
 from ml_assets.settings import Settings
 from ml_assets_tests import late_payments
@@ -95,6 +97,26 @@ def test_a_history_larger_than_the_limit_spills_and_gives_the_same_features(tmp_
     assert usual.num_rows == 40_000
     assert spilled.bytes > 4 * MIB
     assert not list((tmp_path / "deep" / "spill").glob("*")), "left behind"
+
+
+@pytest.mark.parametrize("scanned", [False, True])
+def test_what_the_lake_holds_is_read_as_a_stream(tmp_path, history, monkeypatch, scanned):
+    """Guards a process that hangs for ever: pyarrow's `to_reader` holds the GIL that the lake's own files wait for."""
+
+    def held(*_: object) -> None:
+        raise AssertionError("DuckDB asks pyarrow for a reader of a dataset")
+
+    for source in (PyArrowDatasetSource, PyArrowScannerSource):
+        monkeypatch.setattr(source, "stream", held)
+    usecase = late_payments.usecase_of(late_payments.make_package(tmp_path))
+    decisions = usecase.decision_times(DECIDED)
+    lake = Lake(str(tmp_path / "lake"))
+    for name, rows in history.items():
+        lake.replace(name, rows, "business_date", rows["business_date"].unique().to_pylist())
+    datasets = {name: lake.dataset(name) for name in history}
+    read = {name: found.scanner() if scanned else found for name, found in datasets.items()}
+    with AsOfDatabase(usecase, read, {}) as of_lake, AsOfDatabase(usecase, history, {}) as of_rows:
+        assert of_lake.features_at(decisions).equals(of_rows.features_at(decisions))
 
 
 def test_a_history_that_finds_no_room_says_which_settings_give_more(tmp_path, history):

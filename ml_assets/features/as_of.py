@@ -38,7 +38,7 @@ import pyarrow.compute as pc
 
 from ml_assets.calendars import BusinessCalendar
 from ml_assets.contracts import TIMESTAMP, arrow_schema
-from ml_assets.duck import in_words, open_duckdb
+from ml_assets.duck import as_stream, in_words, open_duckdb
 from ml_assets.errors import InputError
 from ml_assets.features.changes import Changes
 from ml_assets.features.days import day_end, day_of, weekdays
@@ -133,7 +133,7 @@ class AsOfDatabase:
         self._db.execute("SET lock_configuration = true")
 
     def _load(self, name: str, rows: pa.Table | ds.Dataset | ds.Scanner) -> None:
-        self._db.register("incoming", rows)
+        self._db.register("incoming", rows if isinstance(rows, pa.Table) else as_stream(rows))
         try:
             self._db.execute(f"CREATE TABLE {self._history}.{name} AS SELECT * FROM incoming")
         except duckdb.OutOfMemoryException as error:

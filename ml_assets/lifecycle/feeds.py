@@ -99,11 +99,12 @@ def quality_rows(
 
 
 def _delays(lake: Lake, event: EventSpec, dates: Sequence[date], as_of: datetime, threads: int) -> list[dict[str, Any]]:
-    dataset = lake.dataset(landing_table(event.topic))
-    if dataset is None:
+    if lake.version(landing_table(event.topic)) is None:
         return []
+    wanted = (ds.field("kind") == EVENT) & ds.field("business_date").isin(list(dates)) & (ds.field("known_at") <= as_of)
+    landed = lake.read(landing_table(event.topic), columns=["business_date", "known_at", "event_time"], where=wanted)
     with query_duckdb(threads) as db:
-        db.register("landing", dataset)
+        db.register("landed", landed)
         db.execute("CREATE TEMP TABLE dates (business_date DATE, day_end TIMESTAMPTZ)")
         if dates:
             db.executemany("INSERT INTO dates VALUES (?, ?)", [(day, day_end(day)) for day in dates])
@@ -117,16 +118,9 @@ def _delays(lake: Lake, event: EventSpec, dates: Sequence[date], as_of: datetime
                 max(known_at) AS last_known_at,
                 quantile_cont(epoch(known_at) - epoch(event_time), 0.5) / 60 AS median_delay_minutes,
                 quantile_cont(epoch(known_at) - epoch(event_time), 0.95) / 60 AS p95_delay_minutes
-            FROM landing JOIN dates USING (business_date)
-            WHERE kind = $event AND known_at <= $as_of AND business_date BETWEEN $first AND $last
+            FROM landed JOIN dates USING (business_date)
             GROUP BY business_date
-            """,
-            {
-                "event": EVENT,
-                "as_of": as_of,
-                "first": min(dates, default=date.max),
-                "last": max(dates, default=date.min),
-            },
+            """
         )
         names = [column[0] for column in rows.description or ()]
         return [dict(zip(names, row, strict=True)) for row in rows.fetchall()]

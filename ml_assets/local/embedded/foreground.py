@@ -1,6 +1,5 @@
 """Programs in the foreground: they end when this process is told to end, by whatever signal."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -20,34 +19,35 @@ def run_until_told(
     counts also where it is ignored, as it is for what a script starts with `&`.
     """
 
-    def told(*_: object) -> None:
-        raise KeyboardInterrupt
+    told: list[int] = []
 
-    before = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM)}
+    def tell(number: int, _: object) -> None:
+        # Raised here, an interrupt could come after a program has begun and before it is among those that run.
+        told.append(number)
+
+    before = {number: signal.signal(number, tell) for number in (signal.SIGINT, signal.SIGTERM)}
     running: list[subprocess.Popen[bytes]] = []
     try:
-        with contextlib.suppress(KeyboardInterrupt):
-            for command in commands:
-                # A session of its own: Ctrl-C in a terminal would reach it past this process, and again through it.
-                running.append(subprocess.Popen(command, env=environment, start_new_session=True))  # noqa: S603 - the caller's
-            while all(process.poll() is None for process in running):
-                time.sleep(_ASKED_EVERY)
-        return _end(running, grace)
+        for command in commands:
+            # A session of its own: Ctrl-C in a terminal would reach it past this process, and again through it.
+            running.append(subprocess.Popen(command, env=environment, start_new_session=True))  # noqa: S603 - the caller's
+        while not told and all(process.poll() is None for process in running):
+            time.sleep(_ASKED_EVERY)
+        return _end(running, grace, told)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _end(running: Sequence[subprocess.Popen[bytes]], grace: float) -> list[int]:
-    deadline = time.monotonic() + grace
+def _end(running: Sequence[subprocess.Popen[bytes]], grace: float, told: Sequence[int]) -> list[int]:
+    """End programs, and wait for them; whoever tells us once more does not want to wait."""
+    deadline, often = time.monotonic() + grace, len(told)
     for process in running:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
-    try:
-        for process in running:
-            process.wait(max(0.0, deadline - time.monotonic()))
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        for process in running:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+    while any(process.poll() is None for process in running) and time.monotonic() < deadline and len(told) == often:
+        time.sleep(_ASKED_EVERY)
+    for process in running:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
     return [process.wait() for process in running]

@@ -34,6 +34,16 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 print("child", child.pid, flush=True)
 time.sleep(600)
 """
+# A program that runs for half a second before `Popen` returns.
+_SLOW_TO_START = """
+import subprocess, time
+class Slow(subprocess.Popen):
+    def __init__(self, *args, **how):
+        super().__init__(*args, **how)
+        print("begun", self.pid, flush=True)
+        time.sleep(0.5)
+subprocess.Popen = Slow
+"""
 
 
 def start(program: str, grace: float, *, background: bool = False) -> tuple["subprocess.Popen[str]", int]:
@@ -72,3 +82,17 @@ def test_what_does_not_listen_is_killed_with_its_children():
     said, _ = ours.communicate(timeout=60)
     assert said == f"ended with {-signal.SIGKILL}\n"
     assert ended(child)
+
+
+def test_a_program_that_is_just_starting_is_ended_too():
+    """Guards: told between the start of a program and its being noted, we ended and it went on."""
+    ours = subprocess.Popen(
+        [sys.executable, "-c", f"{_SLOW_TO_START}{_OURS}", "import time; time.sleep(600)", "10"],
+        stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=Path(__file__).parents[3],
+    )  # fmt: skip
+    assert ours.stdout is not None
+    program = int(ours.stdout.readline().split()[1])
+    ours.send_signal(signal.SIGTERM)
+    said, _ = ours.communicate(timeout=60)
+    assert said.startswith("ended with")
+    assert ended(program)

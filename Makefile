@@ -52,10 +52,10 @@ demo-sec: $(INSTALLED) ## the same on the SEC's fails-to-deliver files: make dem
 	@test -n "$(DATA)" || { echo "give the folder of the SEC's files: make demo-sec DATA=<folder>"; exit 2; }
 	$(BIN)/ml-assets demo --use-case cns_fails --data "$(DATA)"
 
-rehearsal: $(INSTALLED) ## a year of settlement_fails day by day, and write docs/rehearsal.md: half an hour
+rehearsal: $(INSTALLED) ## a year of settlement_fails day by day, and write docs/rehearsal.md: an hour
 	$(BIN)/ml-assets rehearsal
 
-rehearsal-sec: $(INSTALLED) ## cns_fails on the SEC's files day by day, and write docs/rehearsal-sec.md: make rehearsal-sec DATA=<folder>
+rehearsal-sec: $(INSTALLED) ## cns_fails on the SEC's files day by day, an hour, and write docs/rehearsal-sec.md: make rehearsal-sec DATA=<folder>
 	@test -n "$(DATA)" || { echo "give the folder of the SEC's files: make rehearsal-sec DATA=<folder>"; exit 2; }
 	$(BIN)/ml-assets rehearsal --data "$(DATA)"
 

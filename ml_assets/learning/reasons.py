@@ -14,7 +14,7 @@ follows them: see `Feature.explained_by`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import factorial
 from typing import Any
@@ -64,28 +64,9 @@ class _Columns:
     def take(self, rows: NDArray[np.int64]) -> _Columns:
         return _Columns(self.numbers[rows], self.categories[rows])
 
-    def by_name(self, names: FeatureNames) -> Mapping[str, NDArray[Any]]:
-        return _ByName(self, names)
-
-
-class _ByName(Mapping[str, NDArray[Any]]):
-    """Columns by name, numbers as float64; each is made when it is asked for."""
-
-    def __init__(self, columns: _Columns, names: FeatureNames) -> None:
-        self._columns, self._names = columns, names
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        if name in self._names.numeric:
-            return self._columns.numbers[:, self._names.numeric.index(name)].astype(np.float64)
-        if name in self._names.categorical:
-            return self._columns.categories[:, self._names.categorical.index(name)]
-        raise KeyError(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names.all)
-
-    def __len__(self) -> int:
-        return len(self._names.all)
+    def by_name(self, names: FeatureNames) -> dict[str, NDArray[Any]]:
+        numbers = {name: self.numbers[:, i].astype(np.float64) for i, name in enumerate(names.numeric)}
+        return numbers | {name: self.categories[:, i] for i, name in enumerate(names.categorical)}
 
 
 class Explainer:
@@ -200,15 +181,13 @@ class Explainer:
         numbers = np.where(takes, mine.numbers, theirs.numbers)
         takes_category = (mask[:, None] >> self._categorical_group) & 1 == 1
         mixed = _Columns(numbers, np.where(takes_category, mine.categories, theirs.categories))
-        follows: dict[int, NDArray[np.float32]] = {}
-        for column, name in enumerate(self._names.numeric):
-            if name in self._composed:
-                formula = self._composed[name]
-                of_own, of_other = (formula(rows.by_name(self._names))[pair] for rows in (own, other))
-                carried = np.where(takes[:, column], of_own, of_other)
-                follows[column] = (formula(mixed.by_name(self._names)) - carried).astype(np.float32)
-        for column, added in follows.items():
-            numbers[:, column] += added
+        if self._composed:
+            ours, others, both = (columns.by_name(self._names) for columns in (own, other, mixed))
+            for column, name in enumerate(self._names.numeric):
+                if name in self._composed:
+                    formula = self._composed[name]
+                    carried = np.where(takes[:, column], formula(ours)[pair], formula(others)[pair])
+                    numbers[:, column] += (formula(both) - carried).astype(np.float32)
         return log_odds(self._scorer.score_arrays(mixed.numbers, mixed.categories))
 
 

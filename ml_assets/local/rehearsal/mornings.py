@@ -179,7 +179,7 @@ class Player:
     def _measure_performance(self, morning: Morning) -> None:
         """Measure the performance of the champion, and of the challenger in its shadow.
 
-        The table of performance is made once for each window of dates, on which nothing rests that is decided.
+        The table of performance is made once for each window of dates: nothing that is decided rests on it.
         """
         today = morning.date
         with self.timed("performance"):
